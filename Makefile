@@ -1,0 +1,70 @@
+# One word a job. The first call makes .venv and installs into it; later calls only do the job.
+#   make train ARGS="experiment=dcgan_fashion_mnist budget.minutes=2"
+#   make test  ARGS="-k sample_grid"
+#   PYTHON=python3.12 make train            a certain Python, 3.11 or newer
+#   make train PIP_ARGS="--index-url URL"   options for pip, say for CPU-only wheels of torch
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+OFFLINE_TESTS := not slow and not reference_data and not gpu and not cluster
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev train test test-marked lint format wheel bench clean
+
+help:
+	@echo "make train        train the default experiment (ARGS=... for others)"
+	@echo "make test         the offline tests"
+	@echo "make test-marked  the slow tests, and those on the reference data that LIT_AIGC_DATA names"
+	@echo "make lint         ruff: rules and format"
+	@echo "make format       let ruff mend what it can"
+	@echo "make wheel        build dist/*.whl and dist/*.tar.gz"
+	@echo "make bench        run the scripts of benchmarks/"
+	@echo "make clean        remove builds and caches (not .venv, not runs/)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old or missing: Python 3.11 or newer is needed, e.g. PYTHON=python3.12 make train"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# The stamps are newer than pyproject.toml exactly when its dependencies are installed.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install $(PIP_ARGS) --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed
+
+install-dev: $(VENV)/installed-dev
+
+train: install
+	$(BIN)/python -m lit_aigc.train $(ARGS)
+
+test: install-dev
+	$(BIN)/python -m pytest -m "$(OFFLINE_TESTS)" $(ARGS)
+
+test-marked: install-dev
+	$(BIN)/python -m pytest -m "(slow or reference_data) and not gpu and not cluster" $(ARGS)
+
+lint: install-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: install-dev
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+wheel: install-dev
+	$(BIN)/python -m build --no-isolation
+
+bench: install-dev
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" $(ARGS); done
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find lit_aigc tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
