@@ -1,0 +1,1 @@
+"""Lightning callbacks: what happens beside training: pictures, metrics, checkpoints, the progress bar."""

@@ -1,0 +1,90 @@
+"""Tensors to pictures: grey levels, grids and PNG files."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_aigc.files import write_atomically
+
+
+def to_uint8(images: Tensor, value_range: Sequence[float]) -> Tensor:
+    """Map floats in ``value_range`` onto the 256 grey levels, rounding to the nearest and halves up.
+
+    Args:
+        images: Floats of any shape and device; values beyond the range are clamped, NaN becomes 0. uint8 images, which
+            are grey levels already, are returned as they are.
+        value_range: Smallest and largest value, as in `lit_aigc.spec.DataSpec`.
+
+    Returns:
+        uint8 of the same shape on the same device.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    low, high = value_range
+    levels = (images.detach().float() - low) * (255.0 / (high - low))
+    return levels.nan_to_num(0.0, posinf=255.0, neginf=0.0).clamp(0.0, 255.0).add(0.5).floor().to(torch.uint8)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A uint8 image ``(1, H, W)`` or ``(H, W)`` as mode "L", ``(3, H, W)`` as mode "RGB".
+
+    Raises:
+        ValueError: Another dtype, or a shape that is no image.
+    """
+    if image.dtype != torch.uint8:
+        raise ValueError(f"expected uint8 grey levels, got {image.dtype}: use to_uint8 first")
+    if image.ndim == 2:
+        image = image[None]
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"expected one image of shape (1|3, H, W) or (H, W), got {tuple(image.shape)}")
+    array = image.cpu().permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def save_png(image: Tensor | Image.Image, path: str | Path) -> Path:
+    """Write one uint8 image (see `to_pil`) or Pillow image as a PNG; a reader sees all of the file or none of it."""
+    buffer = io.BytesIO()
+    (to_pil(image) if isinstance(image, Tensor) else image).save(buffer, format="PNG")
+    return write_atomically(path, buffer.getvalue())
+
+
+def save_images(images: Tensor, directory: str | Path, start: int = 0) -> list[Path]:
+    """Write uint8 images ``(N, C, H, W)`` as PNG files, named by the index of the sample: ``000012.png``.
+
+    Args:
+        images: The images.
+        directory: Where to; made when missing.
+        start: Index of the first image, so that a set can be written in parts, or by several processes.
+    """
+    return [save_png(image, Path(directory) / f"{start + i:06d}.png") for i, image in enumerate(images.cpu())]
+
+
+def upscale(images: Tensor, factor: int) -> Tensor:
+    """Repeat each pixel of ``(..., H, W)`` `factor` times in both directions."""
+    return images.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
+
+
+def make_grid(images: Tensor, columns: int, padding: int = 2, background: int = 255) -> Tensor:
+    """Lay out uint8 images ``(N, C, H, W)`` row by row, `padding` pixels of background between them and none outside.
+
+    Returns:
+        ``(C, rows * (H + padding) - padding, columns * (W + padding) - padding)`` uint8; cells of the last row that no
+        image is left for are background. With fewer images than columns the grid is as wide as the images need.
+    """
+    n, channels, height, width = images.shape
+    columns = max(1, min(columns, n))
+    rows = math.ceil(n / columns)
+    grid = images.new_full(
+        (channels, max(rows * (height + padding) - padding, 0), columns * (width + padding) - padding), background
+    )
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + padding), (i % columns) * (width + padding)
+        grid[:, top : top + height, left : left + width] = image
+    return grid
