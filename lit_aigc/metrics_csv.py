@@ -1,0 +1,145 @@
+"""The numbers of a run as a CSV file: written by a logger while it trains, read by whoever draws or compares.
+
+Writing needs no database and survives a kill at any moment; reading gives back the same floats, bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_aigc.files import write_atomically
+
+STEP = "samples_seen"
+
+
+def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read a ``metrics.csv``: for each metric, in the file's order, the steps that have a value, and the values.
+
+    Raises:
+        OSError: The file isn't there or can't be read.
+    """
+    columns, rows = _read(Path(path))
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for column in columns[1:]:
+        present = [(int(row[STEP]), float(row[column])) for row in rows if row[column]]
+        curves[column] = ([step for step, _ in present], [value for _, value in present])
+    return curves
+
+
+class CsvLogger(Logger):
+    """The numbers of a run as ``metrics.csv``: one row a step, flushed as it is written.
+
+    The first column is samples_seen, the others follow in the order in which they appeared; a new one extends the
+    header, and what had no value at a step is empty there. Floats are written so that reading them gives the same bits.
+
+    Args:
+        run_dir: The run folder. A ``metrics.csv`` in it is continued.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self._columns: list[str] = []
+        self._last: dict[str, str] = {}  # the row at the end of the file
+        self._last_offset = 0  # where it begins
+        self._opened = False
+
+    @property
+    def name(self) -> str:
+        """The kind of logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Unused: the run folder tells runs apart."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder has ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write a row, or add to the last row when the step is still the same.
+
+        Args:
+            metrics: Numbers or one-element tensors; Lightning's ``epoch`` is left out, as a stream of batches has none.
+            step: The value of samples_seen.
+        """
+        self._open()
+        values = {key: _exact(value) for key, value in metrics.items() if key not in ("epoch", STEP)}
+        if not values:
+            return
+        row = {STEP: str(int(step or 0)), **values}
+        same_step = self._last.get(STEP) == row[STEP]
+        if same_step:
+            row = {**self._last, **row}
+        added = [key for key in row if key not in self._columns]
+        if added:
+            rows = _read(self.path)[1]
+            self._write_all([*self._columns, *added], [*(rows[:-1] if same_step else rows), row])
+            return
+        with self.path.open("r+b") as file:
+            self._last_offset = self._last_offset if same_step else file.seek(0, os.SEEK_END)
+            file.seek(self._last_offset)
+            file.write(self._format([row]))
+            file.truncate()
+        self._last = row
+
+    @rank_zero_only
+    def truncate(self, samples_seen: int) -> None:
+        """Cut back to a checkpoint: drop the rows of later steps, and the columns that only they had."""
+        if not self.path.exists():
+            return
+        self._opened = True
+        columns, rows = _read(self.path)
+        rows = [row for row in rows if int(row[STEP]) <= samples_seen]
+        used = [column for column in columns if column == STEP or any(row[column] for row in rows)]
+        self._write_all(used, rows)
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        self._opened = True
+        # Rewriting drops the torn last line that a killed run may have left.
+        self._write_all(*(_read(self.path) if self.path.exists() else ([STEP], [])))
+
+    def _format(self, rows: Sequence[Mapping[str, str]]) -> bytes:
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, restval="", lineterminator="\n", extrasaction="ignore").writerows(rows)
+        return text.getvalue().encode()
+
+    def _write_all(self, columns: list[str], rows: Sequence[dict[str, str]]) -> None:
+        self._columns = columns
+        self._last = rows[-1] if rows else {}
+        header = self._format([dict(zip(columns, columns, strict=True))])
+        before_last = header + self._format(rows[:-1])
+        self._last_offset = len(before_last)
+        write_atomically(self.path, before_last + self._format(rows[-1:]))
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the rows that were written to their end."""
+    whole_lines = path.read_bytes().rpartition(b"\n")[0].decode()
+    reader = csv.DictReader(io.StringIO(whole_lines, newline=""), restval="")
+    columns = list(reader.fieldnames or [STEP])
+    return columns, [row for row in reader if (row.get(STEP) or "").isdecimal() and None not in row]
+
+
+def _exact(value: Any) -> str:
+    """Text from which the same value can be read."""
+    value = value.item() if hasattr(value, "item") else value
+    return repr(value) if isinstance(value, float) else str(value)
