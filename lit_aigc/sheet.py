@@ -1,0 +1,91 @@
+"""Contact sheets: images in captioned panels on a white page, for people to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from lit_aigc.media import make_grid, to_pil, upscale
+
+MARGIN = 18
+GAP = 18  # between panels
+PADDING = 2  # between images
+SMALLEST_SIDE = 48  # images below are enlarged by a whole factor
+CAPTION_SIZE = 13
+TITLE_SIZE = 16
+LONGEST_NAME = 16
+DARK, LIGHT = (38, 38, 38), (110, 110, 110)
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A block of images with a caption above.
+
+    Attributes:
+        images: ``(rows * columns, C, H, W)`` uint8, row by row; C is 1 or 3.
+        columns: Images a row.
+        caption: A word or two.
+        row_names: A name for each row, written at its left; empty for none.
+    """
+
+    images: Tensor
+    columns: int
+    caption: str = ""
+    row_names: Sequence[str] = ()
+
+    def picture(self) -> Image.Image:
+        """The images alone, enlarged by a whole factor if they are tiny."""
+        factor = max(1, -(-SMALLEST_SIDE // max(self.images.shape[-2:])))
+        return to_pil(make_grid(upscale(self.images, factor), self.columns, PADDING)).convert("RGB")
+
+
+def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image:
+    """Draw bands of panels: the panels of a band side by side, the bands below each other, all left-aligned.
+
+    Args:
+        bands: The panels; those without images are left out.
+        title: A line at the top.
+
+    Returns:
+        The page, mode "RGB".
+    """
+    caption_font, title_font = ImageFont.load_default(CAPTION_SIZE), ImageFont.load_default(TITLE_SIZE)
+    bands = [[panel for panel in band if len(panel.images)] for band in bands]
+    names_width = max(
+        (caption_font.getlength(_short(name)) for band in bands for panel in band for name in panel.row_names),
+        default=0,
+    )
+    left = MARGIN + (round(names_width) + 8 if names_width else 0)
+    pictures = [[panel.picture() for panel in band] for band in bands]
+    caption_height = CAPTION_SIZE + 7
+    heights = [max((picture.height for picture in band), default=0) for band in pictures]
+    widths = [sum(picture.width + GAP for picture in band) - GAP for band in pictures if band]
+    title_height = TITLE_SIZE + 12 if title else 0
+    title_width = round(title_font.getlength(title))
+    width = max(left + max(widths, default=0), MARGIN + title_width) + MARGIN
+    height = 2 * MARGIN + title_height + sum(caption_height + h + GAP for h in heights if h) - GAP
+
+    page = Image.new("RGB", (width, max(height, 2 * MARGIN)), "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN, MARGIN), title, font=title_font, fill=DARK)
+    y = MARGIN + title_height
+    for band, band_pictures, band_height in zip(bands, pictures, heights, strict=True):
+        x = left
+        for panel, picture in zip(band, band_pictures, strict=True):
+            draw.text((x, y + caption_height - 6), panel.caption, font=caption_font, fill=LIGHT, anchor="ls")
+            page.paste(picture, (x, y + caption_height))
+            rows = len(panel.images) // panel.columns
+            pitch = (picture.height + PADDING) / max(rows, 1)
+            for row, name in enumerate(panel.row_names):
+                middle = y + caption_height + round(row * pitch + (pitch - PADDING) / 2)
+                draw.text((x - 8, middle), _short(name), font=caption_font, fill=LIGHT, anchor="rm")
+            x += picture.width + GAP
+        y += caption_height + band_height + GAP if band else 0
+    return page
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
