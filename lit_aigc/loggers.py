@@ -48,7 +48,7 @@ def log_picture(loggers: Iterable[Logger], key: str, picture: np.ndarray, step: 
             logger.log_picture(key, picture, step)
         elif hasattr(logger, "log_image"):  # Lightning's W&B logger
             logger.log_image(key, [picture], step=step)
-        elif hasattr(logger.experiment, "add_image"):  # Lightning's TensorBoard logger
+        elif hasattr(getattr(logger, "experiment", None), "add_image"):  # Lightning's TensorBoard logger
             logger.experiment.add_image(key, picture, step, dataformats="HWC")
 
 

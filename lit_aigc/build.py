@@ -1,0 +1,188 @@
+"""From plain dicts to networks and modules, without Hydra: training and bundles build the same way.
+
+A node is a mapping with the key ``_target_``, the dotted name of a class or function. Its other keys are keyword arguments:
+plain values, child nodes, or, where the parameter is annotated with a dataclass, the fields of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lit_aigc.errors import InputError
+from lit_aigc.spec import DataSpec
+
+TARGET = "_target_"
+_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``", did you mean 'minutes'?"`` for a misspelt name, or the list of what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any]:
+    """The class or function that a dotted name means.
+
+    Args:
+        target: For example ``lit_aigc.networks.dcgan.Generator``.
+        trust: None for a config of the user's own: anything importable. For a config that came from a file, the packages
+            that may be reached beside lit_aigc's own: only classes that are defined in them are.
+
+    Raises:
+        InputError: If nothing is there, or it is not trusted.
+    """
+    module_name, _, name = target.rpartition(".")
+    if trust is not None:
+        trusted = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.tokenization", *trust)
+        if not _within(module_name, trusted):
+            raise InputError(f"{target} is refused: a file may name only classes of {', '.join(trusted)} (see trust=).")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{TARGET}: {target} can't be imported ({error}).") from error
+    if trust is not None and not (inspect.isclass(found) and _within(found.__module__, trusted)):
+        raise InputError(f"{target} is refused: it is not a class defined in {', '.join(trusted)}.")
+    return found
+
+
+def resolve(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None = None) -> dict[str, Any]:
+    """The model's config made complete: each parameter named like a fact of the spec is filled in, unless it is set.
+
+    A model with ``conditional: false`` is built as if the data had no classes.
+
+    Returns:
+        A new config of plain types: what goes into checkpoints and bundles.
+
+    Raises:
+        InputError: If a conditional model meets data without labels.
+    """
+    if config.get("conditional") and not spec.num_classes:
+        raise InputError(
+            f"model.conditional=true needs labels, and the data set {spec.name or 'given'} has none: "
+            "set model.conditional=false, or give data with class labels (class folders)."
+        )
+    facts = {key: value for key, value in spec.to_dict().items() if key in _FACTS}
+    if config.get("conditional") is False:
+        facts["num_classes"] = 0
+        facts["class_names"] = []
+    return _fill(config, facts, trust)
+
+
+def _fill(node: Any, facts: Mapping[str, Any], trust: Iterable[str] | None) -> Any:
+    if isinstance(node, Mapping):
+        filled = {key: _fill(value, facts, trust) for key, value in node.items()}
+        if TARGET in node:
+            wanted = inspect.signature(locate(node[TARGET], trust)).parameters
+            filled |= {key: value for key, value in facts.items() if key in wanted and node.get(key) is None}
+        return filled
+    if isinstance(node, (list, tuple)):
+        return [_fill(item, facts, trust) for item in node]
+    return node
+
+
+def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> Any:
+    """Build a node and its children, depth first.
+
+    Args:
+        node: A node, or a plain value, which is returned as it is.
+        trust: See `locate`.
+        given: Arguments for the outermost target that the config can't hold, passed where its signature has them.
+    """
+    if isinstance(node, (list, tuple)):
+        return [instantiate(item, trust) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    children = {key: instantiate(value, trust) for key, value in node.items() if key != TARGET}
+    if TARGET not in node:
+        return children
+    target = locate(node[TARGET], trust)
+    _raise_all(problems(node, trust=trust, given=given, deep=False))
+    parameters = inspect.signature(target).parameters
+    for name, kind in _dataclass_parameters(target).items():
+        if isinstance(children.get(name), Mapping):
+            children[name] = kind(**children[name])
+    return target(**children, **{key: value for key, value in given.items() if key in parameters})
+
+
+def build(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None = None) -> Any:
+    """The LightningModule of a resolved model config.
+
+    Raises:
+        InputError: If the config and the spec don't go together.
+    """
+    return instantiate(config, trust, spec=spec)
+
+
+def problems(
+    node: Any, path: str = "", trust: Iterable[str] | None = None, given: Iterable[str] = (), deep: bool = True
+) -> list[str]:
+    """What is wrong with a node's keys, one sentence each: unknown keys, and targets that don't exist."""
+    found: list[str] = []
+    if isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    elif isinstance(node, Mapping):
+        items = node.items()
+    else:
+        return found
+    if isinstance(node, Mapping) and TARGET in node:
+        try:
+            target = locate(node[TARGET], trust)
+        except InputError as error:
+            return [f"{path + ': ' if path else ''}{error}"]
+        found += _unknown_keys(target, node, path, given)
+    if deep:
+        for key, value in items:
+            found += problems(value, f"{path}.{key}" if path else str(key), trust)
+    return found
+
+
+def _unknown_keys(target: Callable[..., Any], node: Mapping[str, Any], path: str, given: Iterable[str]) -> list[str]:
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    dot = f"{path}." if path else ""
+    where = f"{getattr(target, '__name__', target)} has no such option"
+    found = [
+        f"unknown key '{dot}{key}': {where}{did_you_mean(key, set(parameters) - set(given) - {'spec'})}"
+        for key in node
+        if key != TARGET and key not in parameters
+    ]
+    for name, kind in _dataclass_parameters(target).items():
+        fields = {field.name for field in dataclasses.fields(kind)}
+        if isinstance(node.get(name), Mapping):
+            found += [
+                f"unknown key '{dot}{name}.{key}'{did_you_mean(key, fields)}" for key in node[name] if key not in fields
+            ]
+    return found
+
+
+def _dataclass_parameters(target: Callable[..., Any]) -> dict[str, type]:
+    """The parameters that are annotated with a dataclass (or with a dataclass or None)."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
+    found = {}
+    for name, hint in hints.items():
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        found |= {name: option for option in options if dataclasses.is_dataclass(option)}
+    return found
+
+
+def _within(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _raise_all(found: list[str]) -> None:
+    if found:
+        raise InputError("\n".join(found))

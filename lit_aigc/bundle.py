@@ -1,0 +1,159 @@
+"""A trained model as plain files: weights as safetensors, configs as YAML and JSON, no pickle, no code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lit_aigc import __version__
+from lit_aigc.build import build
+from lit_aigc.checkpoint import state_differences
+from lit_aigc.errors import InputError
+from lit_aigc.modules.base import GenerativeModule
+from lit_aigc.spec import DataSpec
+
+FORMAT = 1
+_WEIGHTS, _CONFIG, _SPEC, _CARD, _MANIFEST = (
+    "model.safetensors",
+    "config.yaml",
+    "spec.json",
+    "README.md",
+    "manifest.json",
+)
+
+
+@dataclasses.dataclass
+class Bundle:
+    """A bundle, read and built.
+
+    Attributes:
+        module: The model in evaluation mode, with the weights that the bundle holds (the averaged ones of training).
+        spec: The facts of the data that it was trained on.
+        manifest: Format and code version, data, metrics with their protocol, hashes of the files.
+    """
+
+    module: GenerativeModule
+    spec: DataSpec
+    manifest: dict[str, Any]
+
+
+def save_bundle(
+    directory: str | Path,
+    module: GenerativeModule,
+    model_config: Mapping[str, Any],
+    spec: DataSpec,
+    summary: Mapping[str, Any],
+) -> Path:
+    """Write a bundle with the module's present weights; an older one at that place is replaced when the new is whole.
+
+    Args:
+        directory: Where to.
+        module: The model.
+        model_config: Its resolved config.
+        spec: The facts of its data.
+        summary: What the run's ``summary.json`` holds: metrics and protocol.
+
+    Returns:
+        The directory.
+    """
+    directory = Path(directory)
+    building = directory.with_name(f".{directory.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    save_file(weights, building / _WEIGHTS)
+    (building / _CONFIG).write_text(yaml.safe_dump(dict(model_config), sort_keys=False))
+    (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
+    (building / _CARD).write_text(_model_card(model_config, spec, summary, sum(w.numel() for w in weights.values())))
+    manifest = {
+        "format": FORMAT,
+        "code_version": __version__,
+        "data": {"name": spec.name, "fingerprint": spec.fingerprint},
+        "metrics": {key: value for key, value in summary.items() if isinstance(value, (int, float))},
+        "protocol": summary.get("protocol", {}),
+        "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
+    }
+    (building / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(directory, ignore_errors=True)
+    building.rename(directory)
+    return directory
+
+
+def load_bundle(directory: str | Path, trust: Iterable[str] = ()) -> Bundle:
+    """Read a bundle; only classes of lit_aigc, and of the packages in `trust`, are built.
+
+    Raises:
+        InputError: If it is no bundle, a file was changed, or its config names something that is not trusted.
+    """
+    directory = Path(directory)
+    if not (directory / _MANIFEST).is_file():
+        raise InputError(
+            f"{directory} is not a bundle: expected a folder with a {_MANIFEST}, such as <run folder>/bundle."
+        )
+    try:
+        manifest = json.loads((directory / _MANIFEST).read_text())
+        _check_manifest(manifest, directory)
+        config = yaml.safe_load((directory / _CONFIG).read_text())
+        spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))
+        weights = load_file(directory / _WEIGHTS)
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, SafetensorError) as error:
+        raise InputError(f"The bundle {directory} can't be read: {error}") from error
+    module = build(config, spec, trust=tuple(trust))
+    differences = state_differences(module.state_dict(), weights)
+    if differences:
+        raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
+    module.load_state_dict(weights)
+    return Bundle(module.eval(), spec, manifest)
+
+
+def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"The bundle {directory} has format {manifest.get('format')}; lit_aigc {__version__} reads format {FORMAT}."
+        )
+    files = manifest["files"]
+    missing = {_WEIGHTS, _CONFIG, _SPEC} - set(files)
+    changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
+    if missing or changed:
+        raise InputError(
+            f"The bundle {directory} was changed after it was written: {', '.join([*sorted(missing), *changed])} "
+            "is not what the manifest says. Get it again from where it came from."
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mapping[str, Any], parameters: int) -> str:
+    numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
+    protocol = json.dumps(summary.get("protocol", {}), indent=2)
+    return f"""# {summary.get("experiment", "model")}
+
+{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({"×".join(map(str, spec.shape))},
+{spec.num_classes} classes) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
+
+    python -m lit_aigc.generate bundle=. n=64 out=samples
+
+| figure | value |
+|---|---|
+{numbers}
+
+How the figures were measured:
+
+```json
+{protocol}
+```
+
+Made by lit_aigc {__version__}. Samples resemble the training data, and can repeat its biases and its contents.
+"""

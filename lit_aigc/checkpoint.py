@@ -1,0 +1,128 @@
+"""Checkpoint files: written whole or not at all, read without executing anything, refused when they don't fit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lit_aigc.errors import InputError
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes to a temporary file in the same folder, syncs it and puts it in place; reads with ``weights_only=True``.
+
+    The file that ``last.ckpt`` replaces stays as ``previous.ckpt``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: If the disk is full or read-only; the files that were there stay.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == LAST and path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            temporary.unlink(missing_ok=True)
+            reason = error.__cause__ or error.__context__ or error
+            raise InputError(
+                f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some space "
+                f"(about {_mebibytes(checkpoint)} MiB a checkpoint, three are kept), then go on with "
+                f"resume={path.parent.parent}"
+            ) from error
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint; nothing in it is executed."""
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU.
+
+    Raises:
+        InputError: If the file is missing, damaged, not a checkpoint of lit_aigc, or holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or hostile file
+        raise InputError(
+            f"The checkpoint {path} is damaged or holds more than plain data, and was not loaded."
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "lit_aigc"} <= set(checkpoint):
+        raise InputError(f"{path} is not a checkpoint of lit_aigc.")
+    return checkpoint
+
+
+def latest_checkpoint(run_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a run that can be read, and its content; None if the run has written none.
+
+    A damaged ``last.ckpt`` is passed over for ``previous.ckpt``, with a warning.
+
+    Raises:
+        InputError: If there are checkpoints and none can be read.
+    """
+    paths = [Path(run_dir) / "checkpoints" / name for name in (LAST, PREVIOUS)]
+    errors = []
+    for path in (path for path in paths if path.exists()):
+        try:
+            checkpoint = read_checkpoint(path)
+        except InputError as error:
+            errors.append(str(error))
+            continue
+        if errors:
+            warnings.warn(f"{errors[0]} Going on from {path}.", stacklevel=2)
+        return path, checkpoint
+    if errors:
+        raise InputError("\n".join([*errors, "Start a new run, or put an intact checkpoint there."]))
+    return None
+
+
+def check_fits(checkpoint: Mapping[str, Any], module: torch.nn.Module, path: str | Path) -> None:
+    """Refuse a checkpoint of another model.
+
+    Raises:
+        InputError: Names the first tensors that differ.
+    """
+    differences = state_differences(module.state_dict(), checkpoint["state_dict"])
+    if differences:
+        raise InputError(f"{path} is a checkpoint of another model:\n" + "\n".join(differences))
+
+
+def state_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 5) -> list[str]:
+    """How two sets of weights differ in names and shapes, a line each."""
+    lines = [f"  {name}: missing there" for name in ours if name not in theirs]
+    lines += [f"  {name}: not in this model" for name in theirs if name not in ours]
+    lines += [
+        f"  {name}: {tuple(theirs[name].shape)} there, {tuple(tensor.shape)} here"
+        for name, tensor in ours.items()
+        if name in theirs and tensor.shape != theirs[name].shape
+    ]
+    return lines[:most] + ([f"  and {len(lines) - most} more"] if len(lines) > most else [])
+
+
+def _mebibytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return -(-value.numel() * value.element_size() // 2**20)
+    if isinstance(value, Mapping):
+        return sum(_mebibytes(item) for item in value.values())
+    return sum(_mebibytes(item) for item in value) if isinstance(value, (list, tuple)) else 0

@@ -1,0 +1,312 @@
+"""Configs: compose with Hydra, check every key, and run a verb with the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_aigc.build import TARGET, did_you_mean, problems
+from lit_aigc.errors import InputError
+
+DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
+RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
+_FREE_TEXT = re.compile(r"^\+*(prompt|out|bundle|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$")
+_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger") + tuple(
+    f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")
+)
+_LISTED = (("experiment", "experiments"), ("data", "data sets"), ("model", "models"))
+
+
+def config_folder() -> Path:
+    """``lit_aigc/conf`` in an installed wheel, else ``conf`` beside the package."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
+    """Run a verb on the command line's config and leave with its exit code.
+
+    Exit codes: what `main` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no traceback;
+    1 for anything else.
+    """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(verb))
+        sys.exit(DONE)
+    if {"-m", "--multirun"} & set(arguments):
+        _multirun(verb, arguments)
+        sys.exit(DONE)
+    try:
+        if verb == "train" and RANK_CONFIG in os.environ:
+            config = read_yaml(os.environ[RANK_CONFIG])
+        else:
+            config = load(verb, arguments)
+        code = main(config)
+    except InputError as error:
+        print(f"lit_aigc.{verb}: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def check_command(arguments: list[str]) -> dict[str, Any] | None:
+    """Compose and check a command line such as ``python -m lit_aigc.train experiment=dcgan_mnist5k``.
+
+    Returns:
+        The config, or None for ``--help``.
+
+    Raises:
+        InputError: If it is not a command of lit_aigc, or its config has problems.
+    """
+    match = re.fullmatch(r"python3? -m lit_aigc\.(\w+)", " ".join(arguments[:3]))
+    if not match or not (config_folder() / f"{match[1]}.yaml").exists():
+        raise InputError(f"{' '.join(arguments)}: not a command of lit_aigc")
+    if {"-h", "--help"} & set(arguments):
+        return None
+    return compose(match[1], [argument for argument in arguments[3:] if argument not in ("-m", "--multirun")])
+
+
+def load(verb: str, arguments: list[str]) -> dict[str, Any]:
+    """The config of a command line: composed, or, with ``resume=RUN_DIR``, that run's own with the few allowed changes.
+
+    Raises:
+        InputError: With all problems in one message.
+    """
+    config = compose(verb, arguments)
+    if not config.get("resume"):
+        return config
+    saved = Path(config["resume"]) / "config.yaml"
+    if not saved.exists():
+        raise InputError(f"resume={config['resume']} is not a run folder: expected a folder with a config.yaml.")
+    return {**_changed(read_yaml(saved), config, arguments), "resume": config["resume"]}
+
+
+def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
+    """The config of a verb as plain types, each key checked.
+
+    Args:
+        verb: Name of a file in ``conf/``.
+        arguments: Overrides in Hydra's grammar, and ``--config-dir FOLDER`` for a folder of the user's own beside ``conf/``.
+
+    Raises:
+        InputError: With all problems in one message.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    folders, overrides = _split_arguments(arguments)
+    groups = _groups(folders)
+    found = _problems_of_choices(overrides, groups, folders)
+    if found:
+        raise InputError("\n".join(found))
+    search = (
+        [f"hydra.searchpath=[{','.join('file://' + str(f.resolve()) for f in folders[1:])}]"] if folders[1:] else []
+    )
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folders[0].resolve()), version_base="1.3"):
+            # Every value is forced in, so that Hydra doesn't stop at the first unknown key: `problems` finds them all.
+            composed = hydra_compose(verb, overrides=[_forced(o, groups) for o in overrides] + search)
+        config = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_first_lines(error)) from error
+    schema = OmegaConf.to_container(OmegaConf.load(folders[0] / f"{verb}.yaml"))
+    choices = _choices(schema.pop("defaults", []), overrides)
+    found = _problems(config, schema, groups)
+    if found:
+        raise InputError("\n".join(found))
+    return {**config, **({"experiment": choices["experiment"]} if "experiment" in choices else {})}
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file of plain types."""
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+
+
+def write_yaml(config: Mapping[str, Any], path: str | Path) -> None:
+    """Write plain types as YAML, keys in their order."""
+    import yaml
+
+    from lit_aigc.files import write_atomically
+
+    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def help_text(verb: str) -> str:
+    """What a verb does and what it can be asked for, from the first lines of the files in ``conf/``."""
+    folder = config_folder()
+    lines = [
+        f"python -m lit_aigc.{verb} [key=value ...]   {_summary(folder / f'{verb}.yaml')}",
+        "",
+        "  --multirun, -m     one run for each combination of comma-separated values: -m seed=1,2",
+        "  --config-dir DIR   configs of your own, laid out like conf/",
+        "",
+        "Keys and their defaults:",
+    ]
+    body = (folder / f"{verb}.yaml").read_text().split("\n\n", 1)[-1].split("\nhydra:")[0]
+    lines += [f"  {line}" for line in body.splitlines() if line]
+    for group, title in _LISTED if verb == "train" else _LISTED[1:2] if verb == "evaluate" else ():
+        files = sorted((folder / group).glob("*.yaml"))
+        width = max((len(file.stem) for file in files), default=0)
+        lines += ["", f"{group}=NAME, {title}:"] + [f"  {f.stem:<{width}}  {_summary(f)}" for f in files]
+    return "\n".join(lines)
+
+
+def _summary(file: Path) -> str:
+    with file.open() as lines:
+        return next((line.lstrip("# ").strip() for line in lines if not line.startswith("# @")), "")
+
+
+def _split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Config folders, ours first, and overrides, free text quoted."""
+    folders, overrides = [config_folder()], []
+    rest = iter(arguments)
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = Path(value or next(rest, ""))
+            if not folder.is_dir():
+                raise InputError(f"--config-dir {folder}: no such folder.")
+            folders.append(folder)
+        elif argument.startswith("-"):
+            raise InputError(f"unknown option {argument}; see --help")
+        elif "=" not in argument and not argument.startswith("~"):
+            raise InputError(f"{argument!r} is not of the form key=value; see --help")
+        else:
+            overrides.append(_quoted(argument))
+    return folders, overrides
+
+
+def _quoted(override: str) -> str:
+    """Free text and paths, quoted for Hydra's grammar."""
+    key, _, value = override.partition("=")
+    if (
+        not _FREE_TEXT.match(key)
+        or value in ("", "null")
+        or (value[0] == value[-1] and value[0] in "'\"" and value[1:])
+    ):
+        return override
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value).replace("${", "\\${")
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"{key}='{escaped}{chr(92) * trailing}'"
+
+
+def _groups(folders: list[Path]) -> set[str]:
+    return {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"}
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").split("@")[0]
+
+
+def _forced(override: str, groups: set[str]) -> str:
+    if override.startswith("~") or _key(override) in groups or _key(override).startswith("hydra"):
+        return override
+    return "++" + override.lstrip("+")
+
+
+def _choices(defaults: list[Any], overrides: list[str]) -> dict[str, str]:
+    """What was chosen for each group."""
+    chosen = {key: value for entry in defaults if isinstance(entry, Mapping) for key, value in entry.items()}
+    chosen |= {_key(override): override.partition("=")[2].strip("'\"") for override in overrides}
+    return {key.removeprefix("optional ").strip(): value for key, value in chosen.items()}
+
+
+def _problems_of_choices(overrides: list[str], groups: set[str], folders: list[Path]) -> list[str]:
+    """Names of group members that don't exist."""
+    found = []
+    for override in overrides:
+        key, value = _key(override), override.partition("=")[2].strip("'\"")
+        if key not in groups or override.startswith("~") or value.startswith("[") or value == "null":
+            continue
+        known = sorted(file.stem for folder in folders for file in (folder / key).glob("*.yaml"))
+        if value not in known:
+            found.append(f"{key}={value} is unknown{did_you_mean(value, known)}")
+    return found
+
+
+def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[str]) -> list[str]:
+    """What is wrong with a composed config: unknown keys, missing values, unknown arguments of targets."""
+    found = []
+    for key, value in config.items():
+        if key in groups:
+            continue
+        if key not in schema:
+            found.append(f"unknown key {key!r}{did_you_mean(key, [*schema, *groups])}")
+        elif isinstance(schema[key], Mapping) and isinstance(value, Mapping):
+            found += [f"unknown key '{key}.{k}'{did_you_mean(k, schema[key])}" for k in value if k not in schema[key]]
+        elif value == "???":
+            found.append(f"{key}= is missing: give a value on the command line; see --help")
+    for group in sorted(groups & set(config)):
+        node = config[group]
+        if not isinstance(node, Mapping):
+            continue
+        if TARGET in node:
+            found += problems(node, group)
+            continue
+        # callbacks and loggers: a name for each node; null switches one off
+        known = [name for name, child in node.items() if isinstance(child, Mapping) and TARGET in child]
+        for name, child in node.items():
+            if name in known:
+                found += problems(child, f"{group}.{name}")
+            elif child is not None:
+                found.append(f"unknown key '{group}.{name}'{did_you_mean(name, known)}")
+    return found
+
+
+def _changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """A saved config with what a resumed run may change taken from the command line."""
+    for override in _split_arguments(arguments)[1]:
+        key = _key(override)
+        if key == "resume":
+            continue
+        if not any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE):
+            raise InputError(
+                f"{key} can't change when a run is resumed; what may: {', '.join(_MAY_CHANGE)}. For another setting start "
+                "a new run, with init_from=BUNDLE to start from these weights."
+            )
+        _copy_key(composed, saved, key.split("."))
+    return saved
+
+
+def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
+    if len(path) == 1:
+        target[path[0]] = source[path[0]]
+        return
+    child = dict(target.get(path[0]) or {})
+    _copy_key(source[path[0]], child, path[1:])
+    target[path[0]] = child
+
+
+def _first_lines(error: Exception) -> str:
+    return "\n".join(line for line in str(error).splitlines() if line.strip())[:2000]
+
+
+def _multirun(verb: str, arguments: list[str]) -> None:
+    """Hydra's own multirun; each job is a process of its own, so that jobs on several devices can follow each other."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    def job(config: Any) -> None:
+        overrides = [f"{o}" for o in HydraConfig.get().overrides.task]
+        folders = [argument for argument in arguments if argument.startswith("--config-dir")]
+        result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *overrides], check=False)
+        if result.returncode != DONE:
+            raise SystemExit(result.returncode)
+
+    sys.argv[1:] = [_quoted(argument) if "=" in argument else argument for argument in arguments]
+    hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()

@@ -1,0 +1,77 @@
+"""``python -m lit_aigc.generate``: samples from a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_aigc.build import did_you_mean
+from lit_aigc.config import DONE, command
+from lit_aigc.errors import InputError
+from lit_aigc.spec import Condition, DataSpec
+
+
+def main(config: dict[str, Any]) -> int:
+    """Write what the config asks for, and return the exit code."""
+    directory = generate(config)
+    print(f"{config['n']} samples and grid.png are in {directory}")
+    return DONE
+
+
+def generate(config: dict[str, Any]) -> Path:
+    """Write samples as PNG files, named by their index, and a grid of them.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If the bundle can't be read, or is asked for something that it can't do.
+    """
+    from lit_aigc.bundle import load_bundle
+    from lit_aigc.media import make_grid, save_images, save_png, to_uint8
+    from lit_aigc.noise import Noise
+
+    if config["n"] < 1:
+        raise InputError(f"n={config['n']}: expected at least one sample.")
+    bundle = load_bundle(config["bundle"], config["trust"])
+    condition = condition_of(config["label"], config["n"], bundle.spec)
+    images = bundle.module.to(config["device"]).sample(
+        config["n"], condition=condition, noise=Noise(config["seed"], config["start"])
+    )
+    levels = to_uint8(images, bundle.spec.value_range)
+    directory = Path(config["out"])
+    save_images(levels, directory, start=config["start"])
+    save_png(make_grid(levels, config["columns"]), directory / "grid.png")
+    return directory
+
+
+def condition_of(label: int | str | Sequence[int | str] | None, n: int, spec: DataSpec) -> Condition | None:
+    """The condition for n samples of one class, of a class each, or (None) the model's default.
+
+    Raises:
+        InputError: If a class is unknown, or there are not as many as samples.
+    """
+    import torch
+
+    if label is None:
+        return None
+    labels = list(label) if isinstance(label, (list, tuple)) else [label] * n
+    if len(labels) != n:
+        raise InputError(f"label has {len(labels)} entries for n={n} samples: give one class, or one a sample.")
+    return Condition(torch.tensor([_class_index(entry, spec) for entry in labels]))
+
+
+def _class_index(entry: int | str, spec: DataSpec) -> int:
+    if isinstance(entry, int) and 0 <= entry < max(spec.num_classes, 1):
+        return entry
+    if str(entry) in spec.class_names:
+        return spec.class_names.index(str(entry))
+    if not spec.num_classes:
+        raise InputError("This model has no classes: leave label out.")
+    known = [f"0 to {spec.num_classes - 1}", *spec.class_names]
+    raise InputError(f"label={entry} is unknown{did_you_mean(str(entry), known)}")
+
+
+if __name__ == "__main__":
+    command("generate", main)

@@ -1,0 +1,332 @@
+"""What every training objective shares: counting, optimizer steps, logging, checkpoints, and the one way to sample."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.modules.ema import EMA
+from lit_aigc.noise import Noise
+from lit_aigc.optimization import schedule
+from lit_aigc.spec import Batch, Condition, DataSpec
+
+SAMPLING_BLOCK = 64
+CHECKPOINT_KEY = "lit_aigc"
+
+
+class TrainingDiverged(RuntimeError):
+    """Training can't go on: says what was seen. The last good checkpoint stays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a module is optimized, whatever its objective.
+
+    Attributes:
+        schedule: Learning-rate schedule over the budget: ``constant``, ``linear`` or ``cosine``.
+        warmup: Share of the budget over which the learning rate rises from 0.
+        final: Factor on the learning rate at the end of the schedule.
+        clip_norm: Largest gradient norm of one network, or None.
+        accumulate: Number of parts that each process's batch is split into, to save memory: without BatchNorm the result
+            is that of the whole batch.
+        ema_decay: Decay of the averaged weights, 0 for none.
+        ema_start: Updates before the average starts.
+        ema_every: Updates between two moves of the average.
+        channels_last: Store convolution weights and images with channels last, the faster layout on CPUs and GPUs.
+    """
+
+    schedule: str = "constant"
+    warmup: float = 0.0
+    final: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    ema_decay: float = 0.999
+    ema_start: int = 0
+    ema_every: int = 1
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        schedule(self.schedule, 0.5)
+        wrong = [
+            f"recipe.{name}={getattr(self, name)}: expected {expected}"
+            for name, expected, fine in (
+                ("warmup", "a share in [0, 1)", 0 <= self.warmup < 1),
+                ("clip_norm", "a positive number or null", self.clip_norm is None or self.clip_norm > 0),
+                ("accumulate", "at least 1", self.accumulate >= 1),
+                ("ema_decay", "a number in [0, 1)", 0 <= self.ema_decay < 1),
+                ("ema_every", "at least 1", self.ema_every >= 1),
+            )
+            if not fine
+        ]
+        if wrong:
+            raise InputError("\n".join(wrong))
+
+
+class GenerativeModule(L.LightningModule):
+    """A generative model and its training objective, under manual optimization.
+
+    A subclass implements `train_batch` and `sample_block`, and `configure_optimizers`. Manual optimization takes clipping,
+    accumulation and schedules away from the Trainer; `update` gives them back.
+
+    Args:
+        spec: The facts of the data.
+        conditional: Whether samples are asked for by class label.
+        recipe: How to optimize.
+
+    Attributes:
+        seed: Seed of all randomness of training; set before the fit.
+        batches: Training batches done.
+        samples_seen: Samples seen, over all processes; the x-axis of every log.
+        generator_updates: Updates of the network that generates.
+        progress: Share of the budget that is used, in [0, 1].
+        train_seconds: Seconds from the first to the last batch, validation in between included.
+        validations: Validations done.
+        log_every: Batches between two log entries; each is the mean over the batches since the last.
+        recent: The latest such means.
+    """
+
+    def __init__(self, spec: DataSpec, conditional: bool = False, recipe: Recipe | None = None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.spec = spec
+        self.conditional = conditional
+        self.recipe = recipe or Recipe()
+        self.seed = 0
+        self.log_every = 50
+        self.batches = 0
+        self.samples_seen = 0
+        self.generator_updates = 0
+        self.progress = 0.0
+        self.train_seconds = 0.0
+        self.validations = 0
+        self.recent: dict[str, float] = {}
+        self.ema: EMA | None = None
+        self._window: dict[str, tuple[Tensor, int]] = {}
+
+    def average(self, network: nn.Module) -> None:
+        """Keep averaged weights of a network, as the recipe says; for a subclass's constructor."""
+        if self.recipe.ema_decay:
+            self.ema = EMA(network, self.recipe.ema_decay, self.recipe.ema_start, self.recipe.ema_every)
+
+    # -- what a subclass implements
+
+    def train_batch(self, batch: Any) -> Mapping[str, Tensor]:
+        """Train on one batch with `update`, and return scalars to log, by name."""
+        raise NotImplementedError
+
+    def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
+        """Draw n samples; each may depend on its own noise and condition only."""
+        raise NotImplementedError
+
+    def check_health(self, means: Mapping[str, float]) -> None:
+        """Look at the latest means of what `train_batch` returned; raise `TrainingDiverged` where training is lost."""
+
+    # -- training
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One batch: seeded by (seed, process, batch), counted, its scalars added to the log window."""
+        torch.manual_seed(_seed(self.seed, self.global_rank, self.batches))
+        factor = schedule(self.recipe.schedule, self.progress, self.recipe.warmup, self.recipe.final)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+        values = self.train_batch(batch)
+        self.batches += 1
+        self.samples_seen += _length(batch) * self.trainer.world_size
+        for name, value in values.items():
+            total, count = self._window.get(name, (0.0, 0))
+            self._window[name] = (total + value.detach().double(), count + 1)
+        if self.batches % self.log_every == 0:
+            self._flush_window()
+
+    def update(
+        self, optimizer: torch.optim.Optimizer, batch: Any, loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
+    ) -> dict[str, Tensor]:
+        """One optimizer step on a batch.
+
+        Args:
+            optimizer: One of ``self.optimizers()``; all its parameters' gradients are reset.
+            batch: The batch, split in ``recipe.accumulate`` parts.
+            loss: From a part to its mean loss and scalars to log.
+
+        Returns:
+            The scalars, averaged over the parts.
+        """
+        parts = _split(batch, self.recipe.accumulate)
+        optimizer.zero_grad()
+        values: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            share = _length(part) / _length(batch)
+            with self._gradients_stay_local(index < len(parts) - 1):
+                value, scalars = loss(part)
+                self.manual_backward(value * share if share < 1 else value)
+            for name, scalar in scalars.items():
+                values[name] = values.get(name, 0.0) + scalar.detach() * share
+        if self.recipe.clip_norm is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
+        optimizer.step()
+        return values
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing by default: callbacks sample and measure; a subclass with a held-out loss computes it here."""
+
+    # -- logging
+
+    def log_values(self, values: Mapping[str, float | Tensor], monitor: bool = True) -> None:
+        """Write values, equal on all processes, to every logger at `samples_seen`, and (`monitor`) to the monitors."""
+        scalars = {name: float(value) for name, value in values.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=self.samples_seen)
+        if monitor:
+            self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
+
+    def _flush_window(self) -> None:
+        names = list(self._window)
+        means = torch.stack([torch.as_tensor(total / count) for total, count in self._window.values()])
+        self._window = {}
+        means = self.trainer.strategy.reduce(means, reduce_op="mean").tolist()
+        self.recent = dict(zip(names, means, strict=True))
+        self._raise_if_not_finite(self.recent)
+        self.log_values({f"train/{name}": value for name, value in self.recent.items()}, monitor=False)
+        self.check_health(self.recent)
+
+    def _raise_if_not_finite(self, means: Mapping[str, float]) -> None:
+        bad = [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingDiverged(
+                f"Training diverged: {', '.join(bad)} within the {self.log_every} batches before batch {self.batches}. "
+                "The last good checkpoint is kept. Lower the learning rate, set model.recipe.clip_norm=1, or use "
+                "trainer.precision=32-true."
+            )
+
+    def raise_if_broken(self) -> None:
+        """Raise `TrainingDiverged` if a loss since the last log entry or a weight is not finite; before each checkpoint."""
+        self._raise_if_not_finite({name: float(total) for name, (total, _) in self._window.items()})
+        norms = torch._foreach_norm([p.detach() for p in self.parameters()])
+        self._raise_if_not_finite({"the norm of the weights": float(torch.stack(norms).sum())})
+
+    # -- sampling
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the module has its averaged weights, if it keeps any."""
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            yield
+
+    @torch.no_grad()
+    def sample(self, n: int, *, condition: Condition | None = None, noise: Noise, **options: Any) -> Tensor:
+        """Draw samples in evaluation mode and full precision.
+
+        Args:
+            n: Number of samples.
+            condition: One entry a sample. None for a conditional model: item i has label ``i % num_classes``.
+            noise: Sample j is item ``noise.start + j`` of this stream, in blocks of 64 on that index: on one machine it is
+                the same to the bit whatever n and start are.
+            options: Options of the family.
+
+        Returns:
+            For images ``(n, C, H, W)`` float32 in the spec's range, on the module's device.
+
+        Raises:
+            InputError: If the condition does not fit the model.
+        """
+        labels = self._labels(n, condition, noise.start)
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        pieces = []
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                for first in range(noise.start // SAMPLING_BLOCK * SAMPLING_BLOCK, noise.start + n, SAMPLING_BLOCK):
+                    inside = slice(max(noise.start - first, 0), min(noise.start + n - first, SAMPLING_BLOCK))
+                    padded = None
+                    if labels is not None:
+                        padded = labels.new_zeros(SAMPLING_BLOCK)
+                        padded[inside] = labels[first + inside.start - noise.start : first + inside.stop - noise.start]
+                    block = self.sample_block(SAMPLING_BLOCK, Condition(padded), Noise(noise.seed, first), **options)
+                    pieces.append(block[inside])
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return torch.cat(pieces)
+
+    def _labels(self, n: int, condition: Condition | None, start: int) -> Tensor | None:
+        labels = condition.labels if condition else None
+        if not self.conditional:
+            if labels is not None:
+                raise InputError("This model is unconditional: it can't be asked for a label. Leave the label out.")
+            return None
+        classes = self.spec.num_classes
+        if labels is None:
+            return torch.arange(start, start + n, device=self.device) % classes
+        if len(labels) != n or int(labels.min()) < 0 or int(labels.max()) >= classes:
+            raise InputError(f"Labels must be {n} numbers from 0 to {classes - 1}, got {labels.tolist()}.")
+        return labels.to(self.device)
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Our own counters and averages; Lightning's loop state is left out, since nothing of ours uses it."""
+        checkpoint.pop("loops", None)
+        checkpoint[CHECKPOINT_KEY] = {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "spec": self.spec.to_dict(),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "window": {name: (float(total), count) for name, (total, count) in self._window.items()},
+            "recent": dict(self.recent),
+            "ema": self.ema.state_dict() if self.ema else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        state = checkpoint[CHECKPOINT_KEY]
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        self._window = {
+            name: (torch.tensor(total, dtype=torch.float64, device=self.device), count)
+            for name, (total, count) in state["window"].items()
+        }
+        self.recent = dict(state["recent"])
+        if self.ema and state["ema"]:
+            self.ema.load_state_dict(state["ema"])
+
+    def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
+        if local and isinstance(self.trainer.strategy, ParallelStrategy):
+            return self.trainer.strategy.block_backward_sync()
+        return contextlib.nullcontext()
+
+
+_COUNTERS = ("batches", "samples_seen", "generator_updates", "progress", "train_seconds", "validations")
+
+
+def _seed(seed: int, rank: int, batch: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{rank}/{batch}".encode(), digest_size=8).digest(), "little")
+
+
+def _length(batch: Any) -> int:
+    return len(batch[0])
+
+
+def _split(batch: Batch, parts: int) -> list[Batch]:
+    """A batch in parts of nearly equal size; each knows where it starts in the stream."""
+    if parts == 1:
+        return [batch]
+    size = math.ceil(len(batch.images) / parts)
+    return [
+        Batch(
+            batch.images[first : first + size],
+            None if batch.labels is None else batch.labels[first : first + size],
+            batch.start + first,
+        )
+        for first in range(0, len(batch.images), size)
+    ]

@@ -1,0 +1,94 @@
+"""An exponential moving average of a network's weights, for use inside and outside of a Trainer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Averaged weights of a network, counted in that network's own updates.
+
+    The average moves by ``1 - min(decay, (1 + t) / (10 + t))`` at its t-th move, so that it is not held back by the
+    random weights that it starts from. Floating-point buffers (BatchNorm statistics) are averaged like weights; other
+    buffers are copied.
+
+    Args:
+        network: The network to average; its tensors are read, and changed only inside `applied`.
+        decay: Share of the old average that stays at each move, in [0, 1).
+        start: Number of updates of the network before the average starts; until then it is the live weights.
+        every: Number of updates between two moves.
+
+    Attributes:
+        updates: Updates of the network seen so far.
+        moves: Moves of the average so far.
+    """
+
+    def __init__(self, network: nn.Module, decay: float = 0.999, start: int = 0, every: int = 1) -> None:
+        self.network = network
+        self.decay = decay
+        self.start = start
+        self.every = every
+        self.updates = 0
+        self.moves = 0
+        self._shadow: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Count one update of the network, and move the average if it is due."""
+        self.updates += 1
+        past_start = self.updates - self.start
+        if past_start <= 0 or past_start % self.every:
+            return
+        live = self._live()
+        if not self._shadow:
+            self._shadow = {name: tensor.detach().clone() for name, tensor in live.items()}
+            return
+        self.moves += 1
+        weight = 1.0 - min(self.decay, (1 + self.moves) / (10 + self.moves))
+        averaged = [name for name, tensor in live.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self._shadow[name] for name in averaged], [live[name] for name in averaged], weight)
+        for name, tensor in live.items():
+            if not tensor.is_floating_point():
+                self._shadow[name].copy_(tensor)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network has the averaged weights inside, and its own again after. Before the start: its own."""
+        if not self._shadow:
+            yield
+            return
+        live = self._live()
+        kept = {name: tensor.detach().clone() for name, tensor in live.items()}
+        _copy(self._shadow, live)
+        try:
+            yield
+        finally:
+            _copy(kept, live)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and averaged tensors, fit for a ``weights_only`` checkpoint."""
+        return {"updates": self.updates, "moves": self.moves, "shadow": dict(self._shadow)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; tensors go to where the network's are."""
+        live = self._live()
+        self.updates, self.moves = state["updates"], state["moves"]
+        # Keep the strides of the live tensors: a fused average over mixed layouts is an order slower.
+        self._shadow = {name: torch.empty_like(live[name]).copy_(tensor) for name, tensor in state["shadow"].items()}
+
+    def _live(self) -> dict[str, Tensor]:
+        return {
+            name.replace("_orig_mod.", ""): tensor
+            for name, tensor in (*self.network.named_parameters(), *self.network.named_buffers())
+        }
+
+
+@torch.no_grad()
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)

@@ -1,0 +1,1 @@
+"""Plain networks: no losses, no data, no training."""

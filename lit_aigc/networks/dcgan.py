@@ -1,0 +1,116 @@
+"""Deep convolutional GAN networks (Radford, Metz and Chintala, 2016), for square images of 4 or 7 times a power of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from lit_aigc.errors import InputError
+
+
+def _stages(shape: Sequence[int]) -> tuple[int, int]:
+    """The size of the smallest map, 4 or 7, and the number of doublings from there to the image."""
+    _, height, width = shape
+    for smallest in (4, 7):
+        doublings = (height // smallest).bit_length() - 1
+        if height == width == smallest << max(doublings, 0) and 2 <= doublings <= 6:
+            return smallest, doublings
+    raise InputError(
+        f"DCGAN networks can't do images of {height}x{width}: they need square images of 4 or 7 times a power of two, "
+        "such as 28, 32 or 64 px. Set data.image_size=32 (or 28, 64)."
+    )
+
+
+def _initialize(network: nn.Module) -> None:
+    """Normal weights with deviation 0.02 (Radford et al., 2016, section 4)."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class Generator(nn.Module):
+    """Latents, and class embeddings beside them, to images by transposed convolutions.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        channels: Width of the last hidden map; each smaller map is twice as wide.
+    """
+
+    def __init__(self, shape: Sequence[int], num_classes: int = 0, latent_dim: int = 64, channels: int = 32) -> None:
+        super().__init__()
+        smallest, doublings = _stages(shape)
+        self.latent_dim = latent_dim
+        self.embedding = nn.Embedding(num_classes, latent_dim) if num_classes else None
+        width = channels << (doublings - 1)
+        self.start = (width, smallest, smallest)
+        self.project = nn.Linear(latent_dim * (2 if num_classes else 1), width * smallest**2, bias=False)
+        layers: list[nn.Module] = [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        for _ in range(doublings - 1):
+            layers += [
+                nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width // 2),
+                nn.ReLU(inplace=True),
+            ]
+            width //= 2
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1), nn.Tanh())
+        _initialize(self)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(y)], dim=1)
+        x = self.project(z).unflatten(1, self.start)  # (N, width, 4 or 7, 4 or 7)
+        return self.layers(x)
+
+
+class Discriminator(nn.Module):
+    """Images to logits by strided convolutions; classes by projection (Miyato and Koyama, 2018).
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        channels: Width of the first map; each smaller map is twice as wide.
+        normalization: ``batch``, ``spectral`` (Miyato et al., 2018) or ``none``; never on the first layer if ``batch``.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], num_classes: int = 0, channels: int = 32, normalization: str = "batch"
+    ) -> None:
+        super().__init__()
+        if normalization not in ("batch", "spectral", "none"):
+            raise InputError(f"normalization={normalization!r} is unknown; expected batch, spectral or none.")
+        smallest, doublings = _stages(shape)
+        width = channels
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for _ in range(doublings - 1):
+            layers.append(nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=normalization != "batch"))
+            layers += [nn.BatchNorm2d(width * 2)] if normalization == "batch" else []
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            width *= 2
+        self.features = nn.Sequential(*layers)
+        self.logit = nn.Linear(width * smallest**2, 1)
+        self.projection = nn.Embedding(num_classes, width * smallest**2) if num_classes else None
+        _initialize(self)
+        if self.projection is not None:
+            nn.init.zeros_(self.projection.weight)
+        if normalization == "spectral":
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    spectral_norm(module)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) and labels (N,) to logits (N,)."""
+        features = self.features(x).flatten(1)
+        logits = self.logit(features)[:, 0]
+        if self.projection is not None:
+            logits = logits + (self.projection(y) * features).sum(dim=1)
+        return logits

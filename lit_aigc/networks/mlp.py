@@ -1,0 +1,69 @@
+"""Fully connected GAN networks, in the manner of the first GAN (Goodfellow et al., 2014)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """Latents, and class embeddings beside them, to images by fully connected layers.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], num_classes: int = 0, latent_dim: int = 64, hidden: Sequence[int] = (256, 512, 1024)
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.latent_dim = latent_dim
+        self.embedding = nn.Embedding(num_classes, latent_dim) if num_classes else None
+        widths = [latent_dim * (2 if num_classes else 1), *hidden]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(y)], dim=1)
+        return self.layers(z).unflatten(1, self.shape)
+
+
+class Discriminator(nn.Module):
+    """Images to logits by fully connected layers; classes by projection (Miyato and Koyama, 2018).
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(self, shape: Sequence[int], num_classes: int = 0, hidden: Sequence[int] = (512, 256)) -> None:
+        super().__init__()
+        widths = [math.prod(shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(*layers)
+        self.logit = nn.Linear(widths[-1], 1)
+        self.projection = nn.Embedding(num_classes, widths[-1]) if num_classes else None
+        if self.projection is not None:
+            nn.init.zeros_(self.projection.weight)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) and labels (N,) to logits (N,)."""
+        features = self.features(x)
+        logits = self.logit(features)[:, 0]
+        if self.projection is not None:
+            logits = logits + (self.projection(y) * features).sum(dim=1)
+        return logits

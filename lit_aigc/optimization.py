@@ -1,0 +1,61 @@
+"""Optimizers by name and learning-rate schedules over the budget."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from lit_aigc.build import did_you_mean
+from lit_aigc.errors import InputError
+
+
+def schedule(name: str, progress: float, warmup: float = 0.0, final: float = 0.0) -> float:
+    """Factor on the base learning rate.
+
+    Args:
+        name: ``constant``, ``linear`` or ``cosine`` (Loshchilov and Hutter, 2017): the way down after the warm-up.
+        progress: Share of the budget that is used, in [0, 1].
+        warmup: Share of the budget over which the factor rises linearly from 0.
+        final: Factor at the end of a linear or cosine schedule.
+    """
+    if progress < warmup:
+        return progress / warmup
+    after = min(1.0, (progress - warmup) / (1.0 - warmup)) if warmup < 1.0 else 1.0
+    if name == "constant":
+        return 1.0
+    if name == "linear":
+        return 1.0 + (final - 1.0) * after
+    if name == "cosine":
+        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * after))
+    raise InputError(f"unknown schedule {name!r}{did_you_mean(name, ['constant', 'linear', 'cosine'])}")
+
+
+def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """An optimizer of `torch.optim`.
+
+    Args:
+        config: ``name`` of the class, and its keyword arguments. ``fused`` is on where the class has it.
+        parameters: What to optimize.
+
+    Raises:
+        InputError: If the name or an argument is unknown.
+    """
+    options = dict(config)
+    name = options.pop("name", "Adam")
+    known = [key for key, value in vars(torch.optim).items() if inspect.isclass(value) and key != "Optimizer"]
+    if name not in known:
+        raise InputError(f"unknown optimizer {name!r}{did_you_mean(name, known)}")
+    kind = getattr(torch.optim, name)
+    accepted = set(inspect.signature(kind).parameters) - {"params"}
+    unknown = [
+        f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}" for key in set(options) - accepted
+    ]
+    if unknown:
+        raise InputError("\n".join(unknown))
+    if "fused" in accepted:
+        options.setdefault("fused", True)
+    return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})

@@ -1,0 +1,79 @@
+"""The facts that data tells models: what a sample looks like, and what a model may be asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """Facts about one data set, complete before any model is built.
+
+    A constructor parameter of a network or module that has the name of a field here is filled in from it (see
+    `lit_aigc.build.resolve`), so that a channel count or a class count is written nowhere twice.
+
+    Attributes:
+        modality: ``"image"``, ``"text"`` or ``"audio"``.
+        shape: Shape of one sample without the batch dimension: ``(C, H, W)`` for images.
+        value_range: Smallest and largest value of a sample as the model sees it.
+        num_classes: Number of classes, 0 when the data has no labels.
+        class_names: One name a class, in the order of the labels.
+        vocab_size: Number of token ids of text, else 0.
+        sample_rate: Samples per second of audio, else 0.
+        fingerprint: Hash of the data's content and preparation; equal data have equal fingerprints.
+        name: The name of the data set as in ``conf/data``.
+    """
+
+    modality: str
+    shape: tuple[int, ...]
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    vocab_size: int = 0
+    sample_rate: int = 0
+    fingerprint: str = ""
+    name: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain JSON types."""
+        facts = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> DataSpec:
+        """The inverse of `to_dict`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})
+
+
+class Batch(NamedTuple):
+    """A batch of images on its way from a loader to a module.
+
+    Attributes:
+        images: ``(N, C, H, W)``: uint8 as the loader yields it, floats in the spec's range as the module gets it.
+        labels: ``(N,)`` int64, or None for data without labels.
+        start: Global position of the first item in the stream (training) or in the split (evaluation). Item i of the
+            batch is item ``start + i`` of the stream on any number of processes, so noise for it can be drawn alike.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    start: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What a model is asked for, one entry a sample.
+
+    Attributes:
+        labels: ``(n,)`` int64 class labels.
+    """
+
+    labels: Tensor | None = None
+
+    def __getitem__(self, items: Any) -> Condition:
+        """The conditions of some of the samples: a slice or an index tensor."""
+        return Condition(labels=None if self.labels is None else self.labels[items])

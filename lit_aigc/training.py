@@ -1,0 +1,283 @@
+"""A training run from config to bundle: a few instantiations in a line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_aigc.build import build, instantiate, resolve
+from lit_aigc.bundle import load_bundle, save_bundle
+from lit_aigc.callbacks.checkpoint import CheckpointWriter
+from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
+from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
+from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, read_yaml, write_yaml
+from lit_aigc.errors import InputError
+from lit_aigc.loggers import WandbLogger, in_sweep
+from lit_aigc.metrics_csv import CsvLogger
+from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.report import print_results
+from lit_aigc.run_folder import RunFolder, process_seconds, run_id
+
+
+@dataclasses.dataclass
+class Run:
+    """What a training run is made of, and left behind.
+
+    Attributes:
+        config: The resolved config.
+        folder: The run folder.
+        datamodule: The data.
+        module: The model, with its own weights after training; averaged ones by ``module.averaged()``.
+        trainer: Lightning's Trainer.
+        summary: What ``summary.json`` holds.
+    """
+
+    config: dict[str, Any]
+    folder: RunFolder
+    datamodule: L.LightningDataModule
+    module: GenerativeModule
+    trainer: L.Trainer
+    summary: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 75 paused."""
+        return DONE if self.summary["status"] == "done" else PAUSED
+
+
+def run(config: dict[str, Any]) -> int:
+    """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
+    try:
+        finished = train(config)
+    except TrainingDiverged as error:
+        print(f"lit_aigc.train: {error}", file=sys.stderr)
+        return FAILED
+    return finished.exit_code if rank_zero_only.rank == 0 else DONE
+
+
+def train(config: dict[str, Any]) -> Run:
+    """Train what a config says.
+
+    Raises:
+        InputError: If something in the config, the data or the run folder has to be mended first.
+        TrainingDiverged: If training went where no update leads back from.
+    """
+    environment = dict(os.environ)
+    config, folder = _open_folder(config)
+    try:
+        return _train(config, folder)
+    finally:
+        folder.release()
+        _restore(environment)
+
+
+def _train(config: dict[str, Any], folder: RunFolder) -> Run:
+    datamodule = instantiate(config["data"])
+    spec = datamodule.spec
+    torch.manual_seed(config["seed"])
+    model_config = resolve(config["model"], spec)
+    module = build(model_config, spec)
+    module.seed, module.log_every = config["seed"], config["log_every"]
+    if config["init_from"]:
+        _start_from(module, config["init_from"], config["trust"])
+    checkpoint_path, counters = _checkpoint(folder, module)
+    datamodule.start_batch = counters.get("batches", 0)
+
+    clock = Clock(
+        Budget(**config["budget"]),
+        PauseAfter(**config["pause_after"]),
+        config["validations"],
+        config["checkpoint_seconds"],
+    )
+    callbacks = _nodes(config["callbacks"], folder)
+    loggers = _loggers(config, folder)
+    writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
+    trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder)
+    datamodule.check_world_size(trainer.world_size)
+
+    run = Run(config, folder, datamodule, module, trainer, {})
+    exit_code = FAILED
+    try:
+        _announce(run)
+        for logger in loggers:
+            if checkpoint_path and hasattr(logger, "truncate"):
+                logger.truncate(counters["samples_seen"])
+            logger.log_hyperparams(config)
+        clock.signals.install()
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
+        run.summary = _summary(run, "paused" if clock.paused else "done")
+        exit_code = run.exit_code
+        if rank_zero_only.rank == 0:
+            _finish(run, model_config)
+    except BaseException as error:
+        if rank_zero_only.rank == 0:
+            with contextlib.suppress(OSError):  # a full disk is told by the first error
+                folder.write_summary(_summary(run, "failed") | {"error": f"{type(error).__name__}: {error}"})
+        raise
+    finally:
+        clock.signals.uninstall()
+        for logger in loggers:
+            if hasattr(logger, "close"):
+                logger.close(exit_code)
+    return run
+
+
+def _nodes(nodes: Mapping[str, Any] | None, folder: RunFolder) -> list[Any]:
+    return [instantiate(node, run_dir=str(folder.path)) for node in (nodes or {}).values() if node]
+
+
+def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
+    """metrics.csv always; W&B by itself inside a sweep agent; what the config asks for."""
+    chosen = _nodes(config.get("logger"), folder)
+    if in_sweep() and not any(isinstance(logger, WandbLogger) for logger in chosen):
+        chosen.append(WandbLogger(run_dir=str(folder.path)))
+    return [CsvLogger(run_dir=str(folder.path)), *chosen]
+
+
+def _checkpoint(folder: RunFolder, module: GenerativeModule) -> tuple[Path | None, Mapping[str, Any]]:
+    """Where the run's newest checkpoint is, and how far it got."""
+    found = latest_checkpoint(folder.path)
+    if not found:
+        return None, {}
+    path, checkpoint = found
+    check_fits(checkpoint, module, path)
+    return path, checkpoint[CHECKPOINT_KEY]["counters"]
+
+
+def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None:
+    weights = load_bundle(bundle, trust).module.state_dict()
+    differences = state_differences(module.state_dict(), weights)
+    if differences:
+        raise InputError(f"init_from={bundle} holds another model:\n" + "\n".join(differences))
+    module.load_state_dict(weights)
+
+
+def _trainer(
+    config: Mapping[str, Any], module: GenerativeModule, callbacks: list[Any], loggers: list[Any], folder: RunFolder
+) -> L.Trainer:
+    node = dict(config["trainer"])
+    if node.get("strategy", "auto") == "auto" and _processes(node) > 1:
+        node["strategy"] = "ddp_find_unused_parameters_true"
+    validates = type(module).validation_step is not GenerativeModule.validation_step
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
+            return instantiate(
+                node,
+                callbacks=callbacks,
+                logger=loggers,
+                plugins=[AtomicCheckpointIO()],
+                default_root_dir=str(folder.path),
+                max_epochs=-1,
+                val_check_interval=1,  # the clock decides
+                check_val_every_n_epoch=None,
+                limit_val_batches=(1.0 if validates else 1) if config["validations"] else 0,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                enable_progress_bar=False,  # the callback `progress` is ours
+                enable_model_summary=False,
+            )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"trainer: this machine can't do accelerator={node.get('accelerator')} devices={node.get('devices')} "
+            f"precision={node.get('precision')} ({error})"
+        ) from error
+
+
+def _processes(node: Mapping[str, Any]) -> int:
+    """The number of processes that a Trainer config asks for."""
+    devices = node.get("devices", "auto")
+    if devices in ("auto", -1, "-1"):
+        local = max(1, torch.cuda.device_count()) if node.get("accelerator") in ("auto", "gpu", "cuda") else 1
+    else:
+        local = len(devices) if isinstance(devices, list) else int(devices)
+    return local * int(node.get("num_nodes") or 1)
+
+
+def _announce(run: Run) -> None:
+    """Leave on disk what this run is, for whoever resumes it and for the processes that the Trainer starts."""
+    if rank_zero_only.rank != 0:
+        return
+    saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
+    run.folder.write_summary({**run.folder.read_summary(), "status": "running", "run_id": run.folder.identity})
+    write_yaml(saved, run.folder.path / "config.yaml")
+    os.environ[RANK_CONFIG] = str((run.folder.path / "config.yaml").resolve())
+
+
+def _summary(run: Run, status: str) -> dict[str, Any]:
+    module = run.module
+    summary: dict[str, Any] = {
+        "status": status,
+        "run_id": run.folder.identity,
+        "experiment": run.config["experiment"],
+        "seed": run.config["seed"],
+        "samples_seen": module.samples_seen,
+        "batches": module.batches,
+        "generator_updates": module.generator_updates,
+        "train_seconds": round(module.train_seconds, 3),
+        "wall_seconds": round(process_seconds(), 3),
+        "samples_per_second": round(module.samples_seen / max(module.train_seconds, 1e-9), 1),
+    }
+    for callback in run.trainer.callbacks:
+        if hasattr(callback, "summary"):
+            summary |= callback.summary()
+    return summary
+
+
+def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
+    """Write the bundle and the summary, and show the results."""
+    paths = {"run folder": run.folder.path}
+    if run.summary["status"] == "done":
+        with run.module.averaged():
+            bundle = save_bundle(run.folder.path / "bundle", run.module, model_config, run.datamodule.spec, run.summary)
+        paths["bundle"] = bundle
+        for logger in run.trainer.loggers:
+            if hasattr(logger, "log_bundle"):
+                logger.log_bundle(bundle, name=run.config["experiment"], metadata=run.summary)
+    run.folder.write_summary(run.summary)
+    for logger in run.trainer.loggers:
+        if hasattr(logger, "log_summary"):
+            logger.log_summary(run.summary)
+    print_results(run.summary, paths)
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    """Undo what the Trainer's launcher left in the environment, so that another run can follow in this process."""
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def _open_folder(config: dict[str, Any]) -> tuple[dict[str, Any], RunFolder]:
+    """The run's folder, held by this process, and its config: the saved one where the same run goes on."""
+    if rank_zero_only.rank != 0:
+        return config, RunFolder(config["run_dir"])
+    if config["resume"]:
+        folder = RunFolder(config["resume"])
+        folder.claim()
+        return {**config, "run_dir": str(folder.path)}, folder
+    identity, lasting = run_id()
+    folder = RunFolder(config["run_dir"] or Path("runs") / config["experiment"] / identity, identity)
+    if folder.exists():
+        if not lasting or folder.identity != identity:
+            raise InputError(
+                f"The run folder {folder.path} holds another run: go on with it by resume={folder.path}, or choose "
+                "another run_dir=."
+            )
+        config = {**read_yaml(folder.path / "config.yaml"), "pause_after": config["pause_after"]}
+    folder.claim()
+    return {**config, "run_dir": str(folder.path)}, folder
