@@ -96,7 +96,7 @@ def _class_names(spec: DataSpec, rows: int) -> list[str]:
 
 
 def _real_images(trainer: Trainer, spec: DataSpec, rows: int, columns: int, *, by_class: bool) -> Tensor:
-    """The first validation images, ``(rows * columns, C, H, W)`` uint8, white for none; `by_class`: row i has class i."""
+    """The first validation images, ``(rows * columns, C, H, W)`` uint8, white for none; `by_class`: row = class."""
     images = torch.full((rows * columns, *spec.shape), 255, dtype=torch.uint8)
     found = [0] * rows
     if not images.numel():

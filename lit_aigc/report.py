@@ -1,0 +1,78 @@
+"""What a command says at its end: a table of results and the paths of what it wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+HIDDEN = ("protocol", "run_id")
+RUN_FACTS = (
+    "status", "error", "seed", "samples_seen", "batches", "generator_updates", "samples_per_second", "train_seconds",
+    "wall_seconds",
+)  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """``75`` as ``1:15``, ``3675`` as ``1:01:15``; unknown (NaN or infinite) as ``-:--``."""
+    if not math.isfinite(seconds):
+        return "-:--"
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def number(value: Any) -> str:
+    """A value for people: four significant digits, thousands apart; anything but a number as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (math.isfinite(value) and abs(value) >= 1e4):
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) < 1e-3 or not math.isfinite(value) else _significant(value)
+
+
+def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -> RenderableType:
+    """Results above, how the run went below, then the paths, each on a line of its own so that it can be copied.
+
+    Args:
+        summary: The keys of ``summary.json``; ``protocol`` isn't shown.
+        paths: What was written, by a word for it.
+    """
+    metrics = {key: value for key, value in summary.items() if key not in RUN_FACTS and key not in HIDDEN}
+    facts = {key: summary[key] for key in RUN_FACTS if key in summary}
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for key, value in metrics.items():
+        table.add_row(key, number(value))
+    if metrics and facts:
+        table.add_section()
+    for key, value in facts.items():
+        unit = key.endswith("_seconds") and isinstance(value, int | float)
+        table.add_row(
+            Text(key, style="not bold"), duration(value) if unit else str(value) if key == "seed" else number(value)
+        )
+    width = max(map(len, paths), default=0) + 2
+    lines = [
+        Text(word.ljust(width), style="bold", no_wrap=True, overflow="ignore").append(str(path), style="not bold cyan")
+        for word, path in paths.items()
+    ]
+    return Group(table, *lines)
+
+
+def print_results(summary: Mapping[str, Any], paths: Mapping[str, str | Path], console: Console | None = None) -> None:
+    """Print `results_table` to stdout."""
+    (console or Console()).print(results_table(summary, paths), soft_wrap=False, crop=False)
+
+
+def _significant(value: float, digits: int = 4) -> str:
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"
