@@ -1,7 +1,7 @@
 """From plain dicts to networks and modules, without Hydra: training and bundles build the same way.
 
-A node is a mapping with the key ``_target_``, the dotted name of a class or function. Its other keys are keyword arguments:
-plain values, child nodes, or, where the parameter is annotated with a dataclass, the fields of it.
+A node is a mapping with the key ``_target_``, the dotted name of a class or function. Its other keys are keyword
+arguments: plain values, child nodes, or, where the parameter is annotated with a dataclass, the fields of it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any
 
     Args:
         target: For example ``lit_aigc.networks.dcgan.Generator``.
-        trust: None for a config of the user's own: anything importable. For a config that came from a file, the packages
-            that may be reached beside lit_aigc's own: only classes that are defined in them are.
+        trust: None for a config of the user's own: anything importable. For a config that came from a file, the
+            packages that may be reached beside lit_aigc's own: only classes that are defined in them are.
 
     Raises:
         InputError: If nothing is there, or it is not trusted.
@@ -175,7 +175,9 @@ def _dataclass_parameters(target: Callable[..., Any]) -> dict[str, type]:
     found = {}
     for name, hint in hints.items():
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        found |= {name: option for option in options if dataclasses.is_dataclass(option)}
+        kinds = [option for option in options if dataclasses.is_dataclass(option)]
+        if kinds:
+            found[name] = kinds[0]
     return found
 
 
