@@ -140,7 +140,7 @@ def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mappin
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
     return f"""# {summary.get("experiment", "model")}
 
-{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({"×".join(map(str, spec.shape))},
+{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({" x ".join(map(str, spec.shape))},
 {spec.num_classes} classes) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
 
     python -m lit_aigc.generate bundle=. n=64 out=samples

@@ -43,8 +43,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.unlink(missing_ok=True)
             reason = error.__cause__ or error.__context__ or error
             raise InputError(
-                f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some space "
-                f"(about {_mebibytes(checkpoint)} MiB a checkpoint, three are kept), then go on with "
+                f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some "
+                f"space (about {_mebibytes(checkpoint)} MiB a checkpoint, three are kept), then go on with "
                 f"resume={path.parent.parent}"
             ) from error
 

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from lit_aigc.errors import InputError
 DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
 RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
 _FREE_TEXT = re.compile(r"^\+*(prompt|out|bundle|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$")
-_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger") + tuple(
-    f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")
-)
+_TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", *_TRAINER_MAY_CHANGE)
 _LISTED = (("experiment", "experiments"), ("data", "data sets"), ("model", "models"))
 
 
@@ -31,8 +30,8 @@ def config_folder() -> Path:
 def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
     """Run a verb on the command line's config and leave with its exit code.
 
-    Exit codes: what `main` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no traceback;
-    1 for anything else.
+    Exit codes: what `main` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no
+    traceback; 1 for anything else.
     """
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
@@ -91,7 +90,7 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
 
     Args:
         verb: Name of a file in ``conf/``.
-        arguments: Overrides in Hydra's grammar, and ``--config-dir FOLDER`` for a folder of the user's own beside ``conf/``.
+        arguments: Overrides in Hydra's grammar, and ``--config-dir FOLDER`` for the user's own beside ``conf/``.
 
     Raises:
         InputError: With all problems in one message.
@@ -276,8 +275,8 @@ def _changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list
             continue
         if not any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE):
             raise InputError(
-                f"{key} can't change when a run is resumed; what may: {', '.join(_MAY_CHANGE)}. For another setting start "
-                "a new run, with init_from=BUNDLE to start from these weights."
+                f"{key} can't change when a run is resumed; what may: {', '.join(_MAY_CHANGE)}. For another setting "
+                "start a new run, with init_from=BUNDLE to start from these weights."
             )
         _copy_key(composed, saved, key.split("."))
     return saved

@@ -48,8 +48,8 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
         datamodule = instantiate(config["data"])
         if datamodule.spec.shape != spec.shape:
             raise InputError(
-                f"data={datamodule.spec.name} has images of shape {datamodule.spec.shape}, the bundle makes {spec.shape}: "
-                "give the data that it was trained on, or set data.image_size and data.channels."
+                f"data={datamodule.spec.name} has images of shape {datamodule.spec.shape}, the bundle makes "
+                f"{spec.shape}: give the data that it was trained on, or set data.image_size and data.channels."
             )
         reference = compute_reference(
             datamodule.real_batches(source),

@@ -1,8 +1,8 @@
 """Noise by sample index: item i of a stream depends on (seed, i) alone, on any batch size and number of processes.
 
-A counter-based generator: each element is the SplitMix64 finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom
-number generators", OOPSLA 2014) of its seed, item and position, so any part of a stream can be drawn alone, in bulk, on
-any device.
+A counter-based generator: each element is the SplitMix64 finaliser (Steele, Lea and Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014) of its seed, item and position, so any part of a stream can be drawn
+alone, in bulk, on any device.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from lit_aigc.checkpoint import BEST, LAST
 
 
 class CheckpointWriter(Checkpoint):
-    """Writes ``last.ckpt`` when the clock says so and after each validation, and ``best.ckpt`` when the monitor improves.
+    """Writes ``last.ckpt`` when it is due and after each validation, and ``best.ckpt`` when the monitor improves.
 
     Args:
         directory: Where to.

@@ -22,7 +22,7 @@ class AdversarialLoss(NamedTuple):
 
 
 def logistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``-log sigmoid(real) - log(1 - sigmoid(fake))`` (Goodfellow et al., "Generative adversarial nets", 2014, eq. 1)."""
+    """``-log sigmoid(real) - log(1 - sigmoid(fake))`` (Goodfellow et al., "Generative adversarial nets", 2014)."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 

@@ -37,8 +37,8 @@ class Recipe:
         warmup: Share of the budget over which the learning rate rises from 0.
         final: Factor on the learning rate at the end of the schedule.
         clip_norm: Largest gradient norm of one network, or None.
-        accumulate: Number of parts that each process's batch is split into, to save memory: without BatchNorm the result
-            is that of the whole batch.
+        accumulate: Number of parts that each process's batch is split into, to save memory: without BatchNorm the
+            result is that of the whole batch.
         ema_decay: Decay of the averaged weights, 0 for none.
         ema_start: Updates before the average starts.
         ema_every: Updates between two moves of the average.
@@ -75,7 +75,7 @@ class Recipe:
 class GenerativeModule(L.LightningModule):
     """A generative model and its training objective, under manual optimization.
 
-    A subclass implements `train_batch` and `sample_block`, and `configure_optimizers`. Manual optimization takes clipping,
+    A subclass implements `train_batch`, `sample_block` and `configure_optimizers`. Manual optimization takes clipping,
     accumulation and schedules away from the Trainer; `update` gives them back.
 
     Args:
@@ -211,7 +211,7 @@ class GenerativeModule(L.LightningModule):
             )
 
     def raise_if_broken(self) -> None:
-        """Raise `TrainingDiverged` if a loss since the last log entry or a weight is not finite; before each checkpoint."""
+        """Raise `TrainingDiverged` if a loss since the last log entry, or a weight, is not finite."""
         self._raise_if_not_finite({name: float(total) for name, (total, _) in self._window.items()})
         norms = torch._foreach_norm([p.detach() for p in self.parameters()])
         self._raise_if_not_finite({"the norm of the weights": float(torch.stack(norms).sum())})
@@ -231,8 +231,8 @@ class GenerativeModule(L.LightningModule):
         Args:
             n: Number of samples.
             condition: One entry a sample. None for a conditional model: item i has label ``i % num_classes``.
-            noise: Sample j is item ``noise.start + j`` of this stream, in blocks of 64 on that index: on one machine it is
-                the same to the bit whatever n and start are.
+            noise: Sample j is item ``noise.start + j`` of this stream, in blocks of 64 on that index: on one machine
+                it is the same to the bit whatever n and start are.
             options: Options of the family.
 
         Returns:

@@ -123,19 +123,19 @@ class GAN(GenerativeModule):
             else f"it tells real from fake without error (loss {means['d_loss']:.1e})"
         )
         raise TrainingDiverged(
-            f"The discriminator has collapsed: for {_PATIENCE * self.log_every} batches {seen}, so the generator learns "
-            "nothing more. The last good checkpoint is kept. Lower discriminator_optimizer.lr, raise "
+            f"The discriminator has collapsed: for {_PATIENCE * self.log_every} batches {seen}, so the generator "
+            "learns nothing more. The last good checkpoint is kept. Lower discriminator_optimizer.lr, raise "
             "generator_optimizer.lr, or use data augmentation."
         )
 
     def sample_block(self, n: int, condition: Condition, noise: Noise) -> Tensor:
-        """n images ``(n, C, H, W)`` from standard normal latents."""
+        """Images ``(n, C, H, W)`` from standard normal latents."""
         z = noise.stream("latent").normal(n, self.generator.latent_dim, device=self.device)
         return self.generator(z, condition.labels).float().contiguous()
 
     @torch.no_grad()
     def interpolate(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
-        """n images along the great circle from the latent of the stream's first item to that of its second.
+        """Images along the great circle from the latent of the stream's first item to that of its second.
 
         Args:
             n: Number of images.

@@ -1,4 +1,4 @@
-"""Deep convolutional GAN networks (Radford, Metz and Chintala, 2016), for square images of 4 or 7 times a power of two."""
+"""Deep convolutional GAN networks (Radford, Metz and Chintala, 2016) for square images of 28, 32, 64 … px."""
 
 from __future__ import annotations
 

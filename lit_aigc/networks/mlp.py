@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(num_classes, latent_dim) if num_classes else None
         widths = [latent_dim * (2 if num_classes else 1), *hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
 
@@ -52,7 +53,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [math.prod(shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers)
         self.logit = nn.Linear(widths[-1], 1)
