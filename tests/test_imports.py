@@ -1,0 +1,186 @@
+"""The walls between the parts of the package, read from the imports in the source.
+
+A wall names the files that it is around and what they may not import, anywhere in the file: an import inside a function
+counts, one under ``if TYPE_CHECKING:`` doesn't.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "lit_aigc"
+VERBS = ("train", "evaluate", "generate", "compare", "sweep", "export", "serve", "doctor")
+COMMANDS = tuple(f"{verb}.py" for verb in VERBS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wall:
+    """Files (or folders, with a slash at the end) of the package, and modules that they don't import.
+
+    With `inverted`, everything in the package but these.
+    """
+
+    around: tuple[str, ...]
+    forbidden: tuple[str, ...]
+    inverted: bool = False
+
+    def holds_for(self, path: str) -> bool:
+        inside = any(path == place or (place.endswith("/") and path.startswith(place)) for place in self.around)
+        return inside != self.inverted
+
+
+def ours(*names: str) -> tuple[str, ...]:
+    return tuple(f"{PACKAGE}.{name}" for name in names)
+
+
+HYDRA = ("hydra", "omegaconf")
+WALLS = (
+    Wall(
+        ("networks/", "losses/", "sampling/", "spec.py", "noise.py", "augmentation.py", "tokenization.py"),
+        ("lightning", "pytorch_lightning", *HYDRA, *ours("data", "modules", "callbacks", "metrics")),
+    ),
+    Wall(("modules/",), (*HYDRA, "wandb", *ours("data", "callbacks", "metrics"))),
+    Wall(("data/",), ours("modules", "networks", "metrics")),
+    Wall(("metrics/",), ours("modules", "data")),
+    Wall(("generate.py", "export.py", "serve.py", "bundle.py"), ours("train", "training", "data")),
+    Wall((*COMMANDS, "config.py"), HYDRA, inverted=True),
+    Wall(("loggers.py", "sweep.py"), ("wandb",), inverted=True),
+    Wall(("tokenization.py", "data/text.py"), ("torchtext",), inverted=True),
+)
+
+
+def imports(source: str, package: str) -> list[tuple[int, str]]:
+    """Line and full name of everything imported; ``from a import b`` gives ``a.b``.
+
+    Args:
+        source: Python text.
+        package: The package that the file is in, for relative imports.
+    """
+    tree = ast.parse(source)
+    only_for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in only_for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            found += [(node.lineno, str(arg.value)) for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+    return found
+
+
+def breaches(package_folder: Path) -> list[str]:
+    """Every import that breaks a wall, as ``path:line imports name``."""
+    found = []
+    for file in sorted(package_folder.rglob("*.py")):
+        path = file.relative_to(package_folder)
+        package = ".".join([PACKAGE, *path.parent.parts])
+        walls = [wall for wall in WALLS if wall.holds_for(path.as_posix())]
+        for line, name in imports(file.read_text(encoding="utf-8"), package):
+            for wall in walls:
+                if any(name == module or name.startswith(module + ".") for module in wall.forbidden):
+                    found.append(f"{path.as_posix()}:{line} imports {name}")
+    return found
+
+
+def test_no_import_breaks_a_wall():
+    assert list((ROOT / PACKAGE).rglob("*.py"))
+    assert breaches(ROOT / PACKAGE) == []
+
+
+def test_packages_import_nothing_of_their_own():
+    """An ``__init__.py`` that imports makes the import of one part pull in the others, walls or not."""
+    for file in sorted((ROOT / PACKAGE).rglob("__init__.py")):
+        assert imports(file.read_text(encoding="utf-8"), PACKAGE) == [], file
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("networks/bad.py", "import lightning as L", ["lightning"]),
+        ("networks/bad.py", "from lightning.pytorch import Trainer", ["lightning.pytorch.Trainer"]),
+        ("losses/bad.py", "from lit_aigc.modules.gan import GAN", ["lit_aigc.modules.gan.GAN"]),
+        ("losses/bad.py", "from lit_aigc import modules", ["lit_aigc.modules"]),
+        ("losses/bad.py", "from ..modules import gan", ["lit_aigc.modules.gan"]),
+        ("losses/bad.py", "from .. import modules", ["lit_aigc.modules"]),
+        ("spec.py", "def f():\n    import omegaconf", ["omegaconf", "omegaconf"]),
+        ("noise.py", "import importlib\nimportlib.import_module('lit_aigc.data.images')", ["lit_aigc.data.images"]),
+        ("modules/bad.py", "from lit_aigc.callbacks.clock import Clock", ["lit_aigc.callbacks.clock.Clock"]),
+        ("modules/bad.py", "try:\n    import wandb\nexcept ImportError:\n    pass", ["wandb", "wandb"]),
+        ("data/bad.py", "import lit_aigc.networks.dcgan", ["lit_aigc.networks.dcgan"]),
+        ("metrics/bad.py", "from lit_aigc.data.images import ImageData", ["lit_aigc.data.images.ImageData"]),
+        ("generate.py", "from lit_aigc.train import main", ["lit_aigc.train.main"]),
+        ("bundle.py", "def f():\n    from lit_aigc.data import images", ["lit_aigc.data.images"]),
+        ("build.py", "from hydra.utils import instantiate", ["hydra.utils.instantiate"]),
+        ("callbacks/bad.py", "def f():\n    import wandb", ["wandb"]),
+        ("data/images.py", "import torchtext", ["torchtext"]),
+        ("callbacks/bad.py", "if x:\n    pass\nelse:\n    import wandb", ["wandb"]),
+    ],
+)
+def test_a_breach_is_found(tmp_path, path, source, expected):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(source)
+    found = breaches(tmp_path)
+    assert [entry.rpartition(" ")[2] for entry in found] == expected
+    assert all(entry.startswith(path + ":") for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("networks/fine.py", "import torch\nfrom lit_aigc.spec import DataSpec\nimport lightning_utilities_of_mine"),
+        ("networks/fine.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import lightning"),
+        ("train.py", "import hydra"),
+        ("config.py", "from omegaconf import OmegaConf"),
+        ("loggers.py", "def f():\n    import wandb"),
+        ("modules/fine.py", "import lightning\nfrom lit_aigc.networks import dcgan"),
+        ("callbacks/fine.py", "from lit_aigc.metrics.frechet import x\nfrom lit_aigc.metrics_csv import STEP"),
+        ("losses/fine.py", "text = 'import lightning'\nfrom lit_aigc.metrics_csv import STEP"),
+        ("bundle.py", "from lit_aigc.database import x"),
+    ],
+)
+def test_what_stays_within_the_walls_is_not_reported(tmp_path, path, source):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(source)
+    assert breaches(tmp_path) == []
+
+
+HEAVY = ("torch", "torchvision", "torchmetrics", "lightning", "wandb", "matplotlib", "numpy", "PIL")
+
+
+def modules_after(code: str) -> set[str]:
+    """Names of the modules that a fresh interpreter has after some code, whether or not the code exits."""
+    after = "print('\\n' + json.dumps(list(sys.modules)))"
+    script = f"import json, sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{after}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_probe_for_heavy_imports_sees_them():
+    assert "numpy" in modules_after("import numpy")
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if (ROOT / PACKAGE / f"{name}.py").exists()])
+def test_help_imports_nothing_heavy(verb):
+    code = f"import runpy; sys.argv = ['{verb}', '--help']; runpy.run_module('{PACKAGE}.{verb}', run_name='__main__')"
+    assert not modules_after(code) & set(HEAVY)

@@ -1,0 +1,126 @@
+"""The README's commands parse, its targets exist, its links and pictures lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+SHELLS = ("bash", "sh", "shell", "console")
+
+
+def shell_commands(markdown: str) -> list[list[str]]:
+    """The commands in fenced shell blocks, each as its words.
+
+    Lines that end in a backslash are joined; a comment goes; in a ``console`` block commands are the lines after ``$``.
+    Words that set a variable for one command, redirections and what follows a pipe or ``&&`` are not its words.
+    """
+    found = []
+    for language, block in re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
+        if language not in SHELLS:
+            continue
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            if language == "console":
+                if not line.startswith("$ "):
+                    continue
+                line = line[2:]
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+            lexer.whitespace_split = True
+            words: list[str] = []
+            for token in [*lexer, ";"]:
+                if set(token) <= set("|&;"):
+                    found.append(words)
+                    words = []
+                else:
+                    words.append(token)
+    return [stripped for words in found if (stripped := _without_shell_syntax(words))]
+
+
+def _without_shell_syntax(words: list[str]) -> list[str]:
+    while words and re.fullmatch(r"[A-Z_][A-Z0-9_]*=.*", words[0]):
+        words = words[1:]
+    for i, word in enumerate(words):
+        if set(word) <= set("<>") and word:
+            return words[:i]
+    return words
+
+
+def local_links(markdown: str) -> list[str]:
+    """Targets of links, pictures and HTML ``src``/``href`` that are paths, without their anchors."""
+    without_code = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    without_code = re.sub(r"`[^`\n]*`", "", without_code)
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", without_code) + re.findall(
+        r"(?:src|href)=[\"']([^\"']+)", without_code
+    )
+    return [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+
+
+def commands() -> list[list[str]]:
+    return shell_commands(README.read_text(encoding="utf-8")) if README.exists() else []
+
+
+LIT_AIGC = [c for c in commands() if re.match(r"(\S*/)?python3? -m lit_aigc\.", " ".join(c))]
+MAKE = [c for c in commands() if c[0] == "make"]
+
+
+def test_there_is_a_readme_that_says_how_to_start():
+    assert MAKE
+    assert LIT_AIGC
+
+
+@pytest.mark.parametrize("command", LIT_AIGC, ids=" ".join)
+def test_a_command_of_ours_parses(command):
+    from lit_aigc.config import check_command
+
+    check_command(["python", *command[1:]])
+
+
+@pytest.mark.parametrize("command", MAKE, ids=" ".join)
+def test_a_make_target_exists(command):
+    targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = [word for word in command[1:] if "=" not in word and not word.startswith("-")]
+    assert set(named) <= targets
+
+
+def test_links_and_pictures_lead_somewhere():
+    missing = [link for link in local_links(README.read_text(encoding="utf-8")) if not (ROOT / link).exists()]
+    assert missing == []
+
+
+def test_shell_commands_are_found():
+    markdown = """
+```bash
+# a comment
+make train ARGS="a=1 b"   # another
+LIT_AIGC_DATA=/data python -m lit_aigc.train \\
+    experiment=x 'prompt=To be, or not!' > log.txt
+cd a && make test; ls | sort
+```
+```console
+$ python -m lit_aigc.generate n=4
+some output
+```
+```python
+make nothing
+```
+"""
+    assert shell_commands(markdown) == [
+        ["make", "train", "ARGS=a=1 b"],
+        ["python", "-m", "lit_aigc.train", "experiment=x", "prompt=To be, or not!"],
+        ["cd", "a"],
+        ["make", "test"],
+        ["ls"],
+        ["sort"],
+        ["python", "-m", "lit_aigc.generate", "n=4"],
+    ]
+
+
+def test_links_are_found():
+    markdown = (
+        "[a](docs/a.md#part) ![b](b.png) [c](https://x.y/z) [d](#here) <img src='e.png'> `[f](g)`\n```\n[h](i)\n```\n"
+    )
+    assert local_links(markdown) == ["docs/a.md", "b.png", "e.png"]
