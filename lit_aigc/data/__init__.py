@@ -1,0 +1,1 @@
+"""LightningDataModules, and where their samples come from. Data knows no model."""

@@ -1,0 +1,385 @@
+"""Images from a folder or a zip file: what lies in it, how it is split, and one clean pass over all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from lit_aigc.data import cache
+from lit_aigc.data.cleaning import (
+    SUFFIXES,
+    AnimatedImageError,
+    CleaningReport,
+    DecodedImage,
+    UnreadableImageError,
+    decode,
+    prepare,
+    probe,
+)
+from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
+from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.errors import InputError
+
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+CLEANING_ORDER = ("test", "val", "train")
+_CACHE_FORMAT = 1
+_LARGEST_FILE = 1 << 28  # bytes; more in one image file is a mistake or an attack
+
+
+class ImageFiles:
+    """The image files of a folder or a zip, by their names in it. Members of a zip are never written to disk."""
+
+    def __init__(self, root: str):
+        self.root = root
+        self._zip: zipfile.ZipFile | None = None
+        self._process = 0
+
+    def names(self) -> list[str]:
+        """Relative names with forward slashes, sorted; hidden files and unsafe names in a zip are left out.
+
+        Raises:
+            InputError: Not there, neither a folder nor a zip, or without images.
+        """
+        root = Path(self.root)
+        if not root.exists():
+            raise InputError(f"image_folder: data.root={root} does not exist. Expected a folder or a .zip of images.")
+        try:
+            if root.is_dir():
+                found = [file.relative_to(root).as_posix() for file in _walk(root)]
+            else:
+                found = [info.filename for info in self._archive().infolist() if not info.is_dir()]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(
+                f"image_folder: data.root={root} can't be read ({error}). Expected a folder or a .zip."
+            ) from None
+        names = sorted(name for name in set(found) if _is_image(name))
+        if not names:
+            raise InputError(
+                f"image_folder: no images in data.root={root}. Expected files that end in {', '.join(SUFFIXES)}."
+            )
+        return names
+
+    def stamps(self, names: list[str]) -> Iterator[str]:
+        """A string for each file that changes when it is changed."""
+        if Path(self.root).is_dir():
+            for name in names:
+                status = os.stat(os.path.join(self.root, name))
+                yield f"{name}:{status.st_size}:{status.st_mtime_ns}"
+        else:
+            for name in names:
+                info = self._archive().getinfo(name)
+                yield f"{name}:{info.file_size}:{info.CRC}"
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file; raises `UnreadableImageError`."""
+        try:
+            if Path(self.root).is_dir():
+                path = Path(self.root, name)
+                size = path.stat().st_size
+            else:
+                size = self._archive().getinfo(name).file_size
+            if size > _LARGEST_FILE:
+                raise UnreadableImageError(f"{size >> 20} MiB is too large")
+            return path.read_bytes() if Path(self.root).is_dir() else self._archive().read(name)
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # zipfile and zlib have many
+            raise UnreadableImageError(str(error) or type(error).__name__) from None
+
+    def _archive(self) -> zipfile.ZipFile:
+        """The open zip; each process opens its own, for a forked one would share the position in the file."""
+        if self._zip is None or self._process != os.getpid():
+            self._zip, self._process = zipfile.ZipFile(self.root), os.getpid()
+        return self._zip
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_zip": None}
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in files)
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    unsafe = path.is_absolute() or "\\" in name or ".." in path.parts
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not unsafe and not hidden
+
+
+class PreparedFiles:
+    """Reads a file by name to a prepared image; what worker processes call."""
+
+    def __init__(self, files: ImageFiles, image_size: int | None, channels: int):
+        self.files, self.image_size, self.channels = files, image_size, channels
+
+    def __call__(self, name: str) -> Tensor:
+        """uint8 ``(C, H, W)``; raises InputError if the file has gone or changed since it was checked."""
+        try:
+            return self.prepared(decode(self.files.content(name)))
+        except (UnreadableImageError, AnimatedImageError) as error:
+            raise InputError(
+                f"image_folder: {name} in {self.files.root} was readable at first and is no longer: {error}"
+            ) from None
+
+    def prepared(self, image: DecodedImage) -> Tensor:
+        """uint8 ``(C, H, W)`` of the asked size and channels."""
+        return prepare(image.pixels[None], self.image_size, self.channels)[0].permute(2, 0, 1)
+
+
+class ImageFolder:
+    """Images in a folder or a .zip file: png, jpg, bmp, webp, gif.
+
+    Folders inside are classes, in the order of the alphabet; what is nested deeper belongs to the class above. Images
+    without folders, or all in one folder, have no labels. A single folder around all others is looked through.
+
+    Splits: folders `train`, `val` (`valid`, `validation`) and `test` on top are the splits. Without them, or for one
+    that is missing, an image goes to a split by the hash of its name (folders included): `val_fraction` and
+    `test_fraction` of them. So adding files moves none from one split to another.
+
+    Cleaning: exact duplicates are dropped over all splits (of the splits test, val, train the first keeps it; in a
+    split the first name). Unreadable files are left out with a warning (``corrupt="skip"``) or refused
+    (``corrupt="error"``), animated ones always left out with a warning.
+    """
+
+    name = "image_folder"
+
+    def __init__(self, corrupt: str = "skip", val_fraction: float = 0.1, test_fraction: float = 0.1):
+        problems = []
+        if corrupt not in ("skip", "error"):
+            problems.append(f"corrupt is {corrupt!r}, expected 'skip' or 'error'.")
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            problems.append(
+                f"val_fraction={val_fraction} and test_fraction={test_fraction}, expected above 0, together below 1."
+            )
+        if problems:
+            raise InputError("ImageFolder: " + " ".join(problems))
+        self.corrupt, self.val_fraction, self.test_fraction = corrupt, val_fraction, test_fraction
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `ImageSource`."""
+        return [] if root else ["image_folder needs a folder or .zip of images: set data.root=PATH."]
+
+    def prepare(self, root: str | None) -> None:
+        """Nothing to download."""
+
+    def read(self, root: str | None, preparation: Preparation) -> SourceImages:
+        """See `ImageSource`: decodes every file once; keeps the pixels if all fit into `resident_bytes`."""
+        files = ImageFiles(str(root))
+        names = files.names()
+        splits, classes = self._layout(names)
+        class_names = tuple(sorted(set(classes.values()) - {""}))
+        (channels, height, width), resize = self._geometry(files, names, preparation)
+        shape = (channels, height, width)
+        reader = PreparedFiles(files, height if resize else None, channels)
+        if len(names) * channels * height * width <= preparation.resident_bytes:
+            report = CleaningReport(files=len(names))
+            seen: set[bytes] = set()
+            result: dict[str, Images] = {}
+            for split in CLEANING_ORDER:
+                pixels = torch.empty((len(splits[split]), height, width, channels), dtype=torch.uint8)
+                kept, _ = self._clean(reader, splits[split], seen, report, pixels)
+                result[split] = ResidentImages(pixels[: len(kept)], _labels(kept, classes, class_names))
+        else:
+            kept_names, digests, report = self._clean_once(reader, splits, shape)
+            result = {}
+            for split, kept in kept_names.items():
+                result[split] = StreamedImages(reader, kept, _labels(kept, classes, class_names), shape, digests[split])
+        self._check(root, result, report)
+        return SourceImages({split: result[split] for split in SPLITS}, class_names, report)
+
+    def _check(self, root: str | None, result: dict[str, Images], report: CleaningReport) -> None:
+        if self.corrupt == "error" and report.unreadable:
+            raise InputError(
+                f"image_folder: {report.warnings()[0].replace(', left out', '')} in data.root={root}. "
+                "Mend or remove them, or leave them out with data.source.corrupt=skip."
+            )
+        empty = [split for split in SPLITS if len(result[split]) == 0]
+        if empty:
+            found = "; ".join([f"{report.kept} of {report.files} files usable", *report.warnings()])
+            raise InputError(
+                f"image_folder: no images left for {' and '.join(empty)} in data.root={root}: {found}. "
+                "Expected at least 3 different images, and some in each folder of a split."
+            )
+
+    def _layout(self, names: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Names by split, and the class of each name ("" without labels)."""
+        parts = {name: PurePosixPath(name).parts for name in names}
+        while _inside_one_folder(parts.values()):
+            parts = {name: path[1:] for name, path in parts.items()}
+        splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+        if _are_splits(parts.values()):
+            for name, path in parts.items():
+                splits[_SPLIT_FOLDERS[path[0].lower()]].append(name)
+            given = {split for split, members in splits.items() if members}
+            parts = {name: path[1:] for name, path in parts.items()}
+        else:
+            given = {"train"}
+            splits["train"] = list(names)
+        position = {name: _hash_fraction("/".join(parts[name])) for name in splits["train"]}
+        self._cut(splits, given, position)
+
+        outside = [name for name, path in parts.items() if len(path) == 1]
+        if outside and len(outside) < len(names):
+            raise InputError(
+                f"image_folder: {len(outside)} images lie beside the class folders ({', '.join(outside[:5])}). "
+                "Put every image into the folder of its class, or all into one folder for data without labels."
+            )
+        labelled = len({path[0] for path in parts.values() if len(path) > 1}) > 1
+        return splits, {name: path[0] if labelled else "" for name, path in parts.items()}
+
+    def _cut(self, splits: dict[str, list[str]], given: set[str], position: dict[str, float]) -> None:
+        """Take the splits that the folders don't give from train, by hash; of few images at least one each."""
+        fractions = {"val": self.val_fraction, "test": self.test_fraction}
+        wanted = [split for split in fractions if split not in given]
+        low = 0.0
+        for split in wanted:
+            splits[split] = [name for name in position if low <= position[name] < low + fractions[split]]
+            low += fractions[split]
+        for split in wanted:
+            rest = set(position).difference(*(splits[other] for other in wanted))
+            if not splits[split] and len(rest) > 1:
+                splits[split] = [min(rest, key=position.__getitem__)]
+        moved = {name for split in wanted for name in splits[split]}
+        splits["train"] = [name for name in splits["train"] if name not in moved]
+
+    def _geometry(
+        self, files: ImageFiles, names: list[str], preparation: Preparation
+    ) -> tuple[tuple[int, int, int], bool]:
+        """Channels, height and width to bring all images to, and whether that takes resizing."""
+        size, channels = preparation.image_size, preparation.channels
+        if size is not None and channels is not None:
+            return (channels, size, size), True
+        found: Counter[tuple[int, int, int]] = Counter()
+        for name in names:
+            try:
+                found[probe(files.content(name))] += 1
+            except UnreadableImageError:
+                continue
+        if not found:
+            raise InputError(
+                f"image_folder: none of the {len(names)} image files in data.root={files.root} can be read."
+            )
+        channels = channels or max(channels for channels, _, _ in found)
+        if size is not None:
+            return (channels, size, size), True
+        sizes: Counter[tuple[int, int]] = Counter()
+        for (_, height, width), count in found.items():
+            sizes[height, width] += count
+        if len(sizes) > 1:
+            common = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
+            raise InputError(
+                f"image_folder: images of {len(sizes)} sizes in data.root={files.root}, most of {common}. "
+                "Say what to bring them to, such as data.image_size=64."
+            )
+        return (channels, *next(iter(sizes))), False
+
+    def _clean_once(
+        self, reader: PreparedFiles, splits: dict[str, list[str]], shape: tuple[int, int, int]
+    ) -> tuple[dict[str, list[str]], dict[str, str], CleaningReport]:
+        """Names kept and pixel hash of each split, and the report: found once for the same files, then remembered."""
+        key = hashlib.blake2b(f"{_CACHE_FORMAT} {shape} {reader.image_size}".encode(), digest_size=16)
+        for split in CLEANING_ORDER:
+            for stamp in itertools.chain([split], reader.files.stamps(splits[split])):
+                key.update(stamp.encode() + b"\0")
+        name = f"image_folder_{key.hexdigest()}"
+        known = cache.load(name)
+        if known is None:
+            report = CleaningReport(files=sum(map(len, splits.values())))
+            seen: set[bytes] = set()
+            cleaned = {split: self._clean(reader, splits[split], seen, report) for split in CLEANING_ORDER}
+            known = {
+                "names": {split: kept for split, (kept, _) in cleaned.items()},
+                "digests": {split: digest for split, (_, digest) in cleaned.items()},
+                "report": dataclasses.asdict(report),
+            }
+            cache.store(name, known)
+        return known["names"], known["digests"], CleaningReport(**known["report"])
+
+    def _clean(
+        self,
+        reader: PreparedFiles,
+        names: list[str],
+        seen: set[bytes],
+        report: CleaningReport,
+        pixels: Tensor | None = None,
+    ) -> tuple[list[str], str]:
+        """Names that are kept and the hash of their pixels, which also go to `pixels` ``(N, H, W, C)``."""
+        digest = hashlib.blake2b(digest_size=16)
+        kept: list[str] = []
+
+        def load(name: str) -> tuple[str, DecodedImage | Exception, bytes, Tensor | None]:
+            try:
+                image = decode(reader.files.content(name))
+                return name, image, image.digest(), reader.prepared(image)
+            except (UnreadableImageError, AnimatedImageError) as error:
+                return name, error, b"", None
+
+        for name, image, content, prepared in _map_in_threads(load, names):
+            if isinstance(image, AnimatedImageError):
+                report.add_animated(name)
+            elif isinstance(image, Exception):
+                report.add_unreadable(name, str(image))
+            elif content in seen:
+                report.duplicates += 1
+            else:
+                seen.add(content)
+                report.kept += 1
+                report.resized += image.pixels.shape[1:] != prepared.shape[1:]
+                report.converted += image.pixels.shape[0] != prepared.shape[0] or not image.opaque
+                item = prepared.permute(1, 2, 0)
+                digest.update(item.numpy())
+                if pixels is not None:
+                    pixels[len(kept)] = item
+                kept.append(name)
+        return kept, digest.hexdigest()
+
+
+def _labels(names: list[str], classes: dict[str, str], class_names: tuple[str, ...]) -> Tensor | None:
+    if not class_names:
+        return None
+    number = {name: index for index, name in enumerate(class_names)}
+    return torch.tensor([number[classes[name]] for name in names], dtype=torch.int64)
+
+
+def _are_splits(paths: Iterable[tuple[str, ...]]) -> bool:
+    """Whether the folders on top are splits, train among them, with everything inside."""
+    tops = {path[0].lower() if len(path) > 1 else "" for path in paths}
+    return tops <= set(_SPLIT_FOLDERS) and "train" in {_SPLIT_FOLDERS[top] for top in tops}
+
+
+def _inside_one_folder(paths: Iterable[tuple[str, ...]]) -> bool:
+    """Whether one folder holds everything, and is no class or split by itself: it holds folders and no images."""
+    paths = list(paths)
+    return len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths)
+
+
+def _hash_fraction(name: str) -> float:
+    """A number in [0, 1) from a name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little") / 2**56
+
+
+def _map_in_threads(function, names: list[str]) -> Iterator:
+    """The results in order; a bounded number of them at a time, for they hold pixels."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        remaining = iter(names)
+        while chunk := list(itertools.islice(remaining, 256)):
+            yield from pool.map(function, chunk)

@@ -1,0 +1,244 @@
+"""Images as a LightningDataModule: from any source to batches on the device, in the spec's range."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from lit_aigc import augmentation
+from lit_aigc.data.loaders import (
+    Images,
+    Loader,
+    SizedLoader,
+    TrainingOrder,
+    evaluation_requests,
+    training_requests,
+)
+from lit_aigc.data.sources import SPLITS, ImageSource, Preparation
+from lit_aigc.errors import InputError
+from lit_aigc.noise import Noise
+from lit_aigc.spec import Batch, DataSpec
+
+log = logging.getLogger(__name__)
+
+Augmentation = Callable[..., Tensor]
+"""``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""
+
+
+class ImageData(L.LightningDataModule):
+    """Images of one size with or without labels, in ``train``, ``val`` and ``test`` splits.
+
+    Batch k of training is a pure function of (seed, k) on any number of processes and workers, so resuming needs
+    `start_batch` only. Batches leave the loaders as uint8; on the device they become float32 in [-1, 1], channels_last,
+    augmented in training.
+
+    Args:
+        source: Where the images come from, such as `lit_aigc.data.sources.Mnist5k`.
+        root: Folder (or zip) of the source's files; sources that need none ignore it.
+        batch_size: Images in a training batch over all processes together; they must divide it.
+        eval_batch_size: Images in a validation or test batch of one process.
+        seed: Of the order of training and of augmentation; not of splits.
+        image_size: Height and width to bring the images to; None keeps their own.
+        channels: 1 or 3; None keeps their own.
+        augment: For training, in this order: ``"horizontal_flip"``, ``"random_shift"``, or built objects.
+        workers: Processes that read files when the images don't fit into `resident_gib`.
+        resident_gib: The most GiB of uint8 pixels to hold in memory.
+
+    Attributes:
+        start_batch: Number of the first batch that `train_dataloader` gives.
+        batch_size: Images in a training batch over all processes together.
+        report: What cleaning counted, once the data is read; empty for sets that need none.
+
+    Raises:
+        InputError: All that is wrong with these, in one message.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        root: str | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 250,
+        seed: int = 0,
+        image_size: int | None = None,
+        channels: int | None = None,
+        augment: Sequence[str | Augmentation] = (),
+        workers: int = 2,
+        resident_gib: float = 2.0,
+    ):
+        super().__init__()
+        problems = [
+            *_not_whole("data.batch_size", batch_size, least=1),
+            *_not_whole("data.eval_batch_size", eval_batch_size, least=1),
+            *_not_whole("data.workers", workers, least=0),
+            *_not_whole("data.seed", seed, least=None),
+            *([] if image_size is None else _not_whole("data.image_size", image_size, least=1)),
+        ]
+        if isinstance(channels, bool) or channels not in (None, 1, 3):
+            problems.append(f"data.channels is {channels!r}, expected 1, 3 or null.")
+        if not _is_number(resident_gib) or resident_gib < 0:
+            problems.append(f"data.resident_gib is {resident_gib!r}, expected a number, 0 or more.")
+        augment = [augment] if isinstance(augment, str) else list(augment or ())
+        for name in augment:
+            if not callable(name) and not (isinstance(name, str) and name in augmentation.BY_NAME):
+                known = ", ".join(augmentation.BY_NAME)
+                problems.append(f"data.augment has {name!r}, expected {known} or a node with _target_.")
+        problems += source.problems(root)
+        if problems:
+            raise InputError("\n".join(problems))
+
+        self.source, self.root, self.seed = source, root, seed
+        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
+        self.preparation = Preparation(image_size, channels, int(resident_gib * 2**30))
+        self.augment = [augmentation.BY_NAME[name]() if isinstance(name, str) else name for name in augment]
+        self.start_batch = 0
+        self.report: dict[str, int] = {}
+        self._splits: dict[str, Images] = {}
+        self._spec: DataSpec | None = None
+
+    @property
+    def spec(self) -> DataSpec:
+        """The facts about the data; the first call reads it, and downloads it if need be."""
+        if self._spec is None:
+            self.prepare_data()
+            self.setup()
+        return self._spec
+
+    def prepare_data(self) -> None:
+        """Download what is missing; raises InputError where that fails."""
+        if self._spec is None:
+            self.source.prepare(self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and clean all splits, once; raises InputError for what is missing, empty or damaged."""
+        if self._spec is not None:
+            return
+        found = self.source.read(self.root, self.preparation)
+        splits = found.splits
+        if found.report is not None:
+            self.report = found.report.counts()
+            for line in found.report.warnings():
+                _warn(f"{self.source.name}: {line}")
+        facts = [f"{name} {splits[name].shape} {len(splits[name])} {splits[name].digest()}" for name in SPLITS]
+        fingerprint = hashlib.blake2b("\n".join([*facts, *found.class_names]).encode(), digest_size=16).hexdigest()
+        self._splits = splits
+        self._spec = DataSpec(
+            modality="image",
+            shape=splits["train"].shape,
+            value_range=(-1.0, 1.0),
+            num_classes=len(found.class_names),
+            class_names=found.class_names,
+            fingerprint=fingerprint,
+            name=self.source.name,
+        )
+
+    def split(self, name: str) -> Images:
+        """The items of ``train``, ``val`` or ``test``."""
+        if name not in SPLITS:
+            raise InputError(f"no split {name!r}; there is {', '.join(SPLITS)}.")
+        _ = self.spec
+        return self._splits[name]
+
+    def check_world_size(self, world_size: int) -> None:
+        """Raises InputError if this many processes can't share a training batch equally."""
+        if self.batch_size % world_size:
+            below, above = self.batch_size // world_size * world_size, -(-self.batch_size // world_size) * world_size
+            near = " or ".join(str(size) for size in (below, above) if size)
+            raise InputError(
+                f"data.batch_size={self.batch_size} is the number of images over all processes and can't be divided by "
+                f"{world_size} processes; use {near}, or another number of devices."
+            )
+
+    def train_dataloader(self) -> Loader:
+        """Endless, from batch number `start_batch` on; this rank's share of each batch."""
+        rank, world_size = self._place()
+        self.check_world_size(world_size)
+        images = self.split("train")
+        order = TrainingOrder(len(images), self.seed)
+
+        def requests() -> Iterator[tuple[int, Tensor]]:
+            return training_requests(
+                order, self.batch_size, start_batch=self.start_batch, rank=rank, world_size=world_size
+            )
+
+        return Loader(images, requests, self.workers)
+
+    def val_dataloader(self) -> SizedLoader:
+        """Every item of ``val`` once over all ranks."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> SizedLoader:
+        """Every item of ``test`` once over all ranks."""
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> SizedLoader:
+        rank, world_size = self._place()
+        images = self.split(split)
+        if len(images) < world_size:
+            raise InputError(
+                f"{len(images)} images in {split} are too few for {world_size} processes: use fewer devices."
+            )
+        # every rank gets a batch, for the Trainer skips the whole loop, hooks and all, on a rank that has none
+        block = min(self.eval_batch_size, len(images) // world_size)
+        return SizedLoader(
+            images, lambda: evaluation_requests(len(images), block, rank=rank, world_size=world_size), self.workers
+        )
+
+    def real_batches(
+        self, split: str, *, rank: int = 0, world_size: int = 1, limit: int | None = None
+    ) -> Iterator[Batch]:
+        """The real images of a split in order as uint8, without augmentation; over all ranks each of them once.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            rank: Which share: batches of `eval_batch_size` are dealt round, the same ones for any number of ranks.
+            world_size: Number of shares.
+            limit: Only the first so many images of the split.
+        """
+        images = self.split(split)
+        items = len(images) if limit is None else min(limit, len(images))
+        return iter(
+            Loader(
+                images,
+                lambda: evaluation_requests(items, self.eval_batch_size, rank=rank, world_size=world_size),
+                self.workers,
+            )
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """uint8 to float32 in [-1, 1], channels_last; augmented while training, by each item's place in the stream."""
+        if not isinstance(batch, Batch) or batch.images.dtype != torch.uint8:
+            return batch
+        images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
+        if self.augment and self.trainer is not None and self.trainer.training:
+            noise = Noise(self.seed).stream("augmentation").skip(batch.start)
+            for place, augment in enumerate(self.augment):
+                images = augment(images, noise=noise.stream(str(place)))
+            images = images.contiguous(memory_format=torch.channels_last)
+        return batch._replace(images=images)
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _not_whole(name: str, value: object, *, least: int | None) -> list[str]:
+    """A sentence if the value is no int, or is less than `least`."""
+    if isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least):
+        return []
+    return [f"{name} is {value!r}, expected a whole number" + ("." if least is None else f", {least} or more.")]
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    log.warning(message)

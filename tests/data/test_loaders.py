@@ -1,0 +1,158 @@
+"""The order of training, and loaders that give it on any number of processes and workers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lit_aigc.data.loaders import (
+    Loader,
+    ResidentImages,
+    SizedLoader,
+    StreamedImages,
+    TrainingOrder,
+    evaluation_requests,
+    training_requests,
+)
+from lit_aigc.errors import InputError
+
+
+def resident(items: int = 23) -> ResidentImages:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (items, 4, 5, 3), dtype=torch.uint8, generator=generator)
+    return ResidentImages(pixels, torch.arange(items) % 3)
+
+
+class FromMemory:
+    """A reader of names, standing in for files."""
+
+    def __init__(self, images: ResidentImages):
+        self.images = images
+
+    def __call__(self, name: str) -> Tensor:
+        if name == "broken":
+            raise InputError("broken is no longer readable")
+        return self.images.pixels[int(name)].permute(2, 0, 1)
+
+
+def streamed(images: ResidentImages) -> StreamedImages:
+    names = [str(number) for number in range(len(images))]
+    return StreamedImages(FromMemory(images), names, images.labels, images.shape, "hash")
+
+
+def test_every_item_comes_once_an_epoch_in_another_order() -> None:
+    order = TrainingOrder(101, seed=3)
+    epochs = [order.indices(101 * epoch, 101 * (epoch + 1)) for epoch in range(4)]
+    assert all(epoch.sort().values.tolist() == list(range(101)) for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 4
+    assert not torch.equal(epochs[0], TrainingOrder(101, seed=4).indices(0, 101))
+
+
+@settings(max_examples=30)
+@given(items=st.integers(1, 40), start=st.integers(0, 200), length=st.integers(1, 100))
+def test_any_window_is_part_of_the_same_stream(items: int, start: int, length: int) -> None:
+    order = TrainingOrder(items, seed=1)
+    fresh = TrainingOrder(items, seed=1)
+    whole = [order.permutation(position // items)[position % items].item() for position in range(start, start + length)]
+    assert fresh.indices(start, start + length).tolist() == whole
+
+
+def test_orders_are_uniform() -> None:
+    # where item 0 comes, over many seeds
+    first = torch.stack([(TrainingOrder(5, seed).permutation(0) == 0).int().argmax() for seed in range(2000)])
+    counts = torch.bincount(first, minlength=5)
+    assert (counts - 400).abs().max() < 4 * (2000 * 0.2 * 0.8) ** 0.5
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_each_batch(world_size: int) -> None:
+    order = TrainingOrder(23, seed=0)
+    ranks = [training_requests(order, 8, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for number in range(9):  # over several epochs of 23 items
+        parts = [next(rank) for rank in ranks]
+        share = 8 // world_size
+        assert [start for start, _ in parts] == [number * 8 + rank * share for rank in range(world_size)]
+        assert torch.equal(torch.cat([items for _, items in parts]), order.indices(number * 8, number * 8 + 8))
+
+
+def test_a_later_start_continues() -> None:
+    order = TrainingOrder(23, seed=0)
+    whole = list(itertools.islice(training_requests(order, 8), 10))
+    later = list(itertools.islice(training_requests(TrainingOrder(23, seed=0), 8, start_batch=6), 4))
+    for (start, items), (expected_start, expected) in zip(later, whole[6:], strict=True):
+        assert start == expected_start
+        assert torch.equal(items, expected)
+
+
+def test_evaluation_blocks_are_the_same_for_any_number_of_ranks() -> None:
+    whole = {start: items.tolist() for start, items in evaluation_requests(103, 10)}
+    assert [item for items in whole.values() for item in items] == list(range(103))
+    for world_size in (2, 3, 5):
+        parts = [evaluation_requests(103, 10, rank=rank, world_size=world_size) for rank in range(world_size)]
+        assert {start: items.tolist() for part in parts for start, items in part} == whole
+        assert sum(map(len, parts)) == len(whole)
+
+
+def test_resident_batches_are_channels_last_without_a_copy() -> None:
+    images = resident()
+    batch = images.batch(7, torch.tensor([3, 0]))
+    assert batch.images.shape == (2, 3, 4, 5)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.images[0].permute(1, 2, 0), images.pixels[3])
+    assert batch.labels.tolist() == [0, 0]
+    assert batch.start == 7
+    assert images.shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_streamed_batches_equal_resident_ones_for_any_number_of_workers(workers: int) -> None:
+    images, order = resident(), TrainingOrder(23, seed=5)
+
+    def requests():
+        return training_requests(order, 6, start_batch=2)
+
+    state = torch.get_rng_state()
+    pairs = zip(Loader(images, requests), Loader(streamed(images), requests, workers), strict=False)
+    for expected, found in itertools.islice(pairs, 12):
+        assert found.start == expected.start
+        assert torch.equal(found.images, expected.images)
+        assert found.images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(torch.get_rng_state(), state), "loading must not draw from the global generator"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_finite_loader_has_a_length_and_can_be_iterated_again(workers: int) -> None:
+    loader = SizedLoader(streamed(resident()), lambda: evaluation_requests(23, 5), workers)
+    assert len(loader) == 5
+    for _ in range(2):
+        assert sum(len(batch.images) for batch in loader) == 23
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_breaks_later_is_one_message(workers: int) -> None:
+    images = streamed(resident())
+    images.names[3] = "broken"
+    with pytest.raises(InputError) as caught:
+        list(SizedLoader(images, lambda: evaluation_requests(23, 5), workers))
+    assert str(caught.value) == "broken is no longer readable"
+
+
+def test_digests_see_pixels_labels_and_order() -> None:
+    images = resident()
+    changed = images.pixels.clone()
+    changed[5, 1, 1, 1] ^= 1
+    others = [
+        ResidentImages(changed, images.labels),
+        ResidentImages(images.pixels, images.labels.flip(0)),
+        ResidentImages(images.pixels, None),
+        images.subset(torch.arange(23).flip(0)),
+    ]
+    assert ResidentImages(images.pixels.clone(), images.labels.clone()).digest() == images.digest()
+    assert len({images.digest(), *(other.digest() for other in others)}) == 5
+    assert [a != b for a, b in zip(images.item_digests(), others[0].item_digests(), strict=True)].index(True) == 5
