@@ -1,6 +1,8 @@
 import builtins
+import importlib
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.loggers import TensorBoardLogger, WandbLogger, in_sweep, log_picture
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "logger").glob("*.yaml"))
 CONFIG = {"model": {"networks": {"channels": [32, 64]}}, "seed": 3}
 
 
@@ -199,14 +202,9 @@ def test_only_rank_0_starts_anything(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["csv", "tensorboard", "wandb"])
-def test_each_logger_config_gives_what_the_constructor_takes(tmp_path, name):
-    import importlib
-    from pathlib import Path
-
-    text = (Path(__file__).parents[1] / "conf" / "logger" / f"{name}.yaml").read_text()
-    assert text.startswith("# ")
-    (node,) = yaml.safe_load(text).values()
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_each_logger_config_gives_what_the_constructor_takes(tmp_path, file):
+    ((name, node),) = yaml.safe_load(file.read_text()).items()
     module, _, attribute = node.pop("_target_").rpartition(".")
     logger = getattr(importlib.import_module(module), attribute)(run_dir=str(tmp_path), **node)
     assert logger.name == name
