@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 import shutil
 import socket
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,3 +85,72 @@ def reference_data() -> Path:
     """The folder of real data sets; for tests marked ``reference_data``."""
     assert REFERENCE_DATA is not None, "mark the test with @pytest.mark.reference_data"
     return Path(REFERENCE_DATA)
+
+
+# A model and a budget so small that a run takes a fraction of a second.
+TINY = (
+    "data=mnist5k",
+    "model=mlp_gan",
+    "model.generator.hidden=[8]",
+    "model.generator.latent_dim=4",
+    "model.discriminator.hidden=[8]",
+    "budget.samples=null",
+    "budget.batches=4",
+    "data.batch_size=8",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+    "trainer.precision=32-true",
+    "callbacks.progress=null",
+    "callbacks.sample_grid=null",
+    "callbacks.generative_metrics=null",
+    "callbacks.curves=null",
+    "monitor=null",
+    "log_every=2",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Arguments of a training run that takes a fraction of a second."""
+    return list(TINY)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a verb in this process as the command line would: ``command("train", "seed=1") -> Outcome``."""
+
+    def run(verb: str, *arguments: str) -> Outcome:
+        from lit_aigc import config
+
+        main = importlib.import_module(f"lit_aigc.{verb}").main
+        monkeypatch.setattr(sys, "argv", [f"lit_aigc/{verb}.py", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            config.command(verb, main)
+        return Outcome(stop.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny GAN on mnist5k, trained for four batches; not to be changed, only copied."""
+    from lit_aigc.config import load
+    from lit_aigc.training import train
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES:
+                patch.delenv(name)
+        assert train(load("train", [*TINY, f"run_dir={folder}"])).exit_code == 0
+    return folder
