@@ -46,6 +46,7 @@ class Progress(Callback):
         self._live: Live | None = None
         self._next = math.inf  # when to show again; never on ranks other than 0
         self._state = ""
+        self._last_speed = 0.0
         self._window: collections.deque[tuple[float, int]] = collections.deque(maxlen=40)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -151,8 +152,11 @@ class Progress(Callback):
         return [*facts, f"{duration(seconds)} elapsed", f"{duration(left)} left"]
 
     def _speed(self) -> float:
+        """Samples per second over the last pictures; right after a validation, as it was before."""
         (t0, n0), (t1, n1) = self._window[0], self._window[-1]
-        return (n1 - n0) / (t1 - t0) if n1 > n0 and t1 > t0 else 0.0
+        if n1 > n0 and t1 > t0:
+            self._last_speed = (n1 - n0) / (t1 - t0)
+        return self._last_speed
 
     def _losses(self, pl_module: LightningModule) -> list[str]:
         return [f"{name.removeprefix('train/')} {number(float(value))}" for name, value in pl_module.recent.items()]
