@@ -12,7 +12,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lit_aigc.errors import InputError
@@ -40,6 +40,8 @@ def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any
     Raises:
         InputError: If nothing is there, or it is not trusted.
     """
+    if not isinstance(target, str):
+        raise InputError(f"{TARGET}: {target!r} is not the dotted name of a class, such as package.module.Class.")
     module_name, _, name = target.rpartition(".")
     if trust is not None:
         trusted = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.tokenization", *trust)
@@ -47,7 +49,7 @@ def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any
             raise InputError(f"{target} is refused: a file may name only classes of {', '.join(trusted)} (see trust=).")
     try:
         found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(f"{TARGET}: {target} can't be imported ({error}).") from error
     if trust is not None and not (inspect.isclass(found) and _within(found.__module__, trusted)):
         raise InputError(f"{target} is refused: it is not a class defined in {', '.join(trusted)}.")
@@ -105,8 +107,15 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
     if TARGET not in node:
         return children
     target = locate(node[TARGET], trust)
-    _raise_all(problems(node, trust=trust, given=given, deep=False))
     parameters = inspect.signature(target).parameters
+    missing = [
+        f"{node[TARGET]} needs the option {name!r}"
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in {*node, *given}
+    ]
+    _raise_all(problems(node, trust=trust, given=given, deep=False) + missing)
     for name, kind in _dataclass_parameters(target).items():
         if isinstance(children.get(name), Mapping):
             children[name] = kind(**children[name])
@@ -125,7 +134,7 @@ def build(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None
 def problems(
     node: Any, path: str = "", trust: Iterable[str] | None = None, given: Iterable[str] = (), deep: bool = True
 ) -> list[str]:
-    """What is wrong with a node's keys, one sentence each: unknown keys, and targets that don't exist."""
+    """What is wrong with a node, one sentence each: unknown keys, values of the wrong type, targets that don't exist."""
     found: list[str] = []
     if isinstance(node, (list, tuple)):
         items = enumerate(node)
@@ -138,7 +147,7 @@ def problems(
             target = locate(node[TARGET], trust)
         except InputError as error:
             return [f"{path + ': ' if path else ''}{error}"]
-        found += _unknown_keys(target, node, path, given)
+        found += _unknown_keys(target, node, path, given) + _wrong_values(target, node, path)
     if deep:
         for key, value in items:
             found += problems(value, f"{path}.{key}" if path else str(key), trust)
@@ -167,18 +176,84 @@ def _unknown_keys(target: Callable[..., Any], node: Mapping[str, Any], path: str
 
 def _dataclass_parameters(target: Callable[..., Any]) -> dict[str, type]:
     """The parameters that are annotated with a dataclass (or with a dataclass or None)."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        return {}
+    hints = _hints(target)
     found = {}
     for name, hint in hints.items():
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        options = _options(hint)
         kinds = [option for option in options if dataclasses.is_dataclass(option)]
         if kinds:
             found[name] = kinds[0]
     return found
+
+
+def _wrong_values(target: Callable[..., Any], node: Mapping[str, Any], path: str) -> list[str]:
+    """Plain values that are not what the parameter's annotation says."""
+    found = []
+    for key, hint in _hints(target).items():
+        name = f"{path}.{key}" if path else key
+        if key not in node or key == "return":
+            continue
+        if not _fits(node[key], hint):
+            found.append(f"{name}={node[key]}: expected {_in_words(hint)}")
+        elif isinstance(node[key], Mapping):
+            for kind in filter(dataclasses.is_dataclass, _options(hint)):
+                found += _wrong_values(kind, node[key], name)
+    return found
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of ``A | B``, or the hint alone."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return tuple(o for part in typing.get_args(hint) for o in _options(part)) if union else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be what a hint says; True for hints that say nothing about plain values."""
+    if isinstance(value, Mapping) and TARGET in value:
+        return True  # built later
+    for option in _options(hint):
+        origin = typing.get_origin(option) or option
+        if origin is typing.Literal:
+            fits = value in typing.get_args(option)
+        elif option in (int, float):
+            fits = isinstance(value, (int, option)) and not isinstance(value, bool)
+        elif option in (bool, str, types.NoneType):
+            fits = isinstance(value, option)
+        elif origin in (list, tuple, Sequence):
+            items = typing.get_args(option)[:1]
+            fits = isinstance(value, (list, tuple)) and all(_fits(item, kind) for item in value for kind in items)
+        elif origin in (dict, Mapping) or dataclasses.is_dataclass(option):
+            fits = isinstance(value, Mapping)
+        else:
+            fits = True
+        if fits:
+            return True
+    return False
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+
+
+def _in_words(hint: Any) -> str:
+    words = []
+    for option in _options(hint):
+        origin = typing.get_origin(option) or option
+        if origin is typing.Literal:
+            words += [str(choice) for choice in typing.get_args(option)]
+        elif origin in (list, tuple, Sequence):
+            words.append("a list in brackets")
+        elif origin in (dict, Mapping) or dataclasses.is_dataclass(option):
+            words.append("keys with values")
+        else:
+            words.append(_WORDS.get(option, f"a node with {TARGET}"))
+    return " or ".join(dict.fromkeys(words))
 
 
 def _within(module: str, packages: Iterable[str]) -> bool:

@@ -52,10 +52,13 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
     kind = getattr(torch.optim, name)
     accepted = set(inspect.signature(kind).parameters) - {"params"}
     unknown = [
-        f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}" for key in set(options) - accepted
+        f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}" for key in sorted(set(options) - accepted)
     ]
     if unknown:
         raise InputError("\n".join(unknown))
     if "fused" in accepted:
         options.setdefault("fused", True)
-    return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+    try:
+        return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer {name} can't do {config}: {error}") from error

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_aigc.callbacks.clock import Clock
 from lit_aigc.checkpoint import BEST, LAST
+from lit_aigc.errors import InputError
 
 
 class CheckpointWriter(Checkpoint):
@@ -23,9 +24,14 @@ class CheckpointWriter(Checkpoint):
 
     Attributes:
         best: Best value of the monitor so far, or None.
+
+    Raises:
+        InputError: If the mode is neither.
     """
 
     def __init__(self, directory: str | Path, clock: Clock, monitor: str | None = None, mode: str = "min") -> None:
+        if mode not in ("min", "max"):
+            raise InputError(f"monitor_mode={mode}: expected min or max, the way of {monitor} that is better.")
         self.directory = Path(directory)
         self.clock = clock
         self.monitor = monitor

@@ -35,9 +35,8 @@ class Budget:
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        wrong = [f"budget.{key}={value}: expected a positive number" for key, value in given.items() if not value > 0]
-        if wrong or not given:
+        wrong = _not_positive("budget", self)
+        if wrong or not any(dataclasses.astuple(self)):
             raise InputError("\n".join(wrong) or "No budget: set budget.minutes, budget.samples or budget.batches.")
 
     def progress(self, seconds: float, samples: int, batches: int) -> float:
@@ -61,6 +60,10 @@ class PauseAfter:
 
     minutes: float | None = None
     batches: int | None = None
+
+    def __post_init__(self) -> None:
+        if wrong := _not_positive("pause_after", self):
+            raise InputError("\n".join(wrong))
 
     def reached(self, seconds: float, batches: int) -> bool:
         """Whether the pause is due."""
@@ -125,6 +128,10 @@ class Clock(Callback):
         checkpoint_seconds: float = 60.0,
         signals: StopSignals | None = None,
     ) -> None:
+        if validations < 0 or checkpoint_seconds < 0:
+            raise InputError(
+                f"validations={validations} checkpoint_seconds={checkpoint_seconds}: expected numbers from 0 on."
+            )
         self.budget = budget
         self.pause_after = pause_after
         self.validations = validations
@@ -179,6 +186,14 @@ class Clock(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the time that validation took on the clock, before the checkpoint is written."""
         pl_module.train_seconds = self._seconds_before + time.monotonic() - self._start
+
+
+def _not_positive(name: str, limits: Budget | PauseAfter) -> list[str]:
+    return [
+        f"{name}.{key}={value}: expected a positive number or null"
+        for key, value in dataclasses.asdict(limits).items()
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0)
+    ]
 
 
 def _agree(

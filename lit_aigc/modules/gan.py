@@ -67,6 +67,8 @@ class GAN(GenerativeModule):
         self.n_critic = n_critic
         self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
         self._suspicious_windows = 0
+        self._shares_fakes = False
+        self._fakes: Tensor | None = None
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
@@ -78,11 +80,15 @@ class GAN(GenerativeModule):
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
         """One discriminator step, and a generator step if it is due."""
         discriminator_optimizer, generator_optimizer = self.optimizers()
+        generates = (self.batches + 1) % self.n_critic == 0
+        # One forward pass of the generator serves both steps, unless the batch comes in parts to save memory.
+        self._shares_fakes = generates and self.recipe.accumulate == 1
         values = self.update(discriminator_optimizer, batch, self._discriminator_loss)
-        if (self.batches + 1) % self.n_critic == 0:
+        if generates:
             self.discriminator.requires_grad_(False)
             values |= self.update(generator_optimizer, batch, self._generator_loss)
             self.discriminator.requires_grad_(True)
+            self._fakes = None
             self.generator_updates += 1
             if self.ema:
                 self.ema.update()
@@ -90,10 +96,10 @@ class GAN(GenerativeModule):
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         y = batch.labels if self.conditional else None
-        with torch.no_grad():
-            fake_images = self.generator(self._latents("discriminator", batch), y)
+        with torch.set_grad_enabled(self._shares_fakes):
+            self._fakes = self._generate(batch)
         real = self.discriminator(batch.images, y).float()
-        fake = self.discriminator(fake_images, y).float()
+        fake = self.discriminator(self._fakes.detach(), y).float()
         loss = self.loss.discriminator(real, fake)
         with torch.no_grad():
             accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
@@ -102,13 +108,14 @@ class GAN(GenerativeModule):
 
     def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         y = batch.labels if self.conditional else None
-        fake = self.discriminator(self.generator(self._latents("generator", batch), y), y).float()
-        loss = self.loss.generator(fake)
+        images = self._fakes if self._shares_fakes else self._generate(batch)
+        loss = self.loss.generator(self.discriminator(images, y).float())
         return loss, {"g_loss": loss}
 
-    def _latents(self, stream: str, batch: Batch) -> Tensor:
-        noise = Noise(self.seed, batch.start).stream(stream)
-        return noise.normal(len(batch.images), self.generator.latent_dim, device=self.device)
+    def _generate(self, batch: Batch) -> Tensor:
+        noise = Noise(self.seed, batch.start).stream("training")
+        z = noise.normal(len(batch.images), self.generator.latent_dim, device=self.device)
+        return self.generator(z, batch.labels if self.conditional else None)
 
     def check_health(self, means: Mapping[str, float]) -> None:
         """Stop when the discriminator has said nothing that a generator could learn from for ten windows in a row."""

@@ -35,6 +35,17 @@ def _initialize(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 1.0, 0.02)
 
 
+def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
+    """Embeddings of norm about 1, like a one-hot code: beside a latent of norm ``sqrt(dim)`` the class doesn't drown the
+    latent, which a generator that starts with louder classes learns to ignore.
+    """
+    if not num_classes:
+        return None
+    embedding = nn.Embedding(num_classes, dim)
+    nn.init.normal_(embedding.weight, 0.0, dim**-0.5)
+    return embedding
+
+
 class Generator(nn.Module):
     """Latents, and class embeddings beside them, to images by transposed convolutions.
 
@@ -49,7 +60,7 @@ class Generator(nn.Module):
         super().__init__()
         smallest, doublings = _stages(shape)
         self.latent_dim = latent_dim
-        self.embedding = nn.Embedding(num_classes, latent_dim) if num_classes else None
+        self.embedding = class_embedding(num_classes, latent_dim)
         width = channels << (doublings - 1)
         self.start = (width, smallest, smallest)
         self.project = nn.Linear(latent_dim * (2 if num_classes else 1), width * smallest**2, bias=False)

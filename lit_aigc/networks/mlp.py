@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lit_aigc.networks.dcgan import class_embedding
+
 
 class Generator(nn.Module):
     """Latents, and class embeddings beside them, to images by fully connected layers.
@@ -26,7 +28,7 @@ class Generator(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         self.latent_dim = latent_dim
-        self.embedding = nn.Embedding(num_classes, latent_dim) if num_classes else None
+        self.embedding = class_embedding(num_classes, latent_dim)
         widths = [latent_dim * (2 if num_classes else 1), *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
