@@ -134,7 +134,7 @@ def build(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None
 def problems(
     node: Any, path: str = "", trust: Iterable[str] | None = None, given: Iterable[str] = (), deep: bool = True
 ) -> list[str]:
-    """What is wrong with a node, one sentence each: unknown keys, values of the wrong type, targets that don't exist."""
+    """What is wrong with a node, one sentence each: unknown keys, values of a wrong type, targets that don't exist."""
     found: list[str] = []
     if isinstance(node, (list, tuple)):
         items = enumerate(node)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lit_aigc import __version__
 from lit_aigc.build import build
@@ -64,13 +64,37 @@ def save_bundle(
 
     Returns:
         The directory.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written to; an older bundle stays.
     """
     directory = Path(directory)
     building = directory.with_name(f".{directory.name}.building")
     shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    try:
+        building.mkdir(parents=True)
+        _write(building, module, model_config, spec, summary)
+        old = directory.with_name(f".{directory.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
+        building.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return directory
+
+
+def _write(
+    building: Path,
+    module: GenerativeModule,
+    model_config: Mapping[str, Any],
+    spec: DataSpec,
+    summary: Mapping[str, Any],
+) -> None:
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    save_file(weights, building / _WEIGHTS)
+    (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
     (building / _CONFIG).write_text(yaml.safe_dump(dict(model_config), sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
     (building / _CARD).write_text(_model_card(model_config, spec, summary, sum(w.numel() for w in weights.values())))
@@ -83,16 +107,14 @@ def save_bundle(
         "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
     }
     (building / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(directory, ignore_errors=True)
-    building.rename(directory)
-    return directory
 
 
-def load_bundle(directory: str | Path, trust: Iterable[str] = ()) -> Bundle:
+def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = "cpu") -> Bundle:
     """Read a bundle; only classes of lit_aigc, and of the packages in `trust`, are built.
 
     Raises:
-        InputError: If it is no bundle, a file was changed, or its config names something that is not trusted.
+        InputError: If it is no bundle, a file was changed, its config names something that is not trusted, or the
+            device isn't there.
     """
     directory = Path(directory)
     if not (directory / _MANIFEST).is_file():
@@ -105,14 +127,31 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = ()) -> Bundle:
         config = yaml.safe_load((directory / _CONFIG).read_text())
         spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))
         weights = load_file(directory / _WEIGHTS)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"The bundle {directory} can't be read: {error}") from error
-    module = build(config, spec, trust=tuple(trust))
+    except (yaml.YAMLError, SafetensorError) as error:
+        raise InputError(f"The bundle {directory} can't be read: {error}") from error
+    module = _build(config, spec, tuple(trust), directory)
     differences = state_differences(module.state_dict(), weights)
     if differences:
         raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
     module.load_state_dict(weights)
-    return Bundle(module.eval(), spec, manifest)
+    try:
+        return Bundle(module.eval().to(device), spec, manifest)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"device={device} can't be used on this machine ({error}): device=cpu always can.") from error
+
+
+def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path) -> GenerativeModule:
+    try:
+        module = build(config, spec, trust=trust)
+    except InputError:
+        raise
+    except Exception as error:  # whatever its values lead a constructor to
+        raise InputError(f"The bundle {directory} can't be built from its config: {error}") from error
+    if not isinstance(module, GenerativeModule):
+        raise InputError(f"The config in the bundle {directory} is not that of a model of lit_aigc.")
+    return module
 
 
 def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
@@ -120,7 +159,7 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
         raise InputError(
             f"The bundle {directory} has format {manifest.get('format')}; lit_aigc {__version__} reads format {FORMAT}."
         )
-    files = manifest["files"]
+    files, _, _ = manifest["files"], manifest["data"]["name"], dict(manifest["protocol"])
     missing = {_WEIGHTS, _CONFIG, _SPEC} - set(files)
     changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
     if missing or changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -16,8 +17,15 @@ from lit_aigc.errors import InputError
 DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
 RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
 _FREE_TEXT = re.compile(r"^\+*(prompt|out|bundle|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$")
+_QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", re.DOTALL)  # by the user, for Hydra's grammar
 _TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", *_TRAINER_MAY_CHANGE)
+_CANNOT_WRITE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+}
+_GO_ON = "a training that had begun goes on from its last checkpoint with resume=RUN_DIR."
+_CAN_BE_LEFT_OUT = ("experiment", "callbacks")
 _LISTED = (("experiment", "experiments"), ("data", "data sets"), ("model", "models"))
 
 
@@ -48,6 +56,13 @@ def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
         code = main(config)
     except InputError as error:
         print(f"lit_aigc.{verb}: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        print(
+            f"lit_aigc.{verb}: can't write: {error}. Free some space, or name another place; {_GO_ON}", file=sys.stderr
+        )
         code = BAD_INPUT
     sys.stdout.flush()
     sys.exit(code)
@@ -119,8 +134,10 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_first_lines(error)) from error
     schema = OmegaConf.to_container(OmegaConf.load(folders[0] / f"{verb}.yaml"))
-    choices = _choices(schema.pop("defaults", []), overrides)
-    found = _problems(config, schema, groups)
+    defaults = schema.pop("defaults", [])
+    choices = _choices(defaults, overrides)
+    _drop_settings_of_what_was_replaced(config, overrides)
+    found = _missing_groups(config, defaults, folders) or _problems(config, schema, groups)
     if found:
         raise InputError("\n".join(found))
     return {**config, **({"experiment": choices["experiment"]} if "experiment" in choices else {})}
@@ -131,9 +148,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        config = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is empty or damaged: expected a config, keys with their values.")
+    return config
 
 
 def write_yaml(config: Mapping[str, Any], path: str | Path) -> None:
@@ -193,13 +213,12 @@ def _split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
 def _quoted(override: str) -> str:
     """Free text and paths, quoted for Hydra's grammar."""
     key, _, value = override.partition("=")
-    if (
-        not _FREE_TEXT.match(key)
-        or value in ("", "null")
-        or (value[0] == value[-1] and value[0] in "'\"" and value[1:])
-    ):
+    if not _FREE_TEXT.match(key) or value in ("", "null") or _QUOTED.fullmatch(value):
         return override
-    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value).replace("${", "\\${")
+    # For OmegaConf a backslash before ${ makes it text, and backslashes before that have to be doubled;
+    # for Hydra the same holds for a quote.
+    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", escaped)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"{key}='{escaped}{chr(92) * trailing}'"
 
@@ -213,6 +232,8 @@ def _key(override: str) -> str:
 
 
 def _forced(override: str, groups: set[str]) -> str:
+    if _key(override) in groups and override.partition("=")[2] == "null":
+        return "~" + _key(override)  # Hydra's word for none
     if override.startswith("~") or _key(override) in groups or _key(override).startswith("hydra"):
         return override
     return "++" + override.lstrip("+")
@@ -246,10 +267,12 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
             continue
         if key not in schema:
             found.append(f"unknown key {key!r}{did_you_mean(key, [*schema, *groups])}")
-        elif isinstance(schema[key], Mapping) and isinstance(value, Mapping):
-            found += [f"unknown key '{key}.{k}'{did_you_mean(k, schema[key])}" for k in value if k not in schema[key]]
         elif value == "???":
             found.append(f"{key}= is missing: give a value on the command line; see --help")
+        elif not _same_kind(value, schema[key]):
+            found.append(f"{key}={value}: expected {_KINDS[type(schema[key])]}, such as {schema[key]}")
+        elif isinstance(value, Mapping):
+            found += [f"unknown key '{key}.{k}'{did_you_mean(k, schema[key])}" for k in value if k not in schema[key]]
     for group in sorted(groups & set(config)):
         node = config[group]
         if not isinstance(node, Mapping):
@@ -264,6 +287,43 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
                 found += problems(child, f"{group}.{name}")
             elif child is not None:
                 found.append(f"unknown key '{group}.{name}'{did_you_mean(name, known)}")
+    return found
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of its default; a default of null says nothing."""
+    if default is None or default == "???":
+        return True
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def _drop_settings_of_what_was_replaced(config: dict[str, Any], overrides: list[str]) -> None:
+    """An experiment's settings of callbacks that ``callbacks=NAME`` on the command line has replaced by others."""
+    mentioned = [_key(override) for override in overrides]
+    if "callbacks" not in mentioned:
+        return
+    config["callbacks"] = {
+        name: node
+        for name, node in (config.get("callbacks") or {}).items()
+        if not isinstance(node, Mapping)
+        or TARGET in node
+        or any(key == f"callbacks.{name}" or key.startswith(f"callbacks.{name}.") for key in mentioned)
+    }
+
+
+def _missing_groups(config: Mapping[str, Any], defaults: list[Any], folders: list[Path]) -> list[str]:
+    """Parts that can't be done without, and were switched off."""
+    found = []
+    for group in (key for entry in defaults if isinstance(entry, Mapping) for key in entry):
+        if TARGET in (config.get(group) or {}) or group in _CAN_BE_LEFT_OUT or group.startswith("optional "):
+            continue
+        known = sorted(file.stem for folder in folders for file in (folder / group).glob("*.yaml"))
+        found.append(f"{group}= is needed: expected one of {', '.join(known)}")
     return found
 
 
@@ -283,8 +343,8 @@ def _changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list
 
 
 def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
-    if len(path) == 1:
-        target[path[0]] = source[path[0]]
+    if len(path) == 1 or not isinstance(source.get(path[0]), Mapping):
+        target[path[0]] = source.get(path[0])  # null: switched off
         return
     child = dict(target.get(path[0]) or {})
     _copy_key(source[path[0]], child, path[1:])
@@ -300,9 +360,11 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
+    own = _split_arguments([argument for argument in arguments if argument not in ("-m", "--multirun")])[0][1:]
+    folders = [f"--config-dir={folder.resolve()}" for folder in own]
+
     def job(config: Any) -> None:
         overrides = [f"{o}" for o in HydraConfig.get().overrides.task]
-        folders = [argument for argument in arguments if argument.startswith("--config-dir")]
         result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *overrides], check=False)
         if result.returncode != DONE:
             raise SystemExit(result.returncode)

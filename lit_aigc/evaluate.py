@@ -34,8 +34,8 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
     from lit_aigc.metrics.reference import compute_reference, has_shipped_reference, shipped_reference
 
-    bundle = load_bundle(config["bundle"], config["trust"])
-    module, spec = bundle.module.to(config["device"]), bundle.spec
+    bundle = load_bundle(config["bundle"], config["trust"], config["device"])
+    module, spec = bundle.module, bundle.spec
     name = config["extractor"] or next(iter(bundle.manifest["protocol"]), "inception")
     network = find_extractor(name, config["weights_path"]).eval().requires_grad_(False).to(config["device"])
     chosen = choose_metrics(config["metrics"], network, spec.num_classes if module.conditional else 0)

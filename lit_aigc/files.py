@@ -24,7 +24,9 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # a full disk doesn't say
         raise
     return path

@@ -34,11 +34,9 @@ def generate(config: dict[str, Any]) -> Path:
 
     if config["n"] < 1:
         raise InputError(f"n={config['n']}: expected at least one sample.")
-    bundle = load_bundle(config["bundle"], config["trust"])
+    bundle = load_bundle(config["bundle"], config["trust"], config["device"])
     condition = condition_of(config["label"], config["n"], bundle.spec)
-    images = bundle.module.to(config["device"]).sample(
-        config["n"], condition=condition, noise=Noise(config["seed"], config["start"])
-    )
+    images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
     levels = to_uint8(images, bundle.spec.value_range)
     directory = Path(config["out"])
     save_images(levels, directory, start=config["start"])

@@ -52,7 +52,8 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
     kind = getattr(torch.optim, name)
     accepted = set(inspect.signature(kind).parameters) - {"params"}
     unknown = [
-        f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}" for key in sorted(set(options) - accepted)
+        f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}"
+        for key in sorted(set(options) - accepted)
     ]
     if unknown:
         raise InputError("\n".join(unknown))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +54,8 @@ class RunFolder:
         self.path = Path(path)
         self.identity = self.read_summary().get("run_id") or identity or self.path.name
         self._lock: TextIO | None = None
+        self._new_folders: list[Path] = []
+        self._there_before: set[Path] = set()
 
     def exists(self) -> bool:
         """Whether a run has started in this folder."""
@@ -64,7 +68,9 @@ class RunFolder:
             InputError: If another process holds it, or it can't be written to.
         """
         try:
+            self._new_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
+            self._there_before = set(self.path.iterdir())
             self._lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise InputError(
@@ -84,12 +90,30 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def abandon(self) -> None:
+        """Undo `claim` and all that was written since: for a new run that could not start."""
+        if not self._lock:
+            return
+        for new in set(self.path.iterdir()) - self._there_before:
+            if new.is_dir() and not new.is_symlink():
+                shutil.rmtree(new, ignore_errors=True)
+            else:
+                new.unlink(missing_ok=True)
+        self.release()
+        for folder in self._new_folders:
+            with contextlib.suppress(OSError):  # another run may have come to lie beside
+                folder.rmdir()
+
     def read_summary(self) -> dict[str, Any]:
         """The summary as last written; empty for a new folder."""
         try:
             return json.loads((self.path / "summary.json").read_text())
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except ValueError as error:
+            raise InputError(
+                f"{self.path / 'summary.json'} is damaged ({error}): delete it, then try again."
+            ) from error
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``."""

@@ -78,8 +78,13 @@ def train(config: dict[str, Any]) -> Run:
     """
     environment = dict(os.environ)
     config, folder = _open_folder(config)
+    new = not folder.exists()
     try:
         return _train(config, folder)
+    except InputError:
+        if new and not folder.read_summary().get("batches"):
+            folder.abandon()
+        raise
     finally:
         folder.release()
         _restore(environment)
@@ -91,6 +96,8 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     torch.manual_seed(config["seed"])
     model_config = resolve(config["model"], spec)
     module = build(model_config, spec)
+    if config["log_every"] < 1:
+        raise InputError(f"log_every={config['log_every']}: expected a number of batches, 1 or more.")
     module.seed, module.log_every = config["seed"], config["log_every"]
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
@@ -103,7 +110,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
         config["validations"],
         config["checkpoint_seconds"],
     )
-    callbacks = _nodes(config["callbacks"], folder)
+    callbacks = _nodes(config.get("callbacks"), folder)
     loggers = _loggers(config, folder)
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
     trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder)
@@ -166,10 +173,24 @@ def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None
     module.load_state_dict(weights)
 
 
+_NOT_FOR_USERS = {
+    "accumulate_grad_batches", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_model_summary",
+    "enable_progress_bar", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val", "limit_train_batches",
+    "limit_val_batches", "log_every_n_steps", "logger", "max_epochs", "max_steps", "max_time", "min_epochs",
+    "min_steps", "num_sanity_val_steps", "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler", "val_check_interval",
+}  # fmt: skip
+
+
 def _trainer(
     config: Mapping[str, Any], module: GenerativeModule, callbacks: list[Any], loggers: list[Any], folder: RunFolder
 ) -> L.Trainer:
     node = dict(config["trainer"])
+    if taken := sorted(_NOT_FOR_USERS & set(node)):
+        raise InputError(
+            f"trainer.{', trainer.'.join(taken)} can't be set: training sets or replaces it. Use budget (how long), "
+            "validations, log_every, model.recipe (clip_norm, accumulate), callbacks, logger or run_dir instead."
+        )
     if node.get("strategy", "auto") == "auto" and _processes(node) > 1:
         node["strategy"] = "ddp_find_unused_parameters_true"
     validates = type(module).validation_step is not GenerativeModule.validation_step
@@ -203,8 +224,12 @@ def _processes(node: Mapping[str, Any]) -> int:
     devices = node.get("devices", "auto")
     if devices in ("auto", -1, "-1"):
         local = max(1, torch.cuda.device_count()) if node.get("accelerator") in ("auto", "gpu", "cuda") else 1
+    elif isinstance(devices, list):
+        local = len(devices)
     else:
-        local = len(devices) if isinstance(devices, list) else int(devices)
+        local = int(devices) if str(devices).isdecimal() else 0
+    if not local:
+        raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
     return local * int(node.get("num_nodes") or 1)
 
 
