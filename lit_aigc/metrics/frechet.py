@@ -1,0 +1,123 @@
+"""The Fréchet distance between two sets of features, as in FID (Heusel et al., 2017, arXiv:1706.08500)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_aigc.errors import InputError
+
+
+class Moments(NamedTuple):
+    """First and second moments of a set of features.
+
+    Attributes:
+        count: Number of items.
+        mean: ``(d,)`` float64.
+        covariance: ``(d, d)`` float64, unbiased (divided by count - 1).
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+
+
+class SmallSampleWarning(UserWarning):
+    """Fewer items than features: the covariance has no full rank and the distance is biased upwards."""
+
+
+def frechet_distance(first: Moments, second: Moments) -> float:
+    """Squared 2-Wasserstein distance of two Gaussians with these moments (Dowson and Landau, 1982).
+
+    ``|m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))``. With a root ``A A^T = S1`` the last trace is the sum of the
+    square roots of the eigenvalues of ``A^T S2 A``, which is symmetric, so no general matrix root is needed. The null
+    space of S1 is left out, so the cost falls with the rank: put the smaller set first.
+
+    Returns:
+        The distance, >= 0 and finite for singular covariances too.
+    """
+    gap = (first.mean - second.mean).square().sum()
+    spread = first.covariance.trace() + second.covariance.trace()
+    values, vectors = torch.linalg.eigh(first.covariance)
+    kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
+    root = vectors[:, kept] * values[kept].sqrt()  # (d, rank)
+    overlap = torch.linalg.eigvalsh(root.T @ second.covariance @ root).clamp(min=0.0).sqrt().sum()
+    return max(float(gap + spread - 2.0 * overlap), 0.0)
+
+
+class FeatureMoments(Metric):
+    """Moments of a stream of features, in float64 and in memory that doesn't grow with the stream.
+
+    Args:
+        num_features: Width d of the features.
+        center: ``(d,)``, a guess of the mean; sums are taken around it, which keeps all digits when the mean is large
+            beside the spread.
+    """
+
+    full_state_update = False
+    center: Tensor
+
+    def __init__(self, num_features: int, center: Tensor | None = None) -> None:
+        super().__init__()
+        zeros = torch.zeros(num_features, dtype=torch.float64)
+        self.register_buffer("center", zeros.clone() if center is None else center.double(), persistent=False)
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", zeros, dist_reduce_fx="sum")
+        self.add_state("outer", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor) -> None:
+        """Adds features ``(N, d)``."""
+        x = features.to(self.center) - self.center
+        self.count += len(x)
+        self.total += x.sum(dim=0)
+        self.outer += x.T @ x
+
+    def moments(self) -> Moments:
+        """The moments of what was added so far (of all processes only while synchronized, as in `compute`)."""
+        count = int(self.count)
+        if count < 2:
+            raise InputError(f"A Fréchet distance needs at least 2 samples on either side, got {count}.")
+        shift = self.total / count
+        covariance = (self.outer - count * torch.outer(shift, shift)) / (count - 1)
+        return Moments(count, self.center + shift, covariance)
+
+    def compute(self) -> Moments | float:
+        """The moments over all processes."""
+        return self.moments()
+
+
+class FrechetDistance(FeatureMoments):
+    """Fréchet distance of a stream of features from fixed reference moments.
+
+    Only the stream's states are summed over processes; the reference is a constant of each.
+
+    Args:
+        reference: Moments of the real set.
+    """
+
+    higher_is_better = False
+    reference_mean: Tensor
+    reference_covariance: Tensor
+
+    def __init__(self, reference: Moments) -> None:
+        super().__init__(len(reference.mean), center=reference.mean)
+        self.reference_count = reference.count
+        self.register_buffer("reference_mean", reference.mean.double(), persistent=False)
+        self.register_buffer("reference_covariance", reference.covariance.double(), persistent=False)
+
+    def compute(self) -> float:
+        """The distance over all processes; warns when there are fewer samples than features."""
+        moments = self.moments()
+        width = len(moments.mean)
+        if moments.count < width:
+            warnings.warn(
+                f"A Fréchet distance of {moments.count} samples on {width} features is biased: take {width} samples or "
+                "more, and compare it only with distances at the same number of samples.",
+                SmallSampleWarning,
+                stacklevel=2,
+            )
+        return frechet_distance(moments, Moments(self.reference_count, self.reference_mean, self.reference_covariance))

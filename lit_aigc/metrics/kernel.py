@@ -1,0 +1,115 @@
+"""The kernel distance between two sets of features, as in KID (Bińkowski et al., 2018, arXiv:1801.01401)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lit_aigc.errors import InputError
+from lit_aigc.noise import Noise
+
+_ROWS = 1024  # rows of the kernel matrix in memory at a time
+
+
+def _kernel_sum(x: Tensor, y: Tensor) -> float:
+    """Sum over all pairs of the kernel ``(x.y / d + 1)^3``."""
+    return math.fsum(float((rows @ y.T / x.shape[1] + 1.0).pow_(3).sum()) for rows in x.split(_ROWS))
+
+
+def _kernel_sum_within(x: Tensor) -> float:
+    """Sum over all pairs of two different items."""
+    return _kernel_sum(x, x) - float((x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3).sum())
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy with the kernel ``(x.y / d + 1)^3``, over all items.
+
+    Args:
+        first: Features ``(n, d)``, n >= 2.
+        second: Features ``(m, d)``, m >= 2.
+
+    Returns:
+        The distance; around 0, and below it too, for sets of one distribution.
+    """
+    x, y = first.double(), second.double()
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        raise InputError(f"A kernel distance needs at least 2 samples on either side, got {n} and {m}.")
+    within = _kernel_sum_within(x) / (n * (n - 1)) + _kernel_sum_within(y) / (m * (m - 1))
+    return within - 2.0 * _kernel_sum(x, y) / (n * m)
+
+
+class FeatureSample(Metric):
+    """At most `limit` features of a stream, a uniform sample without replacement.
+
+    Which items are kept is a pure function of their positions in the stream, whatever the batch size and the number of
+    processes; up to `limit` items all are.
+
+    Args:
+        num_features: Width d of the features.
+        limit: Largest number of features kept.
+    """
+
+    full_state_update = False
+    features: list[Tensor]
+    keys: list[Tensor]
+
+    def __init__(self, num_features: int, limit: int = 10_000) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.limit = limit
+        self.add_state("features", [], dist_reduce_fx="cat")
+        self.add_state("keys", [], dist_reduce_fx="cat")
+
+    def update(self, features: Tensor, start: int) -> None:
+        """Adds features ``(N, d)`` of the items `start`, `start` + 1, … of the stream."""
+        self.features.append(features.detach().float())
+        self.keys.append(Noise(0, start).stream("feature sample").bits(len(features), 1, features.device)[:, 0])
+        if sum(map(len, self.keys)) > 2 * self.limit + _ROWS:
+            kept, keys = self._selection()
+            self.features, self.keys = [kept], [keys]
+
+    def _selection(self) -> tuple[Tensor, Tensor]:
+        features, keys = dim_zero_cat(self.features), dim_zero_cat(self.keys)
+        chosen = keys.argsort()[: self.limit]
+        return features[chosen], keys[chosen]
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gathers from all processes, one that saw no item included."""
+        if not self._is_synced and not len(self.keys):
+            self.features.append(torch.zeros(0, self.num_features, device=self.device))
+            self.keys.append(torch.zeros(0, dtype=torch.int64, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def sample(self) -> Tensor:
+        """The features ``(n, d)`` float32 (of all processes only while synchronized, as in `compute`)."""
+        return self._selection()[0] if len(self.keys) else torch.zeros(0, self.num_features, device=self.device)
+
+    def compute(self) -> Tensor | float:
+        """The sample over all processes."""
+        return self.sample()
+
+
+class KernelDistance(FeatureSample):
+    """Kernel distance of a stream of features from fixed reference features, over one full subset.
+
+    Args:
+        reference: Features ``(m, d)`` of the real set.
+        limit: Largest number of features of the stream that are kept and compared.
+    """
+
+    higher_is_better = False
+    reference: Tensor
+
+    def __init__(self, reference: Tensor, limit: int = 10_000) -> None:
+        super().__init__(reference.shape[1], limit)
+        self.register_buffer("reference", reference.float(), persistent=False)
+
+    def compute(self) -> float:
+        """The distance over all processes."""
+        return kernel_distance(self.sample(), self.reference)

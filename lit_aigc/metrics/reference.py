@@ -1,0 +1,162 @@
+"""Statistics of a real set of images, which generated ones are compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.metrics.extractors import facts, shipped_bytes
+from lit_aigc.metrics.frechet import FeatureMoments, Moments
+from lit_aigc.metrics.kernel import FeatureSample
+from lit_aigc.spec import Batch, DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Statistics of a real set on one extractor.
+
+    Attributes:
+        moments: Of all its items.
+        features: ``(m, d)`` float32, a uniform sample of them for the kernel distance.
+        extractor_hash: Weights of the extractor that it was made with.
+        split: What it was made from, such as ``train`` or ``train[30000:]``.
+        fingerprint: Hash of the data.
+        real: Figures of other real data against it, by number of samples as a string: ``{"1000": {"fid": …, "kid": …,
+            "is": …, "accuracy": …}}``: the floor of what a perfect generator can reach.
+        real_split: What data these figures are of.
+    """
+
+    moments: Moments
+    features: Tensor
+    extractor_hash: str
+    split: str
+    fingerprint: str = ""
+    real: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    real_split: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The tensors as a safetensors file: float64 moments, float16 features."""
+        return save_safetensors(
+            {
+                "count": torch.tensor(self.moments.count),
+                "mean": self.moments.mean.cpu().contiguous(),
+                "covariance": self.moments.covariance.cpu().contiguous(),
+                "features": self.features.cpu().half().contiguous(),
+            }
+        )
+
+
+def tensors_from_bytes(content: bytes) -> tuple[Moments, Tensor]:
+    """The moments and features of a file made by `Reference.to_bytes`."""
+    tensors = load_safetensors(content)
+    return Moments(int(tensors["count"]), tensors["mean"], tensors["covariance"]), tensors["features"].float()
+
+
+def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Reference:
+    """The reference that comes with a shipped classifier.
+
+    Warns when samples of `spec` are of other data, or of another size; the figures of real images are left out then.
+
+    Raises:
+        InputError: If none is shipped for this extractor, or for other weights than it has.
+    """
+    try:
+        record = facts(extractor.name)
+    except InputError as error:
+        raise InputError(
+            f"reference=shipped: no reference statistics are shipped for the extractor {extractor.name!r}: take "
+            "reference=train (or val, test) to compute them from the data at hand."
+        ) from error
+    stored = record["reference"]
+    if extractor.hash != record["sha256"]:
+        raise InputError(
+            f"reference=shipped: the reference of {extractor.name} was made with the weights {record['sha256'][:16]}…, "
+            f"the extractor has {extractor.hash[:16]}…: take reference=train (or val, test)."
+        )
+    moments, features = tensors_from_bytes(shipped_bytes(stored["file"], stored["sha256"]))
+    fits = spec is None or has_shipped_reference(extractor, spec)
+    if not fits:
+        sizes = " or ".join(f"{size}x{size}" for size in record["sizes"])
+        warnings.warn(
+            f"The shipped reference of {extractor.name} is of {' and '.join(record['data'])} at {sizes}; the data are "
+            f"{spec.name or 'others'} at {'x'.join(map(str, spec.shape[1:]))}, so the floor is not known. "
+            "Set reference=train to compare with the data at hand.",
+            stacklevel=2,
+        )
+    return Reference(
+        moments,
+        features,
+        extractor.hash,
+        stored["split"],
+        stored["fingerprint"],
+        record["real"]["figures"] if fits else {},
+        record["real"]["split"],
+    )
+
+
+def has_shipped_reference(extractor: nn.Module, spec: DataSpec) -> bool:
+    """Whether a reference is shipped for this extractor that is of these data, at their size."""
+    try:
+        record = facts(extractor.name)
+    except InputError:
+        return False
+    height, width = spec.shape[1:]
+    return (
+        extractor.hash == record["sha256"]
+        and spec.name in record["data"]
+        and height == width
+        and height in record["sizes"]
+    )
+
+
+@torch.no_grad()
+def compute_reference(
+    batches: Iterable[Batch],
+    extractor: nn.Module,
+    *,
+    split: str,
+    fingerprint: str = "",
+    limit: int = 10_000,
+    device: torch.device | str = "cpu",
+) -> Reference:
+    """Statistics of the real images of all processes; each gets the same.
+
+    Args:
+        batches: uint8 images of this process: over all processes each item once, with `start` its place in the split.
+        extractor: The extractor, on `device`.
+        split: Name of the split, for the protocol.
+        fingerprint: Hash of the data, for the protocol.
+        limit: Largest number of features kept for the kernel distance.
+        device: Where to compute.
+    """
+    moments = FeatureMoments(extractor.num_features).to(device)
+    sample = FeatureSample(extractor.num_features, limit).to(device)
+    for batch in batches:
+        features, _ = extract(extractor, batch.images, device)
+        moments.update(features)
+        sample.update(features, batch.start)
+    return Reference(moments.compute(), sample.compute(), extractor.hash, split, fingerprint)
+
+
+def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    """Features and logits of uint8 images in float32, whatever autocast is on around."""
+    with torch.autocast(torch.device(device).type, enabled=False):
+        return extractor(images.to(device))
+
+
+def describe(reference: Reference) -> dict[str, Any]:
+    """What a protocol says about a reference."""
+    return {
+        "split": reference.split,
+        "fingerprint": reference.fingerprint,
+        "n": reference.moments.count,
+        "n_kid": len(reference.features),
+    }

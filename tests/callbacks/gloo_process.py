@@ -1,0 +1,32 @@
+"""One of several processes that measure the toy model: ``gloo_process.py RANK WORLD_SIZE STORE OUT``; run by a test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from toy import MeanColour, Toy, ToyData
+
+from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
+
+
+class FakeTrainer:
+    """What the callback asks of a Trainer when it measures."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.global_rank, self.world_size, self.datamodule = rank, world_size, ToyData()
+
+
+def main(rank: int, world_size: int, store: str, out: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    callback, module = GenerativeMetrics(MeanColour(), reference="train", num_samples=100), Toy(conditional=True)
+    callback.setup(FakeTrainer(rank, world_size), module, "fit")
+    Path(out).write_text(json.dumps(callback.measure(FakeTrainer(rank, world_size), module)))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.media import save_images
+from lit_aigc.metrics.extractors import extractor
+from lit_aigc.metrics.generative import evaluate_samples
+from lit_aigc.metrics.reference import compute_reference
+from lit_aigc.noise import Noise
+from lit_aigc.spec import Batch
+
+pytest.importorskip("torch_fidelity")
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory) -> Path:
+    """An Inception of random weights that keep the size of the activations, as a file."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "empty.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = fidelity.FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth")
+        )
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    torch.save(network.state_dict(), folder / "random.pth")
+    return folder / "random.pth"
+
+
+def pictures(n: int, seed: int, contrast: float) -> torch.Tensor:
+    coarse = Noise(seed).uniform(n, 3, 5, 5)
+    smooth = nn.functional.interpolate(coarse, (40, 32), mode="bicubic").clamp(0, 1)
+    return ((smooth - 0.5) * contrast * 255 + 127.5).round().to(torch.uint8)
+
+
+def batches(images: torch.Tensor, size: int) -> list[Batch]:
+    return [Batch(images[i : i + size], None, i) for i in range(0, len(images), size)]
+
+
+@pytest.mark.slow
+def test_numbers_equal_torch_fidelity_on_two_folders(random_weights, tmp_path):
+    """PITFALLS 3: no antialiasing, TensorFlow's bilinear resizing, and the same numbers from images to the end."""
+    import torch_fidelity
+
+    n = 16
+    real, fake = pictures(n, 0, 0.4), pictures(n, 1, 1.0)
+    save_images(real, tmp_path / "real")
+    save_images(fake, tmp_path / "fake")
+    expected = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "fake"),
+        input2=str(tmp_path / "real"),
+        cuda=False,
+        fid=True,
+        kid=True,
+        isc=True,
+        isc_splits=1,
+        kid_subsets=1,
+        kid_subset_size=n,
+        batch_size=8,
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+        feature_extractor_weights_path=str(random_weights),
+    )
+    network = extractor("inception", random_weights)
+    reference = compute_reference(batches(real, 8), network, split="real")
+    with pytest.warns(UserWarning, match="16 samples on 2048 features"):
+        values, protocol = evaluate_samples(batches(fake, 5), network, reference, ("fid", "kid", "is"))
+    assert values["fid_inception"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
+    # torch-fidelity computes the kernel in float32
+    assert values["kid_inception"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
+    assert values["is_inception"] == pytest.approx(expected["inception_score_mean"], rel=1e-5)
+    assert protocol["biased"] is True
+    assert "TensorFlow" in protocol["resize"]
+
+
+def test_grey_images_are_repeated(random_weights):
+    network = extractor("inception", random_weights)
+    grey = pictures(1, 0, 1.0)[:, :1]
+    features, logits = network(grey)
+    assert (features.shape, logits.shape) == ((1, 2048), (1, 1008))
+    assert torch.equal(features, network(grey.repeat(1, 3, 1, 1))[0])
+
+
+def test_missing_package_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(InputError, match="pip install 'lit_aigc\\[features\\]'"):
+        extractor("inception")
+
+
+def test_without_network_the_message_names_file_and_place(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(InputError, match="no route") as caught:
+        extractor("inception")
+    assert str(tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth") in str(caught.value)
+    assert "weights_path=" in str(caught.value)
+
+
+def test_bad_weights_files(tmp_path):
+    with pytest.raises(InputError, match="there is no file"):
+        extractor("inception", tmp_path / "absent.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="not the weights of torch-fidelity's Inception-v3"):
+        extractor("inception", tmp_path / "other.pth")
+
+
+class Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
+def test_hostile_weights_file_runs_nothing(tmp_path):
+    (tmp_path / "hostile.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "ran")))
+    with pytest.raises(InputError, match="not the weights"):
+        extractor("inception", tmp_path / "hostile.pth")
+    assert not (tmp_path / "ran").exists()
