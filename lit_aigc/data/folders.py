@@ -120,8 +120,8 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
-    unsafe = path.is_absolute() or "\\" in name or ".." in path.parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    unsafe = path.is_absolute() or "\\" in name
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
     return path.suffix.lower() in SUFFIXES and not unsafe and not hidden
 
 

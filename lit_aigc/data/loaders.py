@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -188,7 +190,7 @@ class Loader:
             sampler=self.requests(),
             batch_size=None,
             num_workers=self.workers,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=_obey_only_the_parent,
             generator=torch.Generator().manual_seed(0),  # else it takes a number from the global generator
         )
         for batch in loader:
@@ -217,7 +219,20 @@ class _Requested(Dataset):
             return error
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """SIGTERM and the like reach the whole process group; only the parent knows how to stop at a batch boundary."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+def _obey_only_the_parent(worker: int) -> None:
+    """A scheduler's signals reach every process of a job, but only the parent knows how to stop at a batch boundary.
+
+    A worker that died of one would bring the training down; one that ignored SIGTERM altogether could not be ended when
+    the parent exits.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _exit_when_told_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -252,6 +253,23 @@ def test_a_streamed_folder_is_checked_once_and_again_when_it_changes(
     make_folder(tmp_path / "a", {"dog/cut.png": png(99)})
     assert ImageFolder().read(root, preparation).report.unreadable == 1
     assert len(decoded) == 72
+
+
+@both
+def test_a_change_that_keeps_the_size_is_seen(tmp_path: Path, make: Make) -> None:
+    def bmp(value: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(buffer, "bmp")
+        return buffer.getvalue()
+
+    preparation, files = Preparation(8, 3, resident_bytes=0), {f"{n}.bmp": bmp(n) for n in range(20)}
+    before = ImageFolder().read(make(tmp_path / "a", files), preparation)
+    assert len(bmp(99)) == len(files["5.bmp"])
+    root = make(tmp_path / "a", files | {"5.bmp": bmp(99)})
+    if make is make_folder:
+        os.utime(tmp_path / "a" / "5.bmp", (1, 1))  # two writes can fall into one tick of the clock
+    after = ImageFolder().read(root, preparation)
+    assert sum(after.splits[name].digest() != split.digest() for name, split in before.splits.items()) == 1
 
 
 def test_a_cache_that_can_not_be_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

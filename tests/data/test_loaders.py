@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +146,36 @@ def test_a_file_that_breaks_later_is_one_message(workers: int) -> None:
     with pytest.raises(InputError) as caught:
         list(SizedLoader(images, lambda: evaluation_requests(23, 5), workers))
     assert str(caught.value) == "broken is no longer readable"
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="needs sigwaitinfo, which this system lacks")
+def test_workers_survive_the_schedulers_signals_and_end_when_the_parent_says() -> None:
+    before = set(multiprocessing.active_children())
+    order = TrainingOrder(23, seed=0)
+    batches = iter(Loader(streamed(resident()), lambda: training_requests(order, 4), workers=1))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    for name in ("TERM", "USR1", "INT"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    assert [next(batches).start for _ in range(20)] == list(range(4, 84, 4))
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def test_a_process_that_fails_while_workers_run_comes_to_its_end() -> None:
+    program = """
+import torch
+from lit_aigc.data.loaders import Loader, StreamedImages, TrainingOrder, training_requests
+images = StreamedImages(lambda name: torch.zeros(3, 8, 8, dtype=torch.uint8), ["a"] * 10, None, (3, 8, 8), "hash")
+batches = iter(Loader(images, lambda: training_requests(TrainingOrder(10, 0), 4), workers=2))
+next(batches)
+raise SystemExit(3)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, timeout=60, check=False)
+    assert done.returncode == 3
 
 
 def test_digests_see_pixels_labels_and_order() -> None:
