@@ -36,8 +36,8 @@ def _initialize(network: nn.Module) -> None:
 
 
 def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
-    """Embeddings of norm about 1, like a one-hot code: beside a latent of norm ``sqrt(dim)`` the class doesn't drown the
-    latent, which a generator that starts with louder classes learns to ignore.
+    """Embeddings of norm about 1, like a one-hot code: beside a latent of norm ``sqrt(dim)`` the class doesn't drown
+    the latent, which a generator that starts with louder classes learns to ignore.
     """
     if not num_classes:
         return None

@@ -1,0 +1,193 @@
+"""Images per second of `lit_aigc.train` on DCGAN, 32 px, 32 channels, batch 64, beside two loops that do the same work.
+
+* plain: in the style of the GAN examples that people start from: DataLoader with per-sample transforms, NCHW, fp32,
+  ``.item()`` every step.
+* bare: PyTorch alone with the same optimizations as lit_aigc (images resident as uint8, channels_last, fused Adam, bf16,
+  EMA): what is left between the two is the framework's overhead.
+
+The sides take turns, so that a machine that changes its speed changes it for all.
+
+    python benchmarks/training_speed.py [rounds]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+
+import lightning as L
+import torch
+from torch.nn import functional as F
+from torchvision import transforms
+
+from lit_aigc.build import build, instantiate, resolve
+from lit_aigc.config import compose
+from lit_aigc.training import train
+
+WARM_UP, BATCHES = 40, 300
+OVERRIDES = [
+    "data.image_size=32",
+    "trainer.precision=bf16-mixed",
+    "model.generator.channels=32",
+    "model.discriminator.channels=32",
+    "validations=0",
+    "callbacks.generative_metrics=null",
+    "callbacks.sample_grid=null",
+    "callbacks.curves=null",
+    "monitor=null",
+]
+
+
+class Stopwatch(L.Callback):
+    """Times the batches after the warm-up."""
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if pl_module.batches == WARM_UP:
+            self.start = time.perf_counter()
+        if pl_module.batches == WARM_UP + BATCHES:
+            self.seconds = time.perf_counter() - self.start
+
+
+def networks(config, spec):
+    torch.manual_seed(0)
+    module = build(resolve(config["model"], spec), spec)
+    return module.generator, module.discriminator
+
+
+def framework(config, datamodule) -> float:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        node = {"stopwatch": {"_target_": "__main__.Stopwatch"}}
+        run = train(
+            config
+            | {
+                "run_dir": f"{folder}/run",
+                "budget": {"minutes": None, "samples": None, "batches": WARM_UP + BATCHES},
+                "callbacks": config["callbacks"] | node,
+            }
+        )
+    watch = next(callback for callback in run.trainer.callbacks if isinstance(callback, Stopwatch))
+    return BATCHES * config["data"]["batch_size"] / watch.seconds
+
+
+def bare(config, datamodule) -> float:
+    generator, discriminator = networks(config, datamodule.spec)
+    generator.to(memory_format=torch.channels_last)
+    discriminator.to(memory_format=torch.channels_last)
+    images = datamodule.split("train")
+    pixels = torch.cat([b.images for b in datamodule.real_batches("train")]).contiguous(
+        memory_format=torch.channels_last
+    )
+    labels = torch.cat([b.labels for b in datamodule.real_batches("train")])
+    del images
+    options = {"lr": 5e-4, "betas": (0.5, 0.999), "fused": True}
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), **options)
+    g_optimizer = torch.optim.Adam(generator.parameters(), **options)
+    averaged = [p.detach().clone() for p in generator.parameters()]
+    size = config["data"]["batch_size"]
+    order = torch.randperm(len(pixels))
+    position = 0
+    for batch in range(WARM_UP + BATCHES):
+        if batch == WARM_UP:
+            start = time.perf_counter()
+        if position + size > len(order):
+            order, position = torch.randperm(len(pixels)), 0
+        chosen = order[position : position + size]
+        position += size
+        real, y = pixels[chosen].float().mul_(2 / 255).sub_(1), labels[chosen]
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            fake = generator(torch.randn(size, generator.latent_dim), y)
+            real_logits, fake_logits = discriminator(real, y).float(), discriminator(fake.detach(), y).float()
+            loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        d_optimizer.zero_grad()
+        loss.backward()
+        d_optimizer.step()
+        discriminator.requires_grad_(False)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            loss = F.softplus(-discriminator(fake, y).float()).mean()
+        g_optimizer.zero_grad()
+        loss.backward()
+        g_optimizer.step()
+        discriminator.requires_grad_(True)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, list(generator.parameters()), 0.001)
+    return BATCHES * size / (time.perf_counter() - start)
+
+
+class Digits(torch.utils.data.Dataset):
+    """One image at a time, transformed one at a time."""
+
+    def __init__(self, datamodule):
+        self.images = torch.cat([b.images for b in datamodule.real_batches("train")])
+        self.labels = torch.cat([b.labels for b in datamodule.real_batches("train")])
+        self.transform = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.Resize(32),
+                transforms.ToTensor(),
+                transforms.Normalize((0.5,), (0.5,)),
+            ]
+        )
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def plain(config, datamodule) -> float:
+    generator, discriminator = (n.to(memory_format=torch.contiguous_format) for n in networks(config, datamodule.spec))
+    size = config["data"]["batch_size"]
+    loader = torch.utils.data.DataLoader(
+        Digits(datamodule), batch_size=size, shuffle=True, num_workers=2, drop_last=True
+    )
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    criterion = torch.nn.BCEWithLogitsLoss()
+    ones, zeros = torch.ones(size), torch.zeros(size)
+    batch = 0
+    while True:
+        for real, y in loader:
+            if batch == WARM_UP:
+                start = time.perf_counter()
+            if batch == WARM_UP + BATCHES:
+                return BATCHES * size / (time.perf_counter() - start)
+            discriminator.zero_grad()
+            real_loss = criterion(discriminator(real, y), ones)
+            real_loss.backward()
+            fake = generator(torch.randn(size, generator.latent_dim), y)
+            fake_loss = criterion(discriminator(fake.detach(), y), zeros)
+            fake_loss.backward()
+            d_optimizer.step()
+            generator.zero_grad()
+            loss = criterion(discriminator(fake, y), ones)
+            loss.backward()
+            g_optimizer.step()
+            _ = real_loss.item(), fake_loss.item(), loss.item()
+            batch += 1
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    config = compose("train", OVERRIDES)
+    datamodule = instantiate(config["data"])
+    datamodule.prepare_data()
+    datamodule.setup()
+    results: dict[str, list[float]] = {"lit_aigc": [], "bare": [], "plain": []}
+    for _ in range(rounds):
+        for name, side in (("lit_aigc", framework), ("bare", bare), ("plain", plain)):
+            results[name].append(side(config, datamodule))
+    print(f"\n{'side':<10}{'images/s':>10}   each round")
+    for name, rates in results.items():
+        print(f"{name:<10}{statistics.median(rates):>10.0f}   {', '.join(f'{rate:.0f}' for rate in rates)}")
+    ours = results["lit_aigc"]
+    for name in ("plain", "bare"):
+        ratios = [a / b for a, b in zip(ours, results[name], strict=True)]
+        print(f"lit_aigc / {name}: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

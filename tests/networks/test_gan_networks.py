@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from lit_aigc.errors import InputError
+from lit_aigc.networks import dcgan, mlp
+
+
+@pytest.mark.parametrize("kind", [dcgan, mlp])
+@pytest.mark.parametrize("classes", [0, 4])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
+def test_shapes_and_range(kind, classes, shape):
+    generator = kind.Generator(shape, classes, latent_dim=6)
+    discriminator = kind.Discriminator(shape, classes)
+    y = torch.tensor([0, 1, 3]) if classes else None
+    images = generator(torch.randn(3, 6), y)
+    assert images.shape == (3, *shape)
+    assert images.abs().max() <= 1.0
+    assert discriminator(images, y).shape == (3,)
+
+
+@pytest.mark.parametrize("size", [27, 8, 36, 4])
+def test_a_size_that_dcgan_cannot_do(size):
+    with pytest.raises(InputError, match=f"{size}x{size}.*28, 32 or 64"):
+        dcgan.Generator((1, size, size))
+
+
+def test_a_shape_that_is_not_square():
+    with pytest.raises(InputError, match="28x32"):
+        dcgan.Discriminator((1, 28, 32))
+
+
+@pytest.mark.parametrize("kind", [dcgan, mlp])
+def test_the_discriminator_projects_on_the_class(kind):
+    """logits(x, a) - logits(x, b) is the inner product of features with the difference of the class embeddings."""
+    discriminator = kind.Discriminator((1, 28, 28), 3).eval()
+    torch.nn.init.normal_(discriminator.projection.weight)
+    x = torch.randn(2, 1, 28, 28)
+    features = discriminator.features(x).flatten(1)
+    difference = discriminator(x, torch.tensor([2, 2])) - discriminator(x, torch.tensor([0, 0]))
+    weight = discriminator.projection.weight
+    torch.testing.assert_close(difference, features @ (weight[2] - weight[0]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [dcgan, mlp])
+def test_a_fresh_generator_hears_the_latent_above_the_class(kind):
+    """Where classes are louder than latents, the generator learns to make one picture a class."""
+    torch.manual_seed(0)
+    generator = kind.Generator((1, 28, 28), 10)
+    z, y = torch.randn(200, 64), torch.arange(200) % 10
+    latent_only = generator(z, torch.zeros_like(y)).var(dim=0).mean()
+    class_only = generator(z[:1].expand(200, -1), y).var(dim=0).mean()
+    assert latent_only > 2 * class_only
+
+
+def test_spectral_normalization_bounds_each_layer():
+    discriminator = dcgan.Discriminator((1, 28, 28), channels=4, normalization="spectral")
+    for _ in range(50):
+        discriminator(torch.randn(4, 1, 28, 28))
+    discriminator.eval()
+    convolution = discriminator.features[2]
+    assert torch.linalg.matrix_norm(convolution.weight.flatten(1), 2).item() == pytest.approx(1.0, abs=0.05)

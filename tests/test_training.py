@@ -1,0 +1,289 @@
+"""Training as a whole: counting, resuming, surviving, several processes."""
+
+import contextlib
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_aigc.bundle import load_bundle
+from lit_aigc.config import load
+from lit_aigc.noise import Noise
+from lit_aigc.training import run, train
+
+ROOT = Path(__file__).parents[1]
+SMALL_DCGAN = [
+    "model=dcgan",
+    "model.generator.channels=4",
+    "model.generator.latent_dim=8",
+    "model.discriminator.channels=4",
+]
+
+
+@pytest.fixture
+def small(tiny):
+    """Arguments of a short training of a real DCGAN, BatchNorm and all."""
+    return [a for a in tiny if not a.startswith("model")] + SMALL_DCGAN
+
+
+def start(arguments, *more):
+    return train(load("train", [*arguments, *more]))
+
+
+def checkpoint(folder, name="last.ckpt"):
+    return torch.load(Path(folder) / "checkpoints" / name, weights_only=True)
+
+
+def assert_equal(one, other, path=""):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            if key != "train_seconds":
+                assert_equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}[{index}]")
+    else:
+        assert one == other, path
+
+
+@pytest.mark.parametrize(("n_critic", "updates"), [(1, 10), (5, 2)])
+def test_all_counters_count_batches(small, tmp_path, n_critic, updates):
+    finished = start(
+        small,
+        f"run_dir={tmp_path}/run",
+        f"model.n_critic={n_critic}",
+        "budget.batches=10",
+        "validations=2",
+        "log_every=5",
+    )
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["batches"], summary["samples_seen"], summary["generator_updates"]) == (10, 80, updates)
+    assert finished.module.ema.updates == updates
+    assert finished.module.validations == 2
+    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
+    assert [int(row["samples_seen"]) for row in rows] == [40, 80]
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+@pytest.mark.parametrize("more", [["model.n_critic=1"], ["model.n_critic=3"], ["model.recipe.accumulate=2"]])
+def test_ten_batches_equal_five_and_five(small, tmp_path, more):
+    """Weights, optimizers, averages, counters and logged values, to the bit; log windows and epochs cross the pause."""
+    more = [*more, "budget.batches=10", "log_every=3", "model.recipe.schedule=cosine", "data.augment=[random_shift]"]
+    start(small, f"run_dir={tmp_path}/whole", *more)
+    first = start(small, f"run_dir={tmp_path}/parts", *more, "pause_after.batches=5")
+    assert first.exit_code == 75
+    assert first.summary["status"] == "paused"
+    second = train(load("train", [f"resume={tmp_path}/parts"]))
+    assert second.exit_code == 0
+    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    for key in ("state_dict", "optimizer_states", "lit_aigc", "callbacks"):
+        assert_equal(whole[key], parts[key], key)
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "parts/metrics.csv").read_bytes()
+
+
+def test_resuming_may_extend_the_budget_but_not_change_the_model(small, tmp_path):
+    start(small, f"run_dir={tmp_path}/run", "budget.batches=4")
+    longer = train(load("train", [f"resume={tmp_path}/run", "budget.batches=6"]))
+    assert longer.module.batches == 6
+    with pytest.raises(Exception, match="can't change when a run is resumed"):
+        load("train", [f"resume={tmp_path}/run", "model.n_critic=2"])
+
+
+def test_a_run_that_is_done_stays_as_it_is(small, tmp_path):
+    start(small, f"run_dir={tmp_path}/run", "budget.batches=4")
+    before = checkpoint(tmp_path / "run")["state_dict"]
+    again = train(load("train", [f"resume={tmp_path}/run"]))
+    assert (again.exit_code, again.module.batches) == (0, 4)
+    assert_equal(before, checkpoint(tmp_path / "run")["state_dict"])
+
+
+def test_accumulation_equals_the_whole_batch(tiny, tmp_path):
+    """Without BatchNorm, to rounding."""
+    for parts in (1, 2, 4):
+        start(tiny, f"run_dir={tmp_path}/{parts}", f"model.recipe.accumulate={parts}", "budget.batches=6")
+    one = checkpoint(tmp_path / "1")["state_dict"]
+    for parts in (2, 4):
+        for name, tensor in checkpoint(tmp_path / str(parts))["state_dict"].items():
+            torch.testing.assert_close(tensor, one[name], atol=1e-5, rtol=1e-5)
+
+
+def test_the_learning_rate_follows_the_schedule(tiny, tmp_path):
+    seen = []
+    import lightning
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            seen.append([group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups])
+
+    config = load("train", [*tiny, f"run_dir={tmp_path}/run", "budget.batches=4"])
+    config["model"]["recipe"] = {"schedule": "linear", "warmup": 0.5, "final": 0.0}
+    config["model"]["generator_optimizer"] = {"name": "Adam", "lr": 0.2}
+    config["model"]["discriminator_optimizer"] = {"name": "SGD", "lr": 0.1}
+    globals()["Watch"] = Watch
+    config["callbacks"] = {"watch": {"_target_": f"{__name__}.Watch"}}
+    sys.modules.setdefault(__name__, sys.modules[Watch.__module__])
+    train(config)
+    torch.testing.assert_close(
+        torch.tensor(seen), torch.tensor([[0.0, 0.0], [0.05, 0.1], [0.1, 0.2], [0.05, 0.1]]), atol=1e-7, rtol=0
+    )
+
+
+def test_clipping_bounds_the_step(tiny, tmp_path):
+    """SGD with rate 1 moves each network by at most the clipped norm."""
+    options = ["generator_optimizer", "discriminator_optimizer"]
+    config = load("train", [*tiny, f"run_dir={tmp_path}/run", "budget.batches=1"])
+    config["model"] |= {name: {"name": "SGD", "lr": 1.0} for name in options}
+    config["model"]["recipe"] = {"clip_norm": 1e-3}
+    finished = train(config)
+    torch.manual_seed(config["seed"])
+    from lit_aigc.build import build, resolve
+
+    fresh = build(resolve(config["model"], finished.datamodule.spec), finished.datamodule.spec)
+    for name in ("generator", "discriminator"):
+        moved = [
+            a - b
+            for a, b in zip(getattr(finished.module, name).parameters(), getattr(fresh, name).parameters(), strict=True)
+        ]
+        norm = torch.cat([m.flatten() for m in moved]).norm().item()
+        assert norm == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, tmp_path, capsys):
+    arguments = [*tiny, f"run_dir={tmp_path}/run", "budget.batches=40", "checkpoint_seconds=0", "log_every=1"]
+    config = load("train", arguments)
+    config["model"]["generator_optimizer"] = {"name": "SGD", "lr": 1e30}
+    assert run(config) == 1
+    message = capsys.readouterr().err
+    assert "diverged" in message
+    assert "last good checkpoint is kept" in message
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+    kept = checkpoint(tmp_path / "run") if (tmp_path / "run/checkpoints/last.ckpt").exists() else {"state_dict": {}}
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
+
+
+def test_bf16_trains_and_differs_from_fp32_only_by_rounding(small, tmp_path):
+    runs = [
+        start(small, f"run_dir={tmp_path}/{p}", f"trainer.precision={p}", "budget.batches=2")
+        for p in ("32-true", "bf16-mixed")
+    ]
+    full, half = (run.module.generator.project.weight for run in runs)
+    assert full.dtype == half.dtype == torch.float32
+    assert 0 < (full - half).abs().max() < 5e-3
+
+
+def test_the_bundle_holds_the_averaged_weights(tiny, tmp_path):
+    finished = start(tiny, f"run_dir={tmp_path}/run", "model.generator_optimizer.lr=0.01", "budget.batches=20")
+    bundle = load_bundle(tmp_path / "run/bundle").module
+    with finished.module.averaged():
+        averaged = finished.module.sample(3, noise=Noise(0))
+    assert torch.equal(bundle.sample(3, noise=Noise(0)), averaged)
+    assert not torch.equal(finished.module.sample(3, noise=Noise(0)), averaged)
+
+
+def test_init_from_starts_at_the_weights_of_a_bundle(tiny, tmp_path):
+    start(tiny, f"run_dir={tmp_path}/first")
+    config = load("train", [*tiny, f"run_dir={tmp_path}/second", f"init_from={tmp_path}/first/bundle"])
+    config["model"] |= {name: {"name": "SGD", "lr": 0.0} for name in ("generator_optimizer", "discriminator_optimizer")}
+    second = train(config)
+    assert_equal(load_bundle(tmp_path / "first/bundle").module.state_dict(), second.module.state_dict())
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "lit_aigc.train", *arguments]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def wait_for(process, happened):
+    """Until something has happened, or the process has ended."""
+    while not happened():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
+            return
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
+    """Killed at random moments, with a checkpoint after each batch: what is there always loads, and the end is the same."""
+    more = ["budget.batches=60", "checkpoint_seconds=0"]
+    start(small, f"run_dir={tmp_path}/whole", *more)
+    chance = random.Random(0)
+    arguments = [*small, f"run_dir={tmp_path}/killed", *more]
+    last_batches = 0
+    for _ in range(6):
+        process = subprocess.Popen(command(*arguments), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL)
+        folder = tmp_path / "killed/checkpoints"
+        seen = folder.stat().st_mtime_ns if folder.exists() else 0
+        wait_for(process, lambda folder=folder, seen=seen: folder.exists() and folder.stat().st_mtime_ns != seen)
+        try:
+            process.wait(timeout=chance.random() * 0.3)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        batches = checkpoint(tmp_path / "killed")["lit_aigc"]["counters"]["batches"]
+        assert batches >= last_batches
+        last_batches = batches
+        arguments = [f"resume={tmp_path}/killed"]
+    train(load("train", [f"resume={tmp_path}/killed"]))
+    assert last_batches > 0
+    assert_equal(checkpoint(tmp_path / "whole")["state_dict"], checkpoint(tmp_path / "killed")["state_dict"])
+
+
+def test_sigterm_pauses_at_a_batch_boundary(small, tmp_path):
+    """Exit code 75, a checkpoint, and the same end as without the signal."""
+    more = ["budget.batches=2000", "checkpoint_seconds=0"]
+    process = subprocess.Popen(
+        command(*small, f"run_dir={tmp_path}/run", *more), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    wait_for(process, (tmp_path / "run/checkpoints/last.ckpt").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "paused"
+    batches = checkpoint(tmp_path / "run")["lit_aigc"]["counters"]["batches"]
+    assert 0 < batches < 2000
+    start(small, f"run_dir={tmp_path}/whole", "budget.batches=2000", f"pause_after.batches={batches}")
+    assert_equal(checkpoint(tmp_path / "whole")["state_dict"], checkpoint(tmp_path / "run")["state_dict"])
+
+
+def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
+    """Weights to 1e-5 (a network without BatchNorm), samples and FID the same; the command line is unchanged."""
+    metrics = [
+        "callbacks.generative_metrics={_target_: lit_aigc.callbacks.generative_metrics.GenerativeMetrics,"
+        " extractor: mnist_classifier, reference: shipped, num_samples: 300, metrics: [fid, kid, is]}",
+        "monitor=fid_mnist_classifier",
+        "validations=2",
+        "budget.batches=6",
+        "model.n_critic=2",
+    ]
+    arguments = [*tiny, *metrics]
+    for devices in (1, 2):
+        subprocess.run(
+            command(*arguments, f"run_dir={tmp_path}/{devices}", f"trainer.devices={devices}"),
+            env=environment(),
+            cwd=tmp_path,
+            check=True,
+            timeout=300,
+        )
+    one, two = checkpoint(tmp_path / "1"), checkpoint(tmp_path / "2")
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], tensor, atol=1e-5, rtol=1e-5)
+    assert one["lit_aigc"]["counters"]["samples_seen"] == two["lit_aigc"]["counters"]["samples_seen"] == 48
+    first, second = (json.loads((tmp_path / d / "summary.json").read_text()) for d in ("1", "2"))
+    for key in ("fid_mnist_classifier", "kid_mnist_classifier", "is_mnist_classifier"):
+        assert second[key] == pytest.approx(first[key], rel=1e-3)
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}  # no stray folders
+    assert (tmp_path / "2/checkpoints/best.ckpt").exists()
