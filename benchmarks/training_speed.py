@@ -2,7 +2,7 @@
 
 * plain: in the style of the GAN examples that people start from: DataLoader with per-sample transforms, NCHW, fp32,
   ``.item()`` every step.
-* bare: PyTorch alone with the same optimizations as lit_aigc (images resident as uint8, channels_last, fused Adam, bf16,
+* bare: PyTorch alone with the optimizations of lit_aigc (images resident as uint8, channels_last, fused Adam, bf16,
   EMA): what is left between the two is the framework's overhead.
 
 The sides take turns, so that a machine that changes its speed changes it for all.
@@ -76,12 +76,10 @@ def bare(config, datamodule) -> float:
     generator, discriminator = networks(config, datamodule.spec)
     generator.to(memory_format=torch.channels_last)
     discriminator.to(memory_format=torch.channels_last)
-    images = datamodule.split("train")
     pixels = torch.cat([b.images for b in datamodule.real_batches("train")]).contiguous(
         memory_format=torch.channels_last
     )
     labels = torch.cat([b.labels for b in datamodule.real_batches("train")])
-    del images
     options = {"lr": 5e-4, "betas": (0.5, 0.999), "fused": True}
     d_optimizer = torch.optim.Adam(discriminator.parameters(), **options)
     g_optimizer = torch.optim.Adam(generator.parameters(), **options)

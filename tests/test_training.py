@@ -217,7 +217,7 @@ def wait_for(process, happened):
 
 @pytest.mark.slow
 def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
-    """Killed at random moments, with a checkpoint after each batch: what is there always loads, and the end is the same."""
+    """Killed at random moments, a checkpoint after each batch: what is there loads, and the end is the same."""
     more = ["budget.batches=60", "checkpoint_seconds=0"]
     start(small, f"run_dir={tmp_path}/whole", *more)
     chance = random.Random(0)
