@@ -197,7 +197,7 @@ def _split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
     for argument in rest:
         name, _, value = argument.partition("=")
         if name in ("--config-dir", "-cd"):
-            folder = Path(value or next(rest, ""))
+            folder = Path(value or next(rest, "(none given)"))
             if not folder.is_dir():
                 raise InputError(f"--config-dir {folder}: no such folder.")
             folders.append(folder)
