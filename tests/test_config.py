@@ -77,7 +77,7 @@ def test_problems_of_other_verbs():
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("experiment=dcgan_mnist", "experiment=dcgan_mnist is unknown, did you mean 'dcgan_mnist5k'?"),
+        ("experiment=dcgan_mnist5", "experiment=dcgan_mnist5 is unknown, did you mean 'dcgan_mnist5k'?"),
         ("data=mnist5", "data=mnist5 is unknown, did you mean 'mnist5k'?"),
         ("model=resnet", "model=resnet is unknown; known: "),
         ("trainer=gpu", "trainer=gpu is unknown; known: default"),

@@ -1,0 +1,178 @@
+"""Every file in conf/: described, composed, checked; every experiment builds its model and can train it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_aigc.build import TARGET, build, did_you_mean, instantiate, locate, resolve
+from lit_aigc.callbacks.clock import Budget, PauseAfter
+from lit_aigc.config import compose, config_folder, write_yaml
+from lit_aigc.errors import InputError
+from lit_aigc.metrics.extractors import SHIPPED, extractor
+from lit_aigc.metrics.reference import has_shipped_reference
+from lit_aigc.noise import Noise
+from lit_aigc.spec import DataSpec
+
+CONF = config_folder()
+FILES = sorted(CONF.rglob("*.yaml"))
+MEMBERS = [(file.parent.name, file.stem) for file in FILES if file.parent != CONF]
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+
+
+def relative(file: Path) -> str:
+    return file.relative_to(CONF).as_posix()
+
+
+def made_up_spec(data: dict) -> DataSpec:
+    """A spec of the kind that a data config leads to, without reading or downloading the data."""
+    size, channels = data.get("image_size") or 32, data.get("channels") or 3
+    source = data["source"]
+    name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10"}.get(source.get("dataset"))
+    names = tuple(f"class {i}" for i in range(10))
+    return DataSpec("image", (channels, size, size), (-1.0, 1.0), 10, names, name=name or "mnist5k")
+
+
+def targets(node: object) -> list[str]:
+    if isinstance(node, dict):
+        own = [node[TARGET]] if TARGET in node else []
+        return own + [target for value in node.values() for target in targets(value)]
+    return [target for item in node for target in targets(item)] if isinstance(node, list) else []
+
+
+def test_there_is_something_to_walk_over():
+    assert {"data", "model", "trainer", "callbacks", "logger", "experiment"} <= {group for group, _ in MEMBERS}
+    assert "dcgan_mnist5k" in EXPERIMENTS
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_the_first_line_says_what_it_is(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if file.parent.name == "experiment":
+        assert lines.pop(0) == "# @package _global_"
+    assert re.match(r"# \w.{9,}", lines[0]), f"{relative(file)} begins with {lines[0]!r}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_every_target_is_there(file):
+    for target in targets(yaml.safe_load(file.read_text(encoding="utf-8"))):
+        assert callable(locate(target))
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_no_path_of_somebodys_machine(file):
+    assert not re.search(
+        r"(?<![\w.{}-])/(home|Users|root|mnt|work|tmp|data|scratch)/", file.read_text(encoding="utf-8")
+    )
+
+
+@pytest.mark.parametrize(("group", "name"), MEMBERS)
+def test_every_member_composes(group, name):
+    composed = compose("train", [f"{group}={name}"])
+    assert composed["experiment"] == (name if group == "experiment" else "dcgan_mnist5k")
+    if group in ("data", "model", "trainer"):
+        assert composed[group][TARGET]
+
+
+@pytest.mark.parametrize(("group", "name"), [member for member in MEMBERS if member[0] not in ("experiment", "logger")])
+def test_a_misspelt_key_of_every_member_is_refused(group, name):
+    node = compose("train", [f"{group}={name}"])[group]
+    key = next(key for key in node if key != TARGET)
+    prefix = group if TARGET in node else f"{group}.{key}"
+    with pytest.raises(InputError, match="unknown key"):
+        compose("train", [f"{group}={name}", f"+{prefix}.no_such_option=1"])
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "generate"])
+def test_every_verb_composes(verb):
+    assert compose(verb, ["bundle=here"])["bundle"] == "here"
+    with pytest.raises(InputError, match=re.escape("bundle= is missing")):
+        compose(verb, [])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds_its_model_for_its_data(experiment, tmp_path):
+    config = compose("train", [f"experiment={experiment}"])
+    spec = made_up_spec(config["data"])
+    resolved = resolve(config["model"], spec)
+    write_yaml(resolved, tmp_path / "config.yaml")  # complete, and of plain types
+    rebuilt = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert rebuilt == resolved
+    module = build(rebuilt, spec, trust=())
+    assert sum(p.numel() for p in module.parameters()) > 0
+    assert module.configure_optimizers()
+    Budget(**config["budget"])
+    PauseAfter(**config["pause_after"])
+    assert config["monitor_mode"] in ("min", "max")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_generative_experiment_samples(experiment):
+    config = compose("train", [f"experiment={experiment}"])
+    spec = made_up_spec(config["data"])
+    module = build(resolve(config["model"], spec), spec)
+    if not hasattr(module, "generator"):
+        with pytest.raises(InputError, match="can't generate"):
+            module.sample(2, noise=Noise(0))
+        return
+    samples = module.sample(3, noise=Noise(0))
+    assert samples.shape == (3, *spec.shape)
+    assert samples.dtype == torch.float32
+    assert spec.value_range[0] <= samples.min() < samples.max() <= spec.value_range[1]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_monitors_what_it_measures(experiment):
+    config = compose("train", [f"experiment={experiment}"])
+    metrics = config["callbacks"].get("generative_metrics")
+    monitor = config["monitor"]
+    if monitor and metrics:
+        kind, _, name = monitor.partition("_")
+        assert kind in ("fid", "kid", "is", "accuracy")
+        assert name == metrics["extractor"]
+        assert config["monitor_mode"] == ("min" if kind in ("fid", "kid") else "max")
+    elif monitor:
+        assert monitor in ("val_loss", "val_accuracy")
+    if metrics and metrics["extractor"] in SHIPPED:
+        network = extractor(metrics["extractor"])
+        assert metrics["reference"] != "shipped" or has_shipped_reference(network, made_up_spec(config["data"]))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds_its_callbacks(experiment, tmp_path):
+    config = compose("train", [f"experiment={experiment}"])
+    for name, node in config["callbacks"].items():
+        if node:
+            assert instantiate(node, run_dir=str(tmp_path)), name
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "logger").glob("*.yaml")))
+def test_every_logger_builds(name, tmp_path):
+    for node in compose("train", [f"logger={name}"])["logger"].values():
+        assert instantiate(node, run_dir=str(tmp_path)).save_dir.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
+def test_every_model_fits_the_shapes_of_the_data(model, shape):
+    spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"))
+    config = compose("train", [f"model={model}"])["model"]
+    assert build(resolve(config, spec), spec).spec == spec
+    if "conditional" not in config:
+        return
+    plain = build(resolve({**config, "conditional": False}, spec), spec)
+    assert plain.sample(1, noise=Noise(0)).shape == (1, *shape)
+    with pytest.raises(InputError, match="labels"):
+        resolve(config, DataSpec("image", shape))
+
+
+def test_the_walk_would_see_a_missing_target():
+    assert targets({"a": [{TARGET: "x.Y", "b": {TARGET: "x.Z"}}]}) == ["x.Y", "x.Z"]
+    with pytest.raises(InputError, match="can't be imported"):
+        locate("lit_aigc.networks.dcgan.Nothing")
+    assert "did you mean" in did_you_mean("Generatr", ["Generator"])
