@@ -43,7 +43,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     if not {"fid", "kid"} & set(chosen):
         reference = None
     elif source == "shipped":
-        reference = shipped_reference(network)
+        reference = shipped_reference(network, spec)
     elif config.get("data"):
         datamodule = instantiate(config["data"])
         if datamodule.spec.shape != spec.shape:

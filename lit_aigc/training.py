@@ -257,10 +257,14 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "wall_seconds": round(process_seconds(), 3),
         "samples_per_second": round(module.samples_seen / max(module.train_seconds, 1e-9), 1),
     }
+    summary |= module.results
+    protocol: dict[str, Any] = {}
     for callback in run.trainer.callbacks:
         if hasattr(callback, "summary"):
-            summary |= callback.summary()
-    return summary
+            told = callback.summary()
+            protocol |= told.pop("protocol", {})
+            summary |= told
+    return summary | ({"protocol": protocol} if protocol else {})
 
 
 def _finish(run: Run, model_config: Mapping[str, Any]) -> None:

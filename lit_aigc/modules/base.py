@@ -93,6 +93,7 @@ class GenerativeModule(L.LightningModule):
         validations: Validations done.
         log_every: Batches between two log entries; each is the mean over the batches since the last.
         recent: The latest such means.
+        results: The latest value of everything logged for monitors: what ``summary.json`` tells.
     """
 
     def __init__(self, spec: DataSpec, conditional: bool = False, recipe: Recipe | None = None) -> None:
@@ -110,6 +111,7 @@ class GenerativeModule(L.LightningModule):
         self.train_seconds = 0.0
         self.validations = 0
         self.recent: dict[str, float] = {}
+        self.results: dict[str, float] = {}
         self.ema: EMA | None = None
         self._window: dict[str, tuple[Tensor, int]] = {}
 
@@ -126,7 +128,7 @@ class GenerativeModule(L.LightningModule):
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
         """Draw n samples; each may depend on its own noise and condition only."""
-        raise NotImplementedError
+        raise InputError(f"{type(self).__name__} does not generate: there is nothing to sample.")
 
     def check_health(self, means: Mapping[str, float]) -> None:
         """Look at the latest means of what `train_batch` returned; raise `TrainingDiverged` where training is lost."""
@@ -189,6 +191,7 @@ class GenerativeModule(L.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(scalars, step=self.samples_seen)
         if monitor:
+            self.results |= scalars
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
 
     def _flush_window(self) -> None:
@@ -284,6 +287,7 @@ class GenerativeModule(L.LightningModule):
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "window": {name: (float(total), count) for name, (total, count) in self._window.items()},
             "recent": dict(self.recent),
+            "results": dict(self.results),
             "ema": self.ema.state_dict() if self.ema else None,
         }
 
@@ -296,7 +300,7 @@ class GenerativeModule(L.LightningModule):
             name: (torch.tensor(total, dtype=torch.float64, device=self.device), count)
             for name, (total, count) in state["window"].items()
         }
-        self.recent = dict(state["recent"])
+        self.recent, self.results = dict(state["recent"]), dict(state["results"])
         if self.ema and state["ema"]:
             self.ema.load_state_dict(state["ema"])
 
