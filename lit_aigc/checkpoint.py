@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for left_by_a_kill in path.parent.glob(f".{path.name}.*.tmp"):
+                left_by_a_kill.unlink()
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
@@ -39,8 +42,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if path.name == LAST and path.exists():
                 os.replace(path, path.with_name(PREVIOUS))
             os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            temporary.unlink(missing_ok=True)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            if not isinstance(error, (OSError, RuntimeError)):  # torch reports a failed write as RuntimeError
+                raise
             reason = error.__cause__ or error.__context__ or error
             raise InputError(
                 f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some "

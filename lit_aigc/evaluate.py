@@ -34,6 +34,10 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
     from lit_aigc.metrics.reference import compute_reference, has_shipped_reference, shipped_reference
 
+    if config["num_samples"] < 2:
+        raise InputError(f"num_samples={config['num_samples']}: expected at least 2, better some thousands.")
+    if isinstance(config["metrics"], str):
+        raise InputError(f"metrics={config['metrics']}: expected a list, such as [{config['metrics']}].")
     bundle = load_bundle(config["bundle"], config["trust"], config["device"])
     module, spec = bundle.module, bundle.spec
     name = config["extractor"] or next(iter(bundle.manifest["protocol"]), "inception")

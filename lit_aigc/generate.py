@@ -32,8 +32,17 @@ def generate(config: dict[str, Any]) -> Path:
     from lit_aigc.media import make_grid, save_images, save_png, to_uint8
     from lit_aigc.noise import Noise
 
-    if config["n"] < 1:
-        raise InputError(f"n={config['n']}: expected at least one sample.")
+    wrong = [
+        f"{key}={config[key]}: expected {expected}"
+        for key, least, expected in (
+            ("n", 1, "at least one sample"),
+            ("start", 0, "0 or more"),
+            ("columns", 1, "1 or more"),
+        )
+        if config[key] < least
+    ]
+    if wrong:
+        raise InputError("\n".join(wrong))
     bundle = load_bundle(config["bundle"], config["trust"], config["device"])
     condition = condition_of(config["label"], config["n"], bundle.spec)
     images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
@@ -61,7 +70,7 @@ def condition_of(label: int | str | Sequence[int | str] | None, n: int, spec: Da
 
 
 def _class_index(entry: int | str, spec: DataSpec) -> int:
-    if isinstance(entry, int) and 0 <= entry < max(spec.num_classes, 1):
+    if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < spec.num_classes:
         return entry
     if str(entry) in spec.class_names:
         return spec.class_names.index(str(entry))

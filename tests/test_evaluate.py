@@ -1,0 +1,109 @@
+"""Evaluating a bundle: numbers with their protocol, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lit_aigc.config import load
+from lit_aigc.evaluate import evaluate
+
+CLASSIFIER = "extractor=mnist_classifier"
+
+
+@pytest.fixture
+def bundle(tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run / "bundle", tmp_path / "run" / "bundle"))
+
+
+def measure(bundle, *arguments):
+    return evaluate(load("evaluate", [f"bundle={bundle}", CLASSIFIER, *arguments]))
+
+
+def test_a_table_and_json_with_the_protocol(command, bundle):
+    outcome = command("evaluate", f"bundle={bundle}", CLASSIFIER, "num_samples=100")
+    assert outcome.code == 0, outcome.err
+    written = bundle.parent / "evaluation.json"
+    results = json.loads(written.read_text())
+    for key in ("fid_mnist_classifier", "kid_mnist_classifier", "is_mnist_classifier", "accuracy_mnist_classifier"):
+        assert isinstance(results[key], float)
+        assert key in outcome.out
+    assert results["fid_mnist_classifier"] > 1
+    assert 1 <= results["is_mnist_classifier"] <= 10
+    protocol = results["protocol"]["mnist_classifier"]
+    assert (protocol["n_fake"], protocol["sample_seed"]) == (100, 0)
+    assert protocol["n_real"] > 1000
+    assert len(protocol["extractor_hash"]) == 64
+    assert "evaluation.json" in outcome.out.replace("\n", "")
+
+
+def test_out_names_the_file(command, bundle, tmp_path):
+    out = tmp_path / "numbers, of mine.json"
+    assert command("evaluate", f"bundle={bundle}", CLASSIFIER, "num_samples=64", "metrics=[is]", f"out={out}").code == 0
+    assert set(json.loads(out.read_text())) >= {"is_mnist_classifier", "protocol"}
+    assert not (bundle.parent / "evaluation.json").exists()
+
+
+def test_twice_is_the_same_and_another_seed_is_not(bundle):
+    one, two, other = (measure(bundle, "num_samples=64", "metrics=[fid]", f"seed={seed}") for seed in (0, 0, 1))
+    assert one == two
+    assert one["fid_mnist_classifier"] != other["fid_mnist_classifier"]
+
+
+def test_metrics_that_are_asked_for(bundle):
+    results = measure(bundle, "num_samples=64", "metrics=[is, accuracy]")
+    found = {key for key in results if key.endswith("_mnist_classifier")}
+    assert found == {"is_mnist_classifier", "accuracy_mnist_classifier"}
+    assert results["protocol"]["mnist_classifier"]["reference"] is None
+
+
+def test_a_reference_of_the_data(bundle):
+    results = measure(bundle, "num_samples=64", "metrics=[fid]", "data=mnist5k", "reference=val")
+    protocol = results["protocol"]["mnist_classifier"]
+    assert protocol["reference"]["split"] == "mnist5k/val"
+    assert protocol["n_real"] == 500
+
+
+def test_the_extractor_of_training_is_the_default(bundle):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"protocol": {"mnist_classifier": {}}}))
+    results = evaluate(load("evaluate", [f"bundle={bundle}", "num_samples=64", "metrics=[is]"]))
+    assert "is_mnist_classifier" in results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["extractor=mnist"], "There is no extractor 'mnist'"),
+        (["extractor=os.system"], "There is no extractor 'os.system'"),
+        ([CLASSIFIER, "metrics=[fids]"], "unknown metric 'fids', did you mean 'fid'?"),
+        ([CLASSIFIER, "metrics=fid"], "metrics=fid: expected a list"),
+        ([CLASSIFIER, "metrics=[]"], "metrics is empty"),
+        ([CLASSIFIER, "num_samples=0"], "num_samples=0: expected"),
+        ([CLASSIFIER, "num_samples=few"], "num_samples=few: expected a whole number"),
+        ([CLASSIFIER, "reference=train"], "add data=NAME"),
+        ([CLASSIFIER, "data=mnist5k", "reference=trian"], "'trian'"),
+        ([CLASSIFIER, "data=mnist5k", "reference=train", "data.image_size=32"], "images of shape (1, 32, 32)"),
+        ([CLASSIFIER, "data=nothing"], "data=nothing is unknown"),
+        ([CLASSIFIER, "data=mnist5k", "data.batchsize=3"], "did you mean 'batch_size'?"),
+        ([CLASSIFIER, "weights_path=/no/such/file"], "/no/such/file"),
+        (["extractor=inception", "weights_path=/no/such/file"], ""),
+        ([CLASSIFIER, "device=abacus"], "device=abacus"),
+    ],
+)
+def test_what_is_refused(command, bundle, arguments, expected):
+    outcome = command("evaluate", f"bundle={bundle}", "num_samples=64", *arguments)
+    assert outcome.code == 2, outcome
+    assert outcome.err.count("lit_aigc.evaluate: ") == 1
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (bundle.parent / "evaluation.json").exists()
+
+
+def test_a_folder_that_is_no_bundle(command, tmp_path):
+    outcome = command("evaluate", f"bundle={tmp_path}")
+    assert outcome.code == 2
+    assert "is not a bundle" in outcome.err
