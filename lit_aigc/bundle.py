@@ -31,6 +31,15 @@ _WEIGHTS, _CONFIG, _SPEC, _CARD, _MANIFEST = (
 )
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, by which a few lines can stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
 @dataclasses.dataclass
 class Bundle:
     """A bundle, read and built.
@@ -95,7 +104,8 @@ def _write(
 ) -> None:
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
-    (building / _CONFIG).write_text(yaml.safe_dump(dict(model_config), sort_keys=False))
+    plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
+    (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
     (building / _CARD).write_text(_model_card(model_config, spec, summary, sum(w.numel() for w in weights.values())))
     manifest = {
@@ -124,7 +134,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
     try:
         manifest = json.loads((directory / _MANIFEST).read_text())
         _check_manifest(manifest, directory)
-        config = yaml.safe_load((directory / _CONFIG).read_text())
+        config = yaml.load((directory / _CONFIG).read_text(), Loader=_PlainLoader)
         spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))
         weights = load_file(directory / _WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -363,11 +363,17 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     own = _split_arguments([argument for argument in arguments if argument not in ("-m", "--multirun")])[0][1:]
     folders = [f"--config-dir={folder.resolve()}" for folder in own]
 
+    started = []
+
     def job(config: Any) -> None:
+        started.append(True)
         overrides = [f"{o}" for o in HydraConfig.get().overrides.task]
         result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *overrides], check=False)
         if result.returncode != DONE:
             raise SystemExit(result.returncode)
 
     sys.argv[1:] = [_quoted(argument) if "=" in argument else argument for argument in arguments]
-    hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()
+    try:
+        hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()
+    except SystemExit as stop:  # Hydra leaves with 1 for what it can't compose
+        raise SystemExit(stop.code if started or not stop.code else BAD_INPUT) from None

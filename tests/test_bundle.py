@@ -349,6 +349,16 @@ def test_yaml_tags_are_refused(bundle, tmp_path, text):
     assert not canary.exists()
 
 
+def test_yaml_that_unfolds_to_more_than_memory_is_refused(bundle):
+    directory, _ = bundle
+    assert "&" not in (directory / "config.yaml").read_text()  # what we write needs no aliases
+    levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12)]
+    (directory / "config.yaml").write_text("\n".join(levels))
+    seal(directory)
+    assert "aliases are not allowed" in refusal(directory)
+
+
 def test_no_interpolation_is_resolved(bundle, monkeypatch):
     monkeypatch.setenv("SECRET_OF_THE_TEST", "sesame")
     directory, _ = bundle

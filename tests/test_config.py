@@ -136,10 +136,12 @@ def test_a_callback_is_switched_off_by_null():
     assert compose("train", ["callbacks.curves=null"])["callbacks"]["curves"] is None
 
 
-def test_other_callbacks_leave_the_experiments_settings_of_the_default_ones_behind():
-    composed = compose("train", ["callbacks=plain"])
-    assert set(composed["callbacks"]) == {"progress", "curves"}
-    assert "unknown key 'callbacks.sample_grid'" in refusal("callbacks=plain", "callbacks.sample_grid.rows=3")
+def test_other_callbacks_leave_the_experiments_settings_of_the_default_ones_behind(tmp_path):
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks" / "few.yaml").write_text("curves: {_target_: lit_aigc.callbacks.curves.Curves}\n")
+    few = [f"--config-dir={tmp_path}", "callbacks=few"]
+    assert set(compose("train", few)["callbacks"]) == {"curves"}
+    assert "unknown key 'callbacks.sample_grid'" in refusal(*few, "callbacks.sample_grid.rows=3")
     assert compose("train", ["callbacks=null"])["callbacks"] == {}
     assert "logger" not in compose("train", ["logger=null"])
 
@@ -452,6 +454,16 @@ def test_a_job_of_a_multirun_that_fails_ends_it_with_its_code(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config.subprocess, "run", lambda a, **_: subprocess.CompletedProcess(a, 2))
     monkeypatch.setattr(sys, "argv", ["lit_aigc/train.py", "-m", "seed=1,2"])
+    with pytest.raises(SystemExit) as stop:
+        config.command("train", lambda _: 1)
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("argument", ["data=nothing", "sed=1"])
+def test_a_multirun_that_cannot_start_leaves_with_2(tmp_path, monkeypatch, argument):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config.subprocess, "run", lambda *_, **__: pytest.fail("a job was started"))
+    monkeypatch.setattr(sys, "argv", ["lit_aigc/train.py", "-m", "seed=1,2", argument])
     with pytest.raises(SystemExit) as stop:
         config.command("train", lambda _: 1)
     assert stop.value.code == 2
