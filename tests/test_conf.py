@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from pathlib import Path
 
@@ -23,6 +25,16 @@ FILES = sorted(CONF.rglob("*.yaml"))
 MEMBERS = [(file.parent.name, file.stem) for file in FILES if file.parent != CONF]
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+
+
+@functools.cache
+def composed_once(*arguments: str) -> dict:
+    return compose("train", list(arguments))
+
+
+def train_config(*arguments: str) -> dict:
+    """A composed config of training; composing takes a while, so each is composed once."""
+    return copy.deepcopy(composed_once(*arguments))
 
 
 def relative(file: Path) -> str:
@@ -73,7 +85,7 @@ def test_no_path_of_somebodys_machine(file):
 
 @pytest.mark.parametrize(("group", "name"), MEMBERS)
 def test_every_member_composes(group, name):
-    composed = compose("train", [f"{group}={name}"])
+    composed = train_config(f"{group}={name}")
     assert composed["experiment"] == (name if group == "experiment" else "dcgan_mnist5k")
     if group in ("data", "model", "trainer"):
         assert composed[group][TARGET]
@@ -81,11 +93,11 @@ def test_every_member_composes(group, name):
 
 @pytest.mark.parametrize(("group", "name"), [member for member in MEMBERS if member[0] not in ("experiment", "logger")])
 def test_a_misspelt_key_of_every_member_is_refused(group, name):
-    node = compose("train", [f"{group}={name}"])[group]
+    node = train_config(f"{group}={name}")[group]
     key = next(key for key in node if key != TARGET)
     prefix = group if TARGET in node else f"{group}.{key}"
     with pytest.raises(InputError, match="unknown key"):
-        compose("train", [f"{group}={name}", f"+{prefix}.no_such_option=1"])
+        train_config(f"{group}={name}", f"+{prefix}.no_such_option=1")
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])
@@ -97,7 +109,7 @@ def test_every_verb_composes(verb):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_builds_its_model_for_its_data(experiment, tmp_path):
-    config = compose("train", [f"experiment={experiment}"])
+    config = train_config(f"experiment={experiment}")
     spec = made_up_spec(config["data"])
     resolved = resolve(config["model"], spec)
     write_yaml(resolved, tmp_path / "config.yaml")  # complete, and of plain types
@@ -113,7 +125,7 @@ def test_every_experiment_builds_its_model_for_its_data(experiment, tmp_path):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_generative_experiment_samples(experiment):
-    config = compose("train", [f"experiment={experiment}"])
+    config = train_config(f"experiment={experiment}")
     spec = made_up_spec(config["data"])
     module = build(resolve(config["model"], spec), spec)
     if not hasattr(module, "generator"):
@@ -128,7 +140,7 @@ def test_every_generative_experiment_samples(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_monitors_what_it_measures(experiment):
-    config = compose("train", [f"experiment={experiment}"])
+    config = train_config(f"experiment={experiment}")
     metrics = config["callbacks"].get("generative_metrics")
     monitor = config["monitor"]
     if monitor and metrics:
@@ -145,7 +157,7 @@ def test_every_experiment_monitors_what_it_measures(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_builds_its_callbacks(experiment, tmp_path):
-    config = compose("train", [f"experiment={experiment}"])
+    config = train_config(f"experiment={experiment}")
     for name, node in config["callbacks"].items():
         if node:
             assert instantiate(node, run_dir=str(tmp_path)), name
@@ -153,7 +165,7 @@ def test_every_experiment_builds_its_callbacks(experiment, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "logger").glob("*.yaml")))
 def test_every_logger_builds(name, tmp_path):
-    for node in compose("train", [f"logger={name}"])["logger"].values():
+    for node in train_config(f"logger={name}")["logger"].values():
         assert instantiate(node, run_dir=str(tmp_path)).save_dir.startswith(str(tmp_path))
 
 
@@ -161,7 +173,7 @@ def test_every_logger_builds(name, tmp_path):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
 def test_every_model_fits_the_shapes_of_the_data(model, shape):
     spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"))
-    config = compose("train", [f"model={model}"])["model"]
+    config = train_config(f"model={model}")["model"]
     assert build(resolve(config, spec), spec).spec == spec
     if "conditional" not in config:
         return
