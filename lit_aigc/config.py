@@ -26,6 +26,7 @@ _CANNOT_WRITE = {
 }
 _GO_ON = "a training that had begun goes on from its last checkpoint with resume=RUN_DIR."
 _CAN_BE_LEFT_OUT = ("experiment", "callbacks")
+_MULTIRUN = {"-m", "--multirun"}
 _LISTED = (("experiment", "experiments"), ("data", "data sets"), ("model", "models"))
 
 
@@ -45,7 +46,7 @@ def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help_text(verb))
         sys.exit(DONE)
-    if {"-m", "--multirun"} & set(arguments):
+    if _MULTIRUN & set(arguments):
         _multirun(verb, arguments)
         sys.exit(DONE)
     try:
@@ -82,7 +83,7 @@ def check_command(arguments: list[str]) -> dict[str, Any] | None:
         raise InputError(f"{' '.join(arguments)}: not a command of lit_aigc")
     if {"-h", "--help"} & set(arguments):
         return None
-    return compose(match[1], [argument for argument in arguments[3:] if argument not in ("-m", "--multirun")])
+    return compose(match[1], [_first_job(argument) for argument in arguments[3:] if argument not in _MULTIRUN])
 
 
 def load(verb: str, arguments: list[str]) -> dict[str, Any]:
@@ -355,12 +356,24 @@ def _first_lines(error: Exception) -> str:
     return "\n".join(line for line in str(error).splitlines() if line.strip())[:2000]
 
 
+def _first_job(argument: str) -> str:
+    """An override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(_quoted(argument))
+    return (
+        f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+        if override.is_sweep_override()
+        else argument
+    )
+
+
 def _multirun(verb: str, arguments: list[str]) -> None:
     """Hydra's own multirun; each job is a process of its own, so that jobs on several devices can follow each other."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    own = _split_arguments([argument for argument in arguments if argument not in ("-m", "--multirun")])[0][1:]
+    own = _split_arguments([argument for argument in arguments if argument not in _MULTIRUN])[0][1:]
     folders = [f"--config-dir={folder.resolve()}" for folder in own]
 
     started = []

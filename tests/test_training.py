@@ -15,6 +15,7 @@ import torch
 
 from lit_aigc.bundle import load_bundle
 from lit_aigc.config import load
+from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
 from lit_aigc.training import run, train
 
@@ -199,6 +200,40 @@ def test_init_from_starts_at_the_weights_of_a_bundle(tiny, tmp_path):
     assert_equal(load_bundle(tmp_path / "first/bundle").module.state_dict(), second.module.state_dict())
 
 
+def test_early_stopping_on_a_monitor_ends_the_run_as_done(tiny, tmp_path):
+    stopper = "lightning.pytorch.callbacks.EarlyStopping, monitor: is_mnist_classifier, mode: max"
+    finished = start(
+        tiny,
+        f"run_dir={tmp_path}/run",
+        "callbacks.generative_metrics={_target_: lit_aigc.callbacks.generative_metrics.GenerativeMetrics,"
+        " extractor: mnist_classifier, num_samples: 64, metrics: [is]}",
+        f"callbacks.early_stopping={{_target_: {stopper}, min_delta: 100, patience: 1}}",
+        "budget.batches=40",
+        "validations=20",
+    )
+    assert finished.module.batches == 4  # the first validation sets the mark, the second doesn't beat it
+    assert finished.summary["status"] == "done"
+    assert (tmp_path / "run/bundle/manifest.json").exists()
+
+
+def test_checkpoints_hold_the_model_and_nothing_of_the_metrics(tiny, tmp_path):
+    finished = start(
+        tiny,
+        f"run_dir={tmp_path}/run",
+        "callbacks.generative_metrics={_target_: lit_aigc.callbacks.generative_metrics.GenerativeMetrics,"
+        " extractor: mnist_classifier, num_samples: 64, metrics: [is]}",
+    )
+    names = checkpoint(tmp_path / "run")["state_dict"]
+    assert {name.split(".")[0] for name in names} == {"generator", "discriminator"}
+    assert finished.summary["is_mnist_classifier"] == finished.module.results["is_mnist_classifier"]
+
+
+def test_fp16_is_refused_before_training(tiny, tmp_path):
+    with pytest.raises(InputError, match="bf16-mixed"):
+        start(tiny, f"run_dir={tmp_path}/run", "trainer.precision=16-mixed")
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
 def command(*arguments):
     return [sys.executable, "-m", "lit_aigc.train", *arguments]
 
@@ -263,9 +298,9 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
     """Weights to 1e-5 (a network without BatchNorm), samples and FID the same; the command line is unchanged."""
     metrics = [
         "callbacks.generative_metrics={_target_: lit_aigc.callbacks.generative_metrics.GenerativeMetrics,"
-        " extractor: mnist_classifier, reference: shipped, num_samples: 300, metrics: [fid, kid, is]}",
+        " extractor: mnist_classifier, reference: shipped, num_samples: 300, metrics: [fid, kid, is], every: 2}",
         "monitor=fid_mnist_classifier",
-        "validations=2",
+        "validations=3",
         "budget.batches=6",
         "model.n_critic=2",
     ]
@@ -287,3 +322,13 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
         assert second[key] == pytest.approx(first[key], rel=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}  # no stray folders
     assert (tmp_path / "2/checkpoints/best.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_a_multirun_on_two_processes_makes_two_run_folders(tiny, tmp_path):
+    arguments = [*tiny, "-m", "seed=1,2", "trainer.devices=2"]
+    subprocess.run(command(*arguments), env=environment(), cwd=tmp_path, check=True, timeout=600)
+    runs = list((tmp_path / "runs").rglob("summary.json"))
+    assert len(runs) == 2
+    assert sorted(json.loads(path.read_text())["seed"] for path in runs) == [1, 2]
+    assert all(json.loads(path.read_text())["status"] == "done" for path in runs)
