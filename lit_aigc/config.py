@@ -46,15 +46,14 @@ def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help_text(verb))
         sys.exit(DONE)
-    if _MULTIRUN & set(arguments):
-        _multirun(verb, arguments)
-        sys.exit(DONE)
     try:
-        if verb == "train" and RANK_CONFIG in os.environ:
-            config = read_yaml(os.environ[RANK_CONFIG])
+        if _MULTIRUN & set(arguments):
+            _multirun(verb, arguments)
+            code = DONE
+        elif verb == "train" and RANK_CONFIG in os.environ:
+            code = main(read_yaml(os.environ[RANK_CONFIG]))
         else:
-            config = load(verb, arguments)
-        code = main(config)
+            code = main(load(verb, arguments))
     except InputError as error:
         print(f"lit_aigc.{verb}: {error}", file=sys.stderr)
         code = BAD_INPUT
@@ -353,14 +352,25 @@ def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]
 
 
 def _first_lines(error: Exception) -> str:
+    if getattr(error, "override", None):  # what can't be parsed
+        return (
+            f"{error.override.lstrip('+')} is not in Hydra's grammar ({str(error).splitlines()[0]}): expected "
+            "key=value, key=[a, b] or key={a: 1}; text with other signs goes in quotes, as in \"key='a, b'\"."
+        )
     return "\n".join(line for line in str(error).splitlines() if line.strip())[:2000]
 
 
 def _first_job(argument: str) -> str:
     """An override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    override = OverridesParser.create().parse_override(_quoted(argument))
+    if argument.startswith("-") or "=" not in argument:
+        return argument
+    try:
+        override = OverridesParser.create().parse_override(_quoted(argument))
+    except HydraException:
+        return argument  # `compose` says what is wrong with it
     return (
         f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
         if override.is_sweep_override()
@@ -373,19 +383,21 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    own = _split_arguments([argument for argument in arguments if argument not in _MULTIRUN])[0][1:]
-    folders = [f"--config-dir={folder.resolve()}" for folder in own]
-
+    rest = [argument for argument in arguments if argument not in _MULTIRUN]
+    compose(verb, [_first_job(argument) for argument in rest])  # problems show before any job starts
+    own, overrides = _split_arguments(rest)
+    folders = [f"--config-dir={folder.resolve()}" for folder in own[1:]]
     started = []
 
     def job(config: Any) -> None:
         started.append(True)
-        overrides = [f"{o}" for o in HydraConfig.get().overrides.task]
-        result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *overrides], check=False)
+        task = list(HydraConfig.get().overrides.task)
+        result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *task], check=False)
         if result.returncode != DONE:
             raise SystemExit(result.returncode)
 
-    sys.argv[1:] = [_quoted(argument) if "=" in argument else argument for argument in arguments]
+    groups = _groups(own)
+    sys.argv[1:] = ["--multirun", *folders, *(_forced(override, groups) for override in overrides)]
     try:
         hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()
     except SystemExit as stop:  # Hydra leaves with 1 for what it can't compose
