@@ -122,9 +122,8 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     found = _problems_of_choices(overrides, groups, folders)
     if found:
         raise InputError("\n".join(found))
-    search = (
-        [f"hydra.searchpath=[{','.join('file://' + str(f.resolve()) for f in folders[1:])}]"] if folders[1:] else []
-    )
+    own = ",".join(_as_text(f"file://{folder.resolve()}") for folder in folders[1:])
+    search = [f"hydra.searchpath=[{own}]"] if own else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folders[0].resolve()), version_base="1.3"):
@@ -211,16 +210,20 @@ def _split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
 
 
 def _quoted(override: str) -> str:
-    """Free text and paths, quoted for Hydra's grammar."""
+    """An override, its value quoted for Hydra's grammar where it is free text or a path."""
     key, _, value = override.partition("=")
     if not _FREE_TEXT.match(key) or value in ("", "null") or _QUOTED.fullmatch(value):
         return override
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: str) -> str:
     # For OmegaConf a backslash before ${ makes it text, and backslashes before that have to be doubled;
     # for Hydra the same holds for a quote.
     escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
     escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", escaped)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"{key}='{escaped}{chr(92) * trailing}'"
+    return f"'{escaped}{chr(92) * trailing}'"
 
 
 def _groups(folders: list[Path]) -> set[str]:
@@ -305,15 +308,10 @@ def _same_kind(value: Any, default: Any) -> bool:
 def _drop_settings_of_what_was_replaced(config: dict[str, Any], overrides: list[str]) -> None:
     """An experiment's settings of callbacks that ``callbacks=NAME`` on the command line has replaced by others."""
     mentioned = [_key(override) for override in overrides]
-    if "callbacks" not in mentioned:
-        return
-    config["callbacks"] = {
-        name: node
-        for name, node in (config.get("callbacks") or {}).items()
-        if not isinstance(node, Mapping)
-        or TARGET in node
-        or any(key == f"callbacks.{name}" or key.startswith(f"callbacks.{name}.") for key in mentioned)
-    }
+    if "callbacks" in mentioned:
+        asked = {key.split(".")[1] for key in mentioned if key.startswith("callbacks.")}
+        nodes = (config.get("callbacks") or {}).items()
+        config["callbacks"] = {name: v for name, v in nodes if name in asked or not isinstance(v, dict) or TARGET in v}
 
 
 def _missing_groups(config: Mapping[str, Any], defaults: list[Any], folders: list[Path]) -> list[str]:
@@ -371,11 +369,9 @@ def _first_job(argument: str) -> str:
         override = OverridesParser.create().parse_override(_quoted(argument))
     except HydraException:
         return argument  # `compose` says what is wrong with it
-    return (
-        f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-        if override.is_sweep_override()
-        else argument
-    )
+    if not override.is_sweep_override():
+        return argument
+    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
 def _multirun(verb: str, arguments: list[str]) -> None:

@@ -262,7 +262,7 @@ def own(tmp_path, monkeypatch):
             """
         )
     )
-    folder = tmp_path / "conf of mine"
+    folder = tmp_path / "conf, of (mine) it's"
     (folder / "experiment").mkdir(parents=True)
     (folder / "experiment" / "painter_mnist5k.yaml").write_text(
         "# @package _global_\n# a painter\ndefaults:\n  - override /data: mnist5k\n  - override /model: painter\n\n"
