@@ -5,16 +5,20 @@
 * bare: PyTorch alone with the optimizations of lit_aigc (images resident as uint8, channels_last, fused Adam, bf16,
   EMA): what is left between the two is the framework's overhead.
 
-The sides take turns, so that a machine that changes its speed changes it for all.
+The sides take turns of a few seconds within one run, since machines change their speed from minute to minute; quoted
+are medians, of the rates and of the ratios of neighbouring turns.
 
     python benchmarks/training_speed.py [rounds]
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 
 import lightning as L
 import torch
@@ -25,7 +29,7 @@ from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.config import compose
 from lit_aigc.training import train
 
-WARM_UP, BATCHES = 40, 300
+TURN = 60  # batches
 OVERRIDES = [
     "data.image_size=32",
     "trainer.precision=bf16-mixed",
@@ -39,14 +43,27 @@ OVERRIDES = [
 ]
 
 
-class Stopwatch(L.Callback):
-    """Times the batches after the warm-up."""
+class Turns(L.Callback):
+    """Times turns of lit_aigc's own training, and lets the other sides have theirs in between."""
+
+    def __init__(self, others: dict[str, Iterator[None]], rounds: int):
+        self.others = others
+        self.rates = {name: [] for name in ("lit_aigc", *others)}
+        self.rounds = rounds
+
+    def on_train_start(self, trainer, pl_module):
+        self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, *args):
-        if pl_module.batches == WARM_UP:
-            self.start = time.perf_counter()
-        if pl_module.batches == WARM_UP + BATCHES:
-            self.seconds = time.perf_counter() - self.start
+        if pl_module.batches % TURN:
+            return
+        self.rates["lit_aigc"].append(time.perf_counter() - self.start)
+        for name, side in self.others.items():
+            start = time.perf_counter()
+            next(side)
+            self.rates[name].append(time.perf_counter() - start)
+        trainer.should_stop = len(self.rates["lit_aigc"]) > self.rounds  # the first is a warm-up
+        self.start = time.perf_counter()
 
 
 def networks(config, spec):
@@ -55,24 +72,7 @@ def networks(config, spec):
     return module.generator, module.discriminator
 
 
-def framework(config, datamodule) -> float:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        node = {"stopwatch": {"_target_": "__main__.Stopwatch"}}
-        run = train(
-            config
-            | {
-                "run_dir": f"{folder}/run",
-                "budget": {"minutes": None, "samples": None, "batches": WARM_UP + BATCHES},
-                "callbacks": config["callbacks"] | node,
-            }
-        )
-    watch = next(callback for callback in run.trainer.callbacks if isinstance(callback, Stopwatch))
-    return BATCHES * config["data"]["batch_size"] / watch.seconds
-
-
-def bare(config, datamodule) -> float:
+def bare(config, datamodule) -> Iterator[None]:
     generator, discriminator = networks(config, datamodule.spec)
     generator.to(memory_format=torch.channels_last)
     discriminator.to(memory_format=torch.channels_last)
@@ -87,9 +87,7 @@ def bare(config, datamodule) -> float:
     size = config["data"]["batch_size"]
     order = torch.randperm(len(pixels))
     position = 0
-    for batch in range(WARM_UP + BATCHES):
-        if batch == WARM_UP:
-            start = time.perf_counter()
+    for batch in itertools.count(1):
         if position + size > len(order):
             order, position = torch.randperm(len(pixels)), 0
         chosen = order[position : position + size]
@@ -111,7 +109,8 @@ def bare(config, datamodule) -> float:
         discriminator.requires_grad_(True)
         with torch.no_grad():
             torch._foreach_lerp_(averaged, list(generator.parameters()), 0.001)
-    return BATCHES * size / (time.perf_counter() - start)
+        if batch % TURN == 0:
+            yield
 
 
 class Digits(torch.utils.data.Dataset):
@@ -136,7 +135,7 @@ class Digits(torch.utils.data.Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def plain(config, datamodule) -> float:
+def plain(config, datamodule) -> Iterator[None]:
     generator, discriminator = (n.to(memory_format=torch.contiguous_format) for n in networks(config, datamodule.spec))
     size = config["data"]["batch_size"]
     loader = torch.utils.data.DataLoader(
@@ -149,10 +148,6 @@ def plain(config, datamodule) -> float:
     batch = 0
     while True:
         for real, y in loader:
-            if batch == WARM_UP:
-                start = time.perf_counter()
-            if batch == WARM_UP + BATCHES:
-                return BATCHES * size / (time.perf_counter() - start)
             discriminator.zero_grad()
             real_loss = criterion(discriminator(real, y), ones)
             real_loss.backward()
@@ -166,25 +161,33 @@ def plain(config, datamodule) -> float:
             g_optimizer.step()
             _ = real_loss.item(), fake_loss.item(), loss.item()
             batch += 1
+            if batch % TURN == 0:
+                yield
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     config = compose("train", OVERRIDES)
     datamodule = instantiate(config["data"])
-    datamodule.prepare_data()
-    datamodule.setup()
-    results: dict[str, list[float]] = {"lit_aigc": [], "bare": [], "plain": []}
-    for _ in range(rounds):
-        for name, side in (("lit_aigc", framework), ("bare", bare), ("plain", plain)):
-            results[name].append(side(config, datamodule))
-    print(f"\n{'side':<10}{'images/s':>10}   each round")
-    for name, rates in results.items():
-        print(f"{name:<10}{statistics.median(rates):>10.0f}   {', '.join(f'{rate:.0f}' for rate in rates)}")
-    ours = results["lit_aigc"]
+    turns = Turns({"bare": bare(config, datamodule), "plain": plain(config, datamodule)}, rounds)
+    globals()["the_turns"] = lambda: turns  # a target for the config
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            config
+            | {
+                "run_dir": f"{folder}/run",
+                "budget": {"minutes": None, "samples": None, "batches": 10**9},
+                "callbacks": config["callbacks"] | {"turns": {"_target_": f"{__name__}.the_turns"}},
+            }
+        )
+    images = TURN * config["data"]["batch_size"]
+    rates = {name: [images / seconds for seconds in taken[1:]] for name, taken in turns.rates.items()}
+    print(f"\n{'side':<10}{'images/s':>10}   lowest to highest of {rounds} turns of {TURN} batches")
+    for name, each in rates.items():
+        print(f"{name:<10}{statistics.median(each):>10.0f}   {min(each):.0f} to {max(each):.0f}")
     for name in ("plain", "bare"):
-        ratios = [a / b for a, b in zip(ours, results[name], strict=True)]
-        print(f"lit_aigc / {name}: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+        ratios = sorted(a / b for a, b in zip(rates["lit_aigc"], rates[name], strict=True))
+        print(f"lit_aigc / {name}: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
 if __name__ == "__main__":
