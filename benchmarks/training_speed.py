@@ -95,7 +95,8 @@ def bare(config, datamodule) -> Iterator[None]:
         real, y = pixels[chosen].float().mul_(2 / 255).sub_(1), labels[chosen]
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             fake = generator(torch.randn(size, generator.latent_dim), y)
-            real_logits, fake_logits = discriminator(real, y).float(), discriminator(fake.detach(), y).float()
+            pair = discriminator.pair(real, fake.detach().float(), y)
+            real_logits, fake_logits = (logits.float() for logits in pair)
             loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         d_optimizer.zero_grad()
         loss.backward()
@@ -123,6 +124,7 @@ class Digits(torch.utils.data.Dataset):
             [
                 transforms.ToPILImage(),
                 transforms.Resize(32),
+                transforms.CenterCrop(32),
                 transforms.ToTensor(),
                 transforms.Normalize((0.5,), (0.5,)),
             ]
@@ -149,17 +151,22 @@ def plain(config, datamodule) -> Iterator[None]:
     while True:
         for real, y in loader:
             discriminator.zero_grad()
-            real_loss = criterion(discriminator(real, y), ones)
+            logits = discriminator(real, y)
+            real_loss = criterion(logits, ones)
             real_loss.backward()
+            real_mean = logits.mean().item()
             fake = generator(torch.randn(size, generator.latent_dim), y)
-            fake_loss = criterion(discriminator(fake.detach(), y), zeros)
+            logits = discriminator(fake.detach(), y)
+            fake_loss = criterion(logits, zeros)
             fake_loss.backward()
+            fake_mean = logits.mean().item()
             d_optimizer.step()
             generator.zero_grad()
-            loss = criterion(discriminator(fake, y), ones)
+            logits = discriminator(fake, y)
+            loss = criterion(logits, ones)
             loss.backward()
             g_optimizer.step()
-            _ = real_loss.item(), fake_loss.item(), loss.item()
+            _ = real_mean, fake_mean, logits.mean().item(), real_loss.item() + fake_loss.item(), loss.item()
             batch += 1
             if batch % TURN == 0:
                 yield

@@ -31,6 +31,14 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def _mix_key(x: int) -> int:
+    """`_mix` of a plain number: a stream's key costs no tensor operations."""
+    x &= _MASK
+    x = ((x ^ x >> 30) * _MIX_1) & _MASK
+    x = ((x ^ x >> 27) * _MIX_2) & _MASK
+    return _signed(x ^ x >> 31)
+
+
 def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift_right(x, 30)) * _signed(_MIX_1)
     x = (x ^ _shift_right(x, 27)) * _signed(_MIX_2)
@@ -60,11 +68,10 @@ class Noise:
 
     def bits(self, n: int, width: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, width)`` int64, all 64 bits uniform."""
-        key = _mix(torch.tensor(_signed(self.seed * _GOLDEN + _MIX_1), device=device))
-        items = torch.arange(self.start, self.start + n, device=device)
-        positions = torch.arange(1, width + 1, device=device)
-        keys = _mix(_mix(items * _signed(_GOLDEN) ^ key))
-        return _mix(keys[:, None] + positions * _signed(_GOLDEN))
+        key = _mix_key(self.seed * _GOLDEN + _MIX_1)
+        items = torch.arange(self.start, self.start + n, device=device) * _signed(_GOLDEN)
+        positions = torch.arange(1, width + 1, device=device) * _signed(_GOLDEN)
+        return _mix(_mix(items ^ key)[:, None] + positions)
 
     def normal(self, n: int, *shape: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, *shape)`` float32 standard normal (Box and Muller, 1958; 32 bits a number, so |x| < 6.8)."""
@@ -73,8 +80,8 @@ class Noise:
         first = (_shift_right(bits, 32).double() + 0.5) * 2.0**-32
         second = (bits & 0xFFFFFFFF).double() * (2.0**-31 * math.pi)
         radius = torch.sqrt(-2.0 * torch.log(first))
-        pairs = torch.stack([radius * torch.cos(second), radius * torch.sin(second)], dim=-1)
-        return pairs.flatten(1)[:, :width].reshape(n, *shape).float()
+        values = torch.cat([radius * torch.cos(second), radius * torch.sin(second)], dim=1)
+        return values[:, :width].reshape(n, *shape).float()
 
     def uniform(self, n: int, *shape: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, *shape)`` float32 uniform in [0, 1), 24 bits a number."""

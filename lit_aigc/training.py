@@ -77,6 +77,8 @@ def train(config: dict[str, Any]) -> Run:
         TrainingDiverged: If training went where no update leads back from.
     """
     environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else each optimizer step looks for NVIDIA's library again
     config, folder = _open_folder(config)
     new = not folder.exists()
     try:

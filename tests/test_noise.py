@@ -36,9 +36,9 @@ def test_values_are_pinned() -> None:
     torch.testing.assert_close(Noise(1).normal(1, 3)[0], torch.tensor(PINNED_NORMAL), rtol=0, atol=1e-6)
 
 
-PINNED_BITS = [[-9025053215172930382, 9037002205125202019]]
-PINNED_INTEGERS = [7, 4, 2, 7]
-PINNED_NORMAL = [-0.6879859, 0.5276628, -1.9028118]
+PINNED_BITS = [[-6121942839864375326, 1655454919081017106]]
+PINNED_INTEGERS = [5, 0, 5, 9]
+PINNED_NORMAL = [0.3593903, -0.381552, 1.0224242]
 
 
 def splitmix_finaliser(x: int) -> int:
@@ -51,7 +51,7 @@ def splitmix_finaliser(x: int) -> int:
 def test_bits_are_those_of_exact_integer_arithmetic(seed: int, start: int) -> None:
     golden = 0x9E3779B97F4A7C15
     key = splitmix_finaliser((seed * golden + 0xBF58476D1CE4E5B9) % 2**64)
-    item = splitmix_finaliser(splitmix_finaliser((start * golden % 2**64) ^ key))
+    item = splitmix_finaliser((start * golden % 2**64) ^ key)
     expected = [splitmix_finaliser((item + position * golden) % 2**64) for position in (1, 2, 3)]
     assert [value % 2**64 for value in Noise(seed, start).bits(1, 3)[0].tolist()] == expected
 

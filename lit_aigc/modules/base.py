@@ -137,7 +137,7 @@ class GenerativeModule(L.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch: seeded by (seed, process, batch), counted, its scalars added to the log window."""
-        torch.manual_seed(_seed(self.seed, self.global_rank, self.batches))
+        self._seed_torch()
         factor = schedule(self.recipe.schedule, self.progress, self.recipe.warmup, self.recipe.final)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
@@ -193,6 +193,15 @@ class GenerativeModule(L.LightningModule):
         if monitor:
             self.results |= scalars
             self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
+
+    def _seed_torch(self) -> None:
+        """Seed the generators that dropout and the like draw from: their state needs no place in a checkpoint."""
+        text = f"{self.seed}/{self.global_rank}/{self.batches}"
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        # Not torch.manual_seed: without CUDA it queues a call, with its stack, that nothing ever takes up.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _flush_window(self) -> None:
         names = list(self._window)
@@ -311,10 +320,6 @@ class GenerativeModule(L.LightningModule):
 
 
 _COUNTERS = ("batches", "samples_seen", "generator_updates", "progress", "train_seconds", "validations")
-
-
-def _seed(seed: int, rank: int, batch: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{rank}/{batch}".encode(), digest_size=8).digest(), "little")
 
 
 def _length(batch: Any) -> int:

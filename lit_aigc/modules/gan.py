@@ -30,7 +30,8 @@ class GAN(GenerativeModule):
     Args:
         generator: ``generator(z, y) -> images`` in the spec's range, with an attribute ``latent_dim``; z is
             ``(N, latent_dim)`` standard normal, y ``(N,)`` int64 labels or None.
-        discriminator: ``discriminator(x, y) -> (N,)`` logits.
+        discriminator: ``discriminator(x, y) -> (N,)`` logits; where it has ``pair(real, fake, y)``, that serves its own
+            step.
         spec: The facts of the data.
         conditional: Whether both networks are given class labels.
         loss: ``non_saturating`` or ``hinge``.
@@ -98,13 +99,17 @@ class GAN(GenerativeModule):
         y = batch.labels if self.conditional else None
         with torch.set_grad_enabled(self._shares_fakes):
             self._fakes = self._generate(batch)
-        real = self.discriminator(batch.images, y).float()
-        fake = self.discriminator(self._fakes.detach(), y).float()
+        real, fake = (logits.float() for logits in self._pair(batch.images, self._fakes.detach(), y))
         loss = self.loss.discriminator(real, fake)
         with torch.no_grad():
             accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
             spread = torch.cat([real, fake]).std(correction=0)
         return loss, {"d_loss": loss, "d_accuracy": accuracy, "d_spread": spread}
+
+    def _pair(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        if hasattr(self.discriminator, "pair"):
+            return self.discriminator.pair(real, fake.to(real.dtype), y)
+        return self.discriminator(real, y), self.discriminator(fake, y)
 
     def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         y = batch.labels if self.conditional else None

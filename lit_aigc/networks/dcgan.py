@@ -120,7 +120,19 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W) and labels (N,) to logits (N,)."""
-        features = self.features(x).flatten(1)
+        return self._logits(self.features(x), y)
+
+    def pair(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What ``forward(real, y)`` and then ``forward(fake, y)`` give, in one pass over both, which is faster."""
+        x = torch.cat([real, fake])
+        for layer in self.features:
+            batchwise = isinstance(layer, nn.BatchNorm2d)
+            x = torch.cat([layer(half) for half in x.chunk(2)]) if batchwise else layer(x)
+        real_logits, fake_logits = self._logits(x, None if y is None else torch.cat([y, y])).chunk(2)
+        return real_logits, fake_logits
+
+    def _logits(self, features: Tensor, y: Tensor | None) -> Tensor:
+        features = features.flatten(1)
         logits = self.logit(features)[:, 0]
         if self.projection is not None:
             logits = logits + (self.projection(y) * features).sum(dim=1)

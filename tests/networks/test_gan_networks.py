@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -59,3 +61,28 @@ def test_spectral_normalization_bounds_each_layer():
     discriminator.eval()
     convolution = discriminator.features[2]
     assert torch.linalg.matrix_norm(convolution.weight.flatten(1), 2).item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "spectral", "none"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_pair_is_two_passes(normalization, classes):
+    """Logits, gradients and running statistics, to rounding."""
+    torch.manual_seed(0)
+    one = dcgan.Discriminator((1, 28, 28), classes, channels=4, normalization=normalization).double()
+    two = copy.deepcopy(one)
+    real, fake = torch.randn(6, 1, 28, 28).double(), 0.3 * torch.randn(6, 1, 28, 28).double()
+    y = torch.arange(6) % 3 if classes else None
+    pair = one.pair(real, fake, y)
+    passes = two(real, y), two(fake, y)
+    for logits, expected in zip(pair, passes, strict=True):
+        # A spectral norm takes a power iteration a pass: one in a pair, two in two passes.
+        tolerance = 0.2 if normalization == "spectral" else 1e-9
+        torch.testing.assert_close(logits, expected, atol=tolerance, rtol=tolerance)
+    if normalization == "spectral":
+        return
+    for logits in (pair, passes):
+        (logits[0].square().mean() - logits[1].mean()).backward()
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    for a, b in zip(one.buffers(), two.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
