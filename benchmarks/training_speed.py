@@ -62,6 +62,7 @@ class Turns(L.Callback):
             start = time.perf_counter()
             next(side)
             self.rates[name].append(time.perf_counter() - start)
+            time.sleep(0.3)  # a DataLoader's workers fill their queue at no one's cost
         trainer.should_stop = len(self.rates["lit_aigc"]) > self.rounds  # the first is a warm-up
         self.start = time.perf_counter()
 
