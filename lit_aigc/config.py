@@ -13,11 +13,20 @@ from typing import Any
 
 from lit_aigc.build import TARGET, did_you_mean, problems
 from lit_aigc.errors import InputError
+from lit_aigc.overrides import (
+    as_text,
+    choices,
+    config_folder,
+    forced,
+    groups_in,
+    key_of,
+    problems_of_choices,
+    quoted,
+    split_arguments,
+)
 
 DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
 RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
-_FREE_TEXT = re.compile(r"^\+*(prompt|out|bundle|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$")
-_QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", re.DOTALL)  # by the user, for Hydra's grammar
 _TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", *_TRAINER_MAY_CHANGE)
 _CANNOT_WRITE = {
@@ -28,12 +37,6 @@ _GO_ON = "a training that had begun goes on from its last checkpoint with resume
 _CAN_BE_LEFT_OUT = ("experiment", "callbacks")
 _MULTIRUN = {"-m", "--multirun"}
 _LISTED = (("experiment", "experiments"), ("data", "data sets"), ("model", "models"))
-
-
-def config_folder() -> Path:
-    """``lit_aigc/conf`` in an installed wheel, else ``conf`` beside the package."""
-    package = Path(__file__).resolve().parent
-    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
 def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
@@ -117,29 +120,29 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    folders, overrides = _split_arguments(arguments)
-    groups = _groups(folders)
-    found = _problems_of_choices(overrides, groups, folders)
+    folders, overrides = split_arguments(arguments)
+    groups = groups_in(folders)
+    found = problems_of_choices(overrides, groups, folders)
     if found:
         raise InputError("\n".join(found))
-    own = ",".join(_as_text(f"file://{folder.resolve()}") for folder in folders[1:])
+    own = ",".join(as_text(f"file://{folder.resolve()}") for folder in folders[1:])
     search = [f"hydra.searchpath=[{own}]"] if own else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folders[0].resolve()), version_base="1.3"):
             # Every value is forced in, so that Hydra doesn't stop at the first unknown key: `problems` finds them all.
-            composed = hydra_compose(verb, overrides=[_forced(o, groups) for o in overrides] + search)
+            composed = hydra_compose(verb, overrides=[forced(o, groups) for o in overrides] + search)
         config = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_first_lines(error)) from error
     schema = OmegaConf.to_container(OmegaConf.load(folders[0] / f"{verb}.yaml"))
     defaults = schema.pop("defaults", [])
-    choices = _choices(defaults, overrides)
+    chosen = choices(defaults, overrides)
     _drop_settings_of_what_was_replaced(config, overrides)
     found = _missing_groups(config, defaults, folders) or _problems(config, schema, groups)
     if found:
         raise InputError("\n".join(found))
-    return {**config, **({"experiment": choices["experiment"]} if "experiment" in choices else {})}
+    return {**config, **({"experiment": chosen["experiment"]} if "experiment" in chosen else {})}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -189,79 +192,6 @@ def _summary(file: Path) -> str:
         return next((line.lstrip("# ").strip() for line in lines if not line.startswith("# @")), "")
 
 
-def _split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """Config folders, ours first, and overrides, free text quoted."""
-    folders, overrides = [config_folder()], []
-    rest = iter(arguments)
-    for argument in rest:
-        name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
-            folder = Path(value or next(rest, "(none given)"))
-            if not folder.is_dir():
-                raise InputError(f"--config-dir {folder}: no such folder.")
-            folders.append(folder)
-        elif argument.startswith("-"):
-            raise InputError(f"unknown option {argument}; see --help")
-        elif "=" not in argument and not argument.startswith("~"):
-            raise InputError(f"{argument!r} is not of the form key=value; see --help")
-        else:
-            overrides.append(_quoted(argument))
-    return folders, overrides
-
-
-def _quoted(override: str) -> str:
-    """An override, its value quoted for Hydra's grammar where it is free text or a path."""
-    key, _, value = override.partition("=")
-    if not _FREE_TEXT.match(key) or value in ("", "null") or _QUOTED.fullmatch(value):
-        return override
-    return f"{key}={_as_text(value)}"
-
-
-def _as_text(value: str) -> str:
-    # For OmegaConf a backslash before ${ makes it text, and backslashes before that have to be doubled;
-    # for Hydra the same holds for a quote.
-    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
-    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", escaped)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{chr(92) * trailing}'"
-
-
-def _groups(folders: list[Path]) -> set[str]:
-    return {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"}
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~").split("@")[0]
-
-
-def _forced(override: str, groups: set[str]) -> str:
-    if _key(override) in groups and override.partition("=")[2] == "null":
-        return "~" + _key(override)  # Hydra's word for none
-    if override.startswith("~") or _key(override) in groups or _key(override).startswith("hydra"):
-        return override
-    return "++" + override.lstrip("+")
-
-
-def _choices(defaults: list[Any], overrides: list[str]) -> dict[str, str]:
-    """What was chosen for each group."""
-    chosen = {key: value for entry in defaults if isinstance(entry, Mapping) for key, value in entry.items()}
-    chosen |= {_key(override): override.partition("=")[2].strip("'\"") for override in overrides}
-    return {key.removeprefix("optional ").strip(): value for key, value in chosen.items()}
-
-
-def _problems_of_choices(overrides: list[str], groups: set[str], folders: list[Path]) -> list[str]:
-    """Names of group members that don't exist."""
-    found = []
-    for override in overrides:
-        key, value = _key(override), override.partition("=")[2].strip("'\"")
-        if key not in groups or override.startswith("~") or value.startswith("[") or value == "null":
-            continue
-        known = sorted(file.stem for folder in folders for file in (folder / key).glob("*.yaml"))
-        if value not in known:
-            found.append(f"{key}={value} is unknown{did_you_mean(value, known)}")
-    return found
-
-
 def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[str]) -> list[str]:
     """What is wrong with a composed config: unknown keys, missing values, unknown arguments of targets."""
     found = []
@@ -307,7 +237,7 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 def _drop_settings_of_what_was_replaced(config: dict[str, Any], overrides: list[str]) -> None:
     """An experiment's settings of callbacks that ``callbacks=NAME`` on the command line has replaced by others."""
-    mentioned = [_key(override) for override in overrides]
+    mentioned = [key_of(override) for override in overrides]
     if "callbacks" in mentioned:
         asked = {key.split(".")[1] for key in mentioned if key.startswith("callbacks.")}
         nodes = (config.get("callbacks") or {}).items()
@@ -327,8 +257,8 @@ def _missing_groups(config: Mapping[str, Any], defaults: list[Any], folders: lis
 
 def _changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
     """A saved config with what a resumed run may change taken from the command line."""
-    for override in _split_arguments(arguments)[1]:
-        key = _key(override)
+    for override in split_arguments(arguments)[1]:
+        key = key_of(override)
         if key == "resume":
             continue
         if not any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE):
@@ -366,7 +296,7 @@ def _first_job(argument: str) -> str:
     if argument.startswith("-") or "=" not in argument:
         return argument
     try:
-        override = OverridesParser.create().parse_override(_quoted(argument))
+        override = OverridesParser.create().parse_override(quoted(argument))
     except HydraException:
         return argument  # `compose` says what is wrong with it
     if not override.is_sweep_override():
@@ -381,7 +311,7 @@ def _multirun(verb: str, arguments: list[str]) -> None:
 
     rest = [argument for argument in arguments if argument not in _MULTIRUN]
     compose(verb, [_first_job(argument) for argument in rest])  # problems show before any job starts
-    own, overrides = _split_arguments(rest)
+    own, overrides = split_arguments(rest)
     folders = [f"--config-dir={folder.resolve()}" for folder in own[1:]]
     started = []
 
@@ -392,8 +322,8 @@ def _multirun(verb: str, arguments: list[str]) -> None:
         if result.returncode != DONE:
             raise SystemExit(result.returncode)
 
-    groups = _groups(own)
-    sys.argv[1:] = ["--multirun", *folders, *(_forced(override, groups) for override in overrides)]
+    groups = groups_in(own)
+    sys.argv[1:] = ["--multirun", *folders, *(forced(override, groups) for override in overrides)]
     try:
         hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()
     except SystemExit as stop:  # Hydra leaves with 1 for what it can't compose

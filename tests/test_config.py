@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_aigc import config
+from lit_aigc import config, overrides
 from lit_aigc.config import check_command, compose, load, read_yaml
 from lit_aigc.errors import InputError
 
@@ -192,7 +192,7 @@ EXAMPLES = [
 def test_any_text_survives_the_grammars_of_hydra_and_omegaconf(text):
     if by_the_user_quoted(text):
         return
-    value = OverridesParser.create().parse_override(config._quoted(f"prompt={text}")).value()
+    value = OverridesParser.create().parse_override(overrides.quoted(f"prompt={text}")).value()
     assert OmegaConf.to_container(OmegaConf.create({"prompt": value}), resolve=True)["prompt"] == text
 
 

@@ -1,0 +1,97 @@
+"""Overrides on the command line, as text: which folders of configs there are, what is quoted, what is forced in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_aigc.build import did_you_mean
+from lit_aigc.errors import InputError
+
+_FREE_TEXT = re.compile(r"^\+*(prompt|out|bundle|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$")
+_QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", re.DOTALL)  # by the user, for Hydra's grammar
+
+
+def config_folder() -> Path:
+    """``lit_aigc/conf`` in an installed wheel, else ``conf`` beside the package."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Config folders, ours first, and overrides, free text quoted."""
+    folders, overrides = [config_folder()], []
+    rest = iter(arguments)
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = Path(value or next(rest, "(none given)"))
+            if not folder.is_dir():
+                raise InputError(f"--config-dir {folder}: no such folder.")
+            folders.append(folder)
+        elif argument.startswith("-"):
+            raise InputError(f"unknown option {argument}; see --help")
+        elif "=" not in argument and not argument.startswith("~"):
+            raise InputError(f"{argument!r} is not of the form key=value; see --help")
+        else:
+            overrides.append(quoted(argument))
+    return folders, overrides
+
+
+def quoted(override: str) -> str:
+    """An override, its value quoted for Hydra's grammar where it is free text or a path."""
+    key, _, value = override.partition("=")
+    if not _FREE_TEXT.match(key) or value in ("", "null") or _QUOTED.fullmatch(value):
+        return override
+    return f"{key}={as_text(value)}"
+
+
+def as_text(value: str) -> str:
+    """Any text as a value in Hydra's grammar that comes out as it went in."""
+    # For OmegaConf a backslash before ${ makes it text, and backslashes before that have to be doubled;
+    # for Hydra the same holds for a quote.
+    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", escaped)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
+
+
+def groups_in(folders: list[Path]) -> set[str]:
+    """Names of the config groups, such as ``data``."""
+    return {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"}
+
+
+def key_of(override: str) -> str:
+    """The key of an override: ``a.b`` of ``+a.b=1``."""
+    return override.partition("=")[0].lstrip("+~").split("@")[0]
+
+
+def forced(override: str, groups: set[str]) -> str:
+    """The override in the form in which Hydra takes any key, so that our own check finds all unknown ones."""
+    if key_of(override) in groups and override.partition("=")[2] == "null":
+        return "~" + key_of(override)  # Hydra's word for none
+    if override.startswith("~") or key_of(override) in groups or key_of(override).startswith("hydra"):
+        return override
+    return "++" + override.lstrip("+")
+
+
+def choices(defaults: list[Any], overrides: list[str]) -> dict[str, str]:
+    """What was chosen for each group."""
+    chosen = {key: value for entry in defaults if isinstance(entry, Mapping) for key, value in entry.items()}
+    chosen |= {key_of(override): override.partition("=")[2].strip("'\"") for override in overrides}
+    return {key.removeprefix("optional ").strip(): value for key, value in chosen.items()}
+
+
+def problems_of_choices(overrides: list[str], groups: set[str], folders: list[Path]) -> list[str]:
+    """Names of group members that don't exist."""
+    found = []
+    for override in overrides:
+        key, value = key_of(override), override.partition("=")[2].strip("'\"")
+        if key not in groups or override.startswith("~") or value.startswith("[") or value == "null":
+            continue
+        known = sorted(file.stem for folder in folders for file in (folder / key).glob("*.yaml"))
+        if value not in known:
+            found.append(f"{key}={value} is unknown{did_you_mean(value, known)}")
+    return found
