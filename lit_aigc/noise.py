@@ -76,18 +76,23 @@ class Noise:
     def normal(self, n: int, *shape: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, *shape)`` float32 standard normal (Box and Muller, 1958; 32 bits a number, so |x| < 6.8)."""
         width = math.prod(shape)
-        bits = self.bits(n, (width + 1) // 2, device)
+        bits = self.bits(n, (width + 1) // 2, _with_float64(device))
         first = (_shift_right(bits, 32).double() + 0.5) * 2.0**-32
         second = (bits & 0xFFFFFFFF).double() * (2.0**-31 * math.pi)
         radius = torch.sqrt(-2.0 * torch.log(first))
         values = torch.cat([radius * torch.cos(second), radius * torch.sin(second)], dim=1)
-        return values[:, :width].reshape(n, *shape).float()
+        return values[:, :width].reshape(n, *shape).float().to(device)
 
     def uniform(self, n: int, *shape: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, *shape)`` float32 uniform in [0, 1), 24 bits a number."""
-        bits = self.bits(n, math.prod(shape), device)
-        return (_shift_right(bits, 40).double() * 2.0**-24).float().reshape(n, *shape)
+        bits = self.bits(n, math.prod(shape), _with_float64(device))
+        return (_shift_right(bits, 40).double() * 2.0**-24).float().reshape(n, *shape).to(device)
 
     def integers(self, n: int, high: int, device: torch.device | str | None = None) -> Tensor:
         """``(n,)`` int64 uniform in [0, high), for `high` far below 2**31."""
         return (_shift_right(self.bits(n, 1, device)[:, 0], 32) * high) >> 32
+
+
+def _with_float64(device: torch.device | str | None) -> torch.device | str | None:
+    """Where to compute for a device: Apple's has no float64."""
+    return "cpu" if device is not None and torch.device(device).type == "mps" else device

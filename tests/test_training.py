@@ -242,6 +242,11 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+def run_command(folder, *arguments):
+    """Train in a process of its own, on as many threads as the others; the exit code."""
+    return subprocess.run(command(*arguments), env=environment(), cwd=folder, timeout=300).returncode
+
+
 def wait_for(process, happened):
     """Until something has happened, or the process has ended."""
     while not happened():
@@ -254,7 +259,7 @@ def wait_for(process, happened):
 def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
     """Killed at random moments, a checkpoint after each batch: what is there loads, and the end is the same."""
     more = ["budget.batches=60", "checkpoint_seconds=0"]
-    start(small, f"run_dir={tmp_path}/whole", *more)
+    run_command(tmp_path, *small, f"run_dir={tmp_path}/whole", *more)
     chance = random.Random(0)
     arguments = [*small, f"run_dir={tmp_path}/killed", *more]
     last_batches = 0
@@ -273,7 +278,7 @@ def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
         assert batches >= last_batches
         last_batches = batches
         arguments = [f"resume={tmp_path}/killed"]
-    train(load("train", [f"resume={tmp_path}/killed"]))
+    run_command(tmp_path, f"resume={tmp_path}/killed")
     assert last_batches > 0
     assert_equal(checkpoint(tmp_path / "whole")["state_dict"], checkpoint(tmp_path / "killed")["state_dict"])
 
@@ -290,7 +295,8 @@ def test_sigterm_pauses_at_a_batch_boundary(small, tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "paused"
     batches = checkpoint(tmp_path / "run")["lit_aigc"]["counters"]["batches"]
     assert 0 < batches < 2000
-    start(small, f"run_dir={tmp_path}/whole", "budget.batches=2000", f"pause_after.batches={batches}")
+    end = f"pause_after.batches={batches}"
+    assert run_command(tmp_path, *small, f"run_dir={tmp_path}/whole", "budget.batches=2000", end) == 75
     assert_equal(checkpoint(tmp_path / "whole")["state_dict"], checkpoint(tmp_path / "run")["state_dict"])
 
 

@@ -147,7 +147,7 @@ class GenerativeModule(L.LightningModule):
         self.samples_seen += _length(batch) * self.trainer.world_size
         for name, value in values.items():
             total, count = self._window.get(name, (0.0, 0))
-            self._window[name] = (total + value.detach().double(), count + 1)
+            self._window[name] = (total + value.detach().float(), count + 1)
         if self.batches % self.log_every == 0:
             self._flush_window()
 
@@ -306,7 +306,7 @@ class GenerativeModule(L.LightningModule):
         for name, value in state["counters"].items():
             setattr(self, name, value)
         self._window = {
-            name: (torch.tensor(total, dtype=torch.float64, device=self.device), count)
+            name: (torch.tensor(total, device=self.device), count)
             for name, (total, count) in state["window"].items()
         }
         self.recent, self.results = dict(state["recent"]), dict(state["results"])

@@ -71,9 +71,9 @@ def test_mnist5k_is_split_evenly_and_for_good(digits) -> None:
 
 
 MNIST5K_DIGESTS = {
-    "train": "81a0f35b79c1ffca2a3048e3904d65a9",
-    "val": "1d1fc587a2fbc81fe8e2f64559a19118",
-    "test": "a50403ef45bd41e3cf0f67224d0dc3fb",
+    "train": "955a389db3adc38eedb4569faac2b818",
+    "val": "240b0b99287d1fcddb5f83d62407d219",
+    "test": "6f81ac578f79eff80b215de347bb7fa5",
 }
 
 
