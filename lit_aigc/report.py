@@ -15,7 +15,7 @@ from rich.text import Text
 HIDDEN = ("protocol", "run_id")
 RUN_FACTS = (
     "status", "error", "seed", "samples_seen", "batches", "generator_updates", "samples_per_second", "train_seconds",
-    "wall_seconds",
+    "wall_seconds", "startup_seconds",
 )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class Run:
         datamodule: The data.
         module: The model, with its own weights after training; averaged ones by ``module.averaged()``.
         trainer: Lightning's Trainer.
+        startup_seconds: From the start of the process to the start of training.
         summary: What ``summary.json`` holds.
     """
 
@@ -49,7 +50,8 @@ class Run:
     datamodule: L.LightningDataModule
     module: GenerativeModule
     trainer: L.Trainer
-    summary: dict[str, Any]
+    summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    startup_seconds: float = 0.0
 
     @property
     def exit_code(self) -> int:
@@ -118,7 +120,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder)
     datamodule.check_world_size(trainer.world_size)
 
-    run = Run(config, folder, datamodule, module, trainer, {})
+    run = Run(config, folder, datamodule, module, trainer)
     exit_code = FAILED
     try:
         _announce(run)
@@ -127,6 +129,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
                 logger.truncate(counters["samples_seen"])
             logger.log_hyperparams(config)
         clock.signals.install()
+        run.startup_seconds = process_seconds()
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
         exit_code = run.exit_code
@@ -259,6 +262,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "generator_updates": module.generator_updates,
         "train_seconds": round(module.train_seconds, 3),
         "wall_seconds": round(process_seconds(), 3),
+        "startup_seconds": round(run.startup_seconds, 3),
         "samples_per_second": round(module.samples_seen / max(module.train_seconds, 1e-9), 1),
     }
     summary |= module.results

@@ -306,8 +306,7 @@ class GenerativeModule(L.LightningModule):
         for name, value in state["counters"].items():
             setattr(self, name, value)
         self._window = {
-            name: (torch.tensor(total, device=self.device), count)
-            for name, (total, count) in state["window"].items()
+            name: (torch.tensor(total, device=self.device), count) for name, (total, count) in state["window"].items()
         }
         self.recent, self.results = dict(state["recent"]), dict(state["results"])
         if self.ema and state["ema"]:
