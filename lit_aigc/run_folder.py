@@ -61,6 +61,10 @@ class RunFolder:
         """Whether a run has started in this folder."""
         return (self.path / "config.yaml").exists()
 
+    def has_results(self) -> bool:
+        """Whether training has left anything that would be missed."""
+        return any((self.path / name).exists() for name in ("checkpoints", "metrics.csv", "samples"))
+
     def claim(self) -> None:
         """Make the folder and hold it until the process ends.
 

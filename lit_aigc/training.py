@@ -86,7 +86,7 @@ def train(config: dict[str, Any]) -> Run:
     try:
         return _train(config, folder)
     except InputError:
-        if new and not folder.read_summary().get("batches"):
+        if new and not folder.has_results():
             folder.abandon()
         raise
     finally:

@@ -338,3 +338,25 @@ def test_a_multirun_on_two_processes_makes_two_run_folders(tiny, tmp_path):
     assert len(runs) == 2
     assert sorted(json.loads(path.read_text())["seed"] for path in runs) == [1, 2]
     assert all(json.loads(path.read_text())["status"] == "done" for path in runs)
+
+
+def test_a_disk_that_stays_full_costs_no_checkpoint(tiny, tmp_path, monkeypatch):
+    """Even the summary can't be written any more: what was saved before is kept all the same."""
+    from lit_aigc import run_folder
+    from lit_aigc.checkpoint import AtomicCheckpointIO
+
+    write, saved = AtomicCheckpointIO.save_checkpoint, []
+
+    def fills_up(self, *arguments, **options):
+        if len(saved) == 2:
+            monkeypatch.setattr(run_folder, "write_atomically", full)
+            raise InputError("The checkpoint can't be written (disk full).")
+        saved.append(write(self, *arguments, **options))
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", fills_up)
+    with pytest.raises(InputError, match="disk full"):
+        start(tiny, f"run_dir={tmp_path}/run", "checkpoint_seconds=0", "validations=0")
+    assert checkpoint(tmp_path / "run")["lit_aigc"]["counters"]["batches"] == 2
