@@ -19,8 +19,10 @@ CONFIG = {"model": {"networks": {"channels": [32, 64]}}, "seed": 3}
 
 def wandb_records(run_dir):
     """The records of an offline run's file: protobuf messages in LevelDB's log format behind a header of 7 bytes."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # waits until its process has written everything
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
     data, position, parts, records = path.read_bytes(), 7, b"", []
     while position + 7 <= len(data):
