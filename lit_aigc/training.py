@@ -277,7 +277,9 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
 
 def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
     """Write the bundle and the summary, and show the results."""
-    paths = {"run folder": run.folder.path}
+    paths: dict[str, Path | str] = {"run folder": run.folder.path}
+    if run.summary["status"] == "paused":
+        paths["go on with"] = f"python -m lit_aigc.train resume={run.folder.path}"
     if run.summary["status"] == "done":
         with run.module.averaged():
             bundle = save_bundle(run.folder.path / "bundle", run.module, model_config, run.datamodule.spec, run.summary)

@@ -78,12 +78,13 @@ def test_all_counters_count_batches(small, tmp_path, n_critic, updates):
 
 
 @pytest.mark.parametrize("more", [["model.n_critic=1"], ["model.n_critic=3"], ["model.recipe.accumulate=2"]])
-def test_ten_batches_equal_five_and_five(small, tmp_path, more):
+def test_ten_batches_equal_five_and_five(small, tmp_path, more, capsys):
     """Weights, optimizers, averages, counters and logged values, to the bit; log windows and epochs cross the pause."""
     more = [*more, "budget.batches=10", "log_every=3", "model.recipe.schedule=cosine", "data.augment=[random_shift]"]
     start(small, f"run_dir={tmp_path}/whole", *more)
     first = start(small, f"run_dir={tmp_path}/parts", *more, "pause_after.batches=5")
     assert first.exit_code == 75
+    assert f"go on with  python -m lit_aigc.train resume={tmp_path}/parts" in capsys.readouterr().out
     assert first.summary["status"] == "paused"
     second = train(load("train", [f"resume={tmp_path}/parts"]))
     assert second.exit_code == 0
