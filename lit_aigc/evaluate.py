@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.config import DONE, command
+from lit_aigc.errors import InputError
 
 
 def main(config: dict[str, Any]) -> int:
@@ -29,7 +30,6 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     """
     from lit_aigc.build import instantiate
     from lit_aigc.bundle import load_bundle
-    from lit_aigc.errors import InputError
     from lit_aigc.metrics.extractors import extractor as find_extractor
     from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
     from lit_aigc.metrics.reference import compute_reference, has_shipped_reference, shipped_reference

@@ -110,23 +110,17 @@ class GenerativeMetrics(L.Callback):
         device = pl_module.device
         ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         network = self._network.to(device)
-        modes = [(module, module.training) for module in pl_module.modules()]
-        pl_module.eval()
-        try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), pl_module.averaged():
-                if self._reference is None and {"fid", "kid"} & set(self._chosen):
-                    self._reference = compute_reference(
-                        trainer.datamodule.real_batches(self.reference, **ranks),
-                        network,
-                        split=self.reference,
-                        fingerprint=pl_module.spec.fingerprint,
-                        device=device,
-                    )
-                samples = module_samples(pl_module, self.num_samples, self.seed, **ranks)
-                values, protocol = evaluate_samples(samples, network, self._reference, self._chosen, device=device)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), pl_module.averaged():
+            if self._reference is None and {"fid", "kid"} & set(self._chosen):
+                self._reference = compute_reference(
+                    trainer.datamodule.real_batches(self.reference, **ranks),
+                    network,
+                    split=self.reference,
+                    fingerprint=pl_module.spec.fingerprint,
+                    device=device,
+                )
+            samples = module_samples(pl_module, self.num_samples, self.seed, **ranks)
+            values, protocol = evaluate_samples(samples, network, self._reference, self._chosen, device=device)
         network.to("cpu")
         return values, protocol | {"sample_seed": self.seed, "weights": "averaged" if pl_module.ema else "live"}
 

@@ -236,6 +236,18 @@ class GenerativeModule(L.LightningModule):
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             yield
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, the module is in evaluation mode and full precision; after, each part is in its own mode again."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
     @torch.no_grad()
     def sample(self, n: int, *, condition: Condition | None = None, noise: Noise, **options: Any) -> Tensor:
         """Draw samples in evaluation mode and full precision.
@@ -254,22 +266,16 @@ class GenerativeModule(L.LightningModule):
             InputError: If the condition does not fit the model.
         """
         labels = self._labels(n, condition, noise.start)
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
         pieces = []
-        try:
-            with torch.autocast(self.device.type, enabled=False):
-                for first in range(noise.start // SAMPLING_BLOCK * SAMPLING_BLOCK, noise.start + n, SAMPLING_BLOCK):
-                    inside = slice(max(noise.start - first, 0), min(noise.start + n - first, SAMPLING_BLOCK))
-                    padded = None
-                    if labels is not None:
-                        padded = labels.new_zeros(SAMPLING_BLOCK)
-                        padded[inside] = labels[first + inside.start - noise.start : first + inside.stop - noise.start]
-                    block = self.sample_block(SAMPLING_BLOCK, Condition(padded), Noise(noise.seed, first), **options)
-                    pieces.append(block[inside])
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with self.evaluating():
+            for first in range(noise.start // SAMPLING_BLOCK * SAMPLING_BLOCK, noise.start + n, SAMPLING_BLOCK):
+                inside = slice(max(noise.start - first, 0), min(noise.start + n - first, SAMPLING_BLOCK))
+                padded = None
+                if labels is not None:
+                    padded = labels.new_zeros(SAMPLING_BLOCK)
+                    padded[inside] = labels[first + inside.start - noise.start : first + inside.stop - noise.start]
+                block = self.sample_block(SAMPLING_BLOCK, Condition(padded), Noise(noise.seed, first), **options)
+                pieces.append(block[inside])
         return torch.cat(pieces)
 
     def _labels(self, n: int, condition: Condition | None, start: int) -> Tensor | None:

@@ -163,8 +163,5 @@ class GAN(GenerativeModule):
             labels = (
                 condition.labels.to(self.device) if condition else torch.zeros(n, dtype=torch.int64, device=self.device)
             )
-        was_training = self.generator.training
-        self.generator.eval()
-        images = self.generator(z, labels).float().contiguous()
-        self.generator.train(was_training)
-        return images
+        with self.evaluating():
+            return self.generator(z, labels).float().contiguous()
