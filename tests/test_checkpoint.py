@@ -189,7 +189,7 @@ def test_a_checkpoint_counts(tiny_run):
     checkpoint = read_checkpoint(tiny_run / "checkpoints" / "last.ckpt")
     counters = checkpoint["lit_aigc"]["counters"]
     assert (counters["batches"], counters["samples_seen"], counters["progress"]) == (4, 32, 1.0)
-    assert checkpoint["lit_aigc"]["class"] == "lit_aigc.modules.gan.GAN"
+    assert checkpoint["lit_aigc"]["model"]["_target_"] == "lit_aigc.modules.gan.GAN"
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])

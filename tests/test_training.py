@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_aigc.build import build, resolve
 from lit_aigc.bundle import load_bundle
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
+from lit_aigc.spec import DataSpec
 from lit_aigc.training import run, train
 
 ROOT = Path(__file__).parents[1]
@@ -149,8 +151,6 @@ def test_clipping_bounds_the_step(tiny, tmp_path):
     config["model"]["recipe"] = {"clip_norm": 1e-3}
     finished = train(config)
     torch.manual_seed(config["seed"])
-    from lit_aigc.build import build, resolve
-
     fresh = build(resolve(config["model"], finished.datamodule.spec), finished.datamodule.spec)
     for name in ("generator", "discriminator"):
         moved = [
@@ -224,7 +224,11 @@ def test_checkpoints_hold_the_model_and_nothing_of_the_metrics(tiny, tmp_path):
         "callbacks.generative_metrics={_target_: lit_aigc.callbacks.generative_metrics.GenerativeMetrics,"
         " extractor: mnist_classifier, num_samples: 64, metrics: [is]}",
     )
-    names = checkpoint(tmp_path / "run")["state_dict"]
+    saved = checkpoint(tmp_path / "run")
+    names = saved["state_dict"]
+    rebuilt = build(saved["lit_aigc"]["model"], DataSpec.from_dict(saved["lit_aigc"]["spec"]))
+    rebuilt.load_state_dict(names)
+    assert torch.equal(rebuilt.sample(3, noise=Noise(0)), finished.module.sample(3, noise=Noise(0)))
     assert {name.split(".")[0] for name in names} == {"generator", "discriminator"}
     assert finished.summary["is_mnist_classifier"] == finished.module.results["is_mnist_classifier"]
 

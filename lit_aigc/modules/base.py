@@ -85,6 +85,7 @@ class GenerativeModule(L.LightningModule):
 
     Attributes:
         seed: Seed of all randomness of training; set before the fit.
+        config: The resolved config that it was built from, which goes into checkpoints; set before the fit.
         batches: Training batches done.
         samples_seen: Samples seen, over all processes; the x-axis of every log.
         generator_updates: Updates of the network that generates.
@@ -103,6 +104,7 @@ class GenerativeModule(L.LightningModule):
         self.conditional = conditional
         self.recipe = recipe or Recipe()
         self.seed = 0
+        self.config: dict[str, Any] = {}
         self.log_every = 50
         self.batches = 0
         self.samples_seen = 0
@@ -297,7 +299,7 @@ class GenerativeModule(L.LightningModule):
         """Our own counters and averages; Lightning's loop state is left out, since nothing of ours uses it."""
         checkpoint.pop("loops", None)
         checkpoint[CHECKPOINT_KEY] = {
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "model": self.config,
             "spec": self.spec.to_dict(),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "window": {name: (float(total), count) for name, (total, count) in self._window.items()},
