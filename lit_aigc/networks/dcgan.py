@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_aigc.errors import InputError
+from lit_aigc.networks import discriminator
 
 
 def _stages(shape: Sequence[int]) -> tuple[int, int]:
@@ -83,7 +84,7 @@ class Generator(nn.Module):
         return self.layers(x)
 
 
-class Discriminator(nn.Module):
+class Discriminator(discriminator.Discriminator):
     """Images to logits by strided convolutions; classes by projection (Miyato and Koyama, 2018).
 
     Args:
@@ -118,20 +119,17 @@ class Discriminator(nn.Module):
                 if isinstance(module, (nn.Conv2d, nn.Linear)):
                     spectral_norm(module)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) and labels (N,) to logits (N,)."""
-        return self._logits(self.features(x), y)
-
-    def pair(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What ``forward(real, y)`` and then ``forward(fake, y)`` give, in one pass over both, which is faster."""
+    def pair_features(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of both in one pass, but for BatchNorm, which sees each half alone."""
         x = torch.cat([real, fake])
         for layer in self.features:
-            batchwise = isinstance(layer, nn.BatchNorm2d)
+            batchwise = isinstance(layer, nn.modules.batchnorm._BatchNorm)  # SyncBatchNorm too
             x = torch.cat([layer(half) for half in x.chunk(2)]) if batchwise else layer(x)
-        real_logits, fake_logits = self._logits(x, None if y is None else torch.cat([y, y])).chunk(2)
-        return real_logits, fake_logits
+        real_features, fake_features = x.chunk(2)
+        return real_features, fake_features
 
-    def _logits(self, features: Tensor, y: Tensor | None) -> Tensor:
+    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
+        """Features (N, ...) and labels (N,) to logits (N,)."""
         features = features.flatten(1)
         logits = self.logit(features)[:, 0]
         if self.projection is not None:

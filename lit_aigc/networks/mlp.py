@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lit_aigc.networks import discriminator
 from lit_aigc.networks.dcgan import class_embedding
 
 
@@ -42,7 +43,7 @@ class Generator(nn.Module):
         return self.layers(z).unflatten(1, self.shape)
 
 
-class Discriminator(nn.Module):
+class Discriminator(discriminator.Discriminator):
     """Images to logits by fully connected layers; classes by projection (Miyato and Koyama, 2018).
 
     Args:
@@ -63,9 +64,8 @@ class Discriminator(nn.Module):
         if self.projection is not None:
             nn.init.zeros_(self.projection.weight)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) and labels (N,) to logits (N,)."""
-        features = self.features(x)
+    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
+        """Features (N, width) and labels (N,) to logits (N,)."""
         logits = self.logit(features)[:, 0]
         if self.projection is not None:
             logits = logits + (self.projection(y) * features).sum(dim=1)
