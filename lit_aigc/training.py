@@ -198,8 +198,8 @@ def _trainer(
         )
     if node.get("strategy", "auto") == "auto" and _processes(node) > 1:
         node["strategy"] = "ddp_find_unused_parameters_true"
-    if str(node.get("precision")).startswith("16"):
-        raise InputError("trainer.precision: half precision (16) isn't supported: use bf16-mixed or 32-true.")
+    if str(node.get("precision")).startswith("16") and not torch.cuda.is_available():
+        raise InputError("trainer.precision: half precision (16) needs a GPU: use bf16-mixed or 32-true.")
     validates = type(module).validation_step is not GenerativeModule.validation_step
     try:
         with warnings.catch_warnings():

@@ -14,11 +14,17 @@ class AdversarialLoss(NamedTuple):
 
     Attributes:
         discriminator: From the logits of real and of fake images, ``(N,)`` each, to the discriminator's mean loss.
-        generator: From the logits of fake images, ``(N,)``, to the generator's mean loss.
+        generator: From the same to the generator's mean loss.
+        compares: Whether the generator's loss looks at the real logits.
+        pairs: Whether only differences of real and fake logits count, not their signs.
+        least: The smallest value of the discriminator's loss: it is near when all real and fake images are told apart.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor | None, Tensor], Tensor]
+    compares: bool = False
+    pairs: bool = False
+    least: float = 0.0
 
 
 def logistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -26,9 +32,24 @@ def logistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def non_saturating_generator(fake: Tensor) -> Tensor:
+def minimax_generator(real: Tensor | None, fake: Tensor) -> Tensor:
+    """``log(1 - sigmoid(fake))``, what the discriminator's loss is a bound of (Goodfellow et al., 2014, equation 1)."""
+    return -F.softplus(fake).mean()
+
+
+def non_saturating_generator(real: Tensor | None, fake: Tensor) -> Tensor:
     """``-log sigmoid(fake)`` (Goodfellow et al., 2014, section 3)."""
     return F.softplus(-fake).mean()
+
+
+def least_squares_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """``((real - 1)^2 + fake^2) / 2`` (Mao et al., "Least squares generative adversarial networks", 2017)."""
+    return 0.5 * ((real - 1.0).square().mean() + fake.square().mean())
+
+
+def least_squares_generator(real: Tensor | None, fake: Tensor) -> Tensor:
+    """``(fake - 1)^2 / 2`` (Mao et al., 2017, equation 9)."""
+    return 0.5 * (fake - 1.0).square().mean()
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -36,12 +57,38 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
 
 
-def hinge_generator(fake: Tensor) -> Tensor:
+def hinge_generator(real: Tensor | None, fake: Tensor) -> Tensor:
     """``-fake`` (Lim and Ye, 2017)."""
     return -fake.mean()
 
 
+def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """``fake - real``: the negative of the distance's estimate (Arjovsky et al., "Wasserstein GAN", 2017).
+
+    It is one for a Lipschitz discriminator only: clip its weights, or add the gradient penalty.
+    """
+    return fake.mean() - real.mean()
+
+
+def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """``-log sigmoid(real - fake)`` over pairs of one real and one fake image.
+
+    Jolicoeur-Martineau, "The relativistic discriminator", 2018; Huang et al., "The GAN is dead; long live the GAN!",
+    2024, equation 2.
+    """
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_generator(real: Tensor | None, fake: Tensor) -> Tensor:
+    """``-log sigmoid(fake - real)`` over the same pairs (as for the discriminator)."""
+    return F.softplus(real - fake).mean()
+
+
 ADVERSARIAL_LOSSES = {
+    "minimax": AdversarialLoss(logistic_discriminator, minimax_generator),
     "non_saturating": AdversarialLoss(logistic_discriminator, non_saturating_generator),
+    "least_squares": AdversarialLoss(least_squares_discriminator, least_squares_generator),
     "hinge": AdversarialLoss(hinge_discriminator, hinge_generator),
+    "wasserstein": AdversarialLoss(wasserstein_discriminator, hinge_generator, pairs=True, least=float("-inf")),
+    "relativistic": AdversarialLoss(relativistic_discriminator, relativistic_generator, compares=True, pairs=True),
 }

@@ -42,6 +42,7 @@ class Recipe:
         ema_decay: Decay of the averaged weights, 0 for none.
         ema_start: Updates before the average starts.
         ema_every: Updates between two moves of the average.
+        compile: Compile the networks with `torch.compile`; worth its minute on long runs and GPUs.
         channels_last: Store convolution weights and images with channels last, the faster layout on CPUs and GPUs.
     """
 
@@ -53,6 +54,7 @@ class Recipe:
     ema_decay: float = 0.999
     ema_start: int = 0
     ema_every: int = 1
+    compile: bool = False
     channels_last: bool = True
 
     def __post_init__(self) -> None:
@@ -153,8 +155,17 @@ class GenerativeModule(L.LightningModule):
         if self.batches % self.log_every == 0:
             self._flush_window()
 
+    @property
+    def log_is_due(self) -> bool:
+        """Whether this batch is the last of a log window: the time for figures that cost something."""
+        return (self.batches + 1) % self.log_every == 0
+
     def update(
-        self, optimizer: torch.optim.Optimizer, batch: Any, loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]
+        self,
+        optimizer: torch.optim.Optimizer,
+        batch: Any,
+        loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
+        name: str = "",
     ) -> dict[str, Tensor]:
         """One optimizer step on a batch.
 
@@ -162,9 +173,10 @@ class GenerativeModule(L.LightningModule):
             optimizer: One of ``self.optimizers()``; all its parameters' gradients are reset.
             batch: The batch, split in ``recipe.accumulate`` parts.
             loss: From a part to its mean loss and scalars to log.
+            name: Of the network, for the log.
 
         Returns:
-            The scalars, averaged over the parts.
+            The scalars, averaged over the parts; once a log window also ``grad_norm``, before clipping.
         """
         parts = _split(batch, self.recipe.accumulate)
         optimizer.zero_grad()
@@ -176,10 +188,22 @@ class GenerativeModule(L.LightningModule):
                 self.manual_backward(value * share if share < 1 else value)
             for name, scalar in scalars.items():
                 values[name] = values.get(name, 0.0) + scalar.detach() * share
-        if self.recipe.clip_norm is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
-        optimizer.step()
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of half precision
+        if scaler:
+            optimizer = getattr(optimizer, "optimizer", optimizer)
+            scaler.unscale_(optimizer)  # what is clipped and logged is the gradient, not a multiple of it
+        if self.log_is_due or self.recipe.clip_norm is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = nn.utils.get_total_norm([p.grad for p in parameters])
+            if self.recipe.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
+            if self.log_is_due:
+                values[f"{name}_grad_norm" if name else "grad_norm"] = norm
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
         return values
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

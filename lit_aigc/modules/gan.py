@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,15 +13,56 @@ from torch import Tensor, nn
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
-from lit_aigc.modules.base import GenerativeModule, Recipe, TrainingDiverged
+from lit_aigc.losses.gan_regularization import (
+    between,
+    clip_weights,
+    feature_matching,
+    one_centred_penalty,
+    zero_centred_penalty,
+)
+from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, Recipe, TrainingDiverged
+from lit_aigc.modules.gan_health import PATIENCE, Alarm, gan_statistics, logit_statistics
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer
 from lit_aigc.spec import Batch, Condition, DataSpec
 
-# What a discriminator that has collapsed looks like, over this many log windows in a row.
-_PATIENCE = 10
-_SAME_LOGIT_FOR_ALL = 1e-5
-_NOTHING_LEFT_TO_LEARN = 1e-4
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Regularization:
+    """Weights of what is added to the adversarial loss; 0 is off, and all go together.
+
+    Attributes:
+        r1: Of half the squared gradient at real images (Mescheder et al., 2018), the discriminator's.
+        r2: Of the same at fake images.
+        gradient_penalty: Of (gradient norm - 1)^2 between real and fake (Gulrajani et al., 2017), the discriminator's.
+        feature_matching: Of the squared distance of mean features (Salimans et al., 2016), the generator's.
+        every: Batches between two evaluations of the first three, which then weigh `every` times as much (lazy
+            regularisation, Karras et al., 2020).
+        clip_weights: Largest size of the discriminator's weights (Arjovsky et al., 2017), or None.
+    """
+
+    r1: float = 0.0
+    r2: float = 0.0
+    gradient_penalty: float = 0.0
+    feature_matching: float = 0.0
+    every: int = 1
+    clip_weights: float | None = None
+
+    def __post_init__(self) -> None:
+        weights = ("r1", "r2", "gradient_penalty", "feature_matching")
+        wrong = [
+            f"model.regularization.{name}={value}: expected a weight of 0 or more"
+            for name in weights
+            if not (value := getattr(self, name)) >= 0
+        ]
+        if self.every < 1:
+            wrong.append(f"model.regularization.every={self.every}: expected a number of batches, 1 or more")
+        if self.clip_weights is not None and not self.clip_weights > 0:
+            wrong.append(f"model.regularization.clip_weights={self.clip_weights}: expected a positive number or null")
+        if wrong:
+            raise InputError("\n".join(wrong))
 
 
 class GAN(GenerativeModule):
@@ -31,17 +74,20 @@ class GAN(GenerativeModule):
         generator: ``generator(z, y) -> images`` in the spec's range, with an attribute ``latent_dim``; z is
             ``(N, latent_dim)`` standard normal, y ``(N,)`` int64 labels or None.
         discriminator: ``discriminator(x, y) -> (N,)`` logits; where it has ``pair(real, fake, y)``, that serves its own
-            step.
+            step. Feature matching needs ``features`` and ``head`` (see `lit_aigc.networks.discriminator`).
         spec: The facts of the data.
         conditional: Whether both networks are given class labels.
-        loss: ``non_saturating`` or ``hinge``.
+        loss: A name of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.
+        regularization: What is added to the loss.
+        augment: ``augment(images, *, noise) -> images`` for all that the discriminator sees, or None. Where it has
+            ``adapt(overfitting, images)``, it is told the mean sign of the real logits.
         n_critic: Discriminator steps for each generator step.
         generator_optimizer: Name and options of an optimizer of `torch.optim`.
         discriminator_optimizer: The same for the discriminator.
         recipe: Schedule, clipping, accumulation, averaged weights.
 
     Raises:
-        InputError: If an option is out of range.
+        InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
     def __init__(
@@ -51,6 +97,8 @@ class GAN(GenerativeModule):
         spec: DataSpec,
         conditional: bool = False,
         loss: str = "non_saturating",
+        regularization: Regularization | None = None,
+        augment: Callable[..., Tensor] | None = None,
         n_critic: int = 1,
         generator_optimizer: Mapping[str, Any] | None = None,
         discriminator_optimizer: Mapping[str, Any] | None = None,
@@ -61,15 +109,27 @@ class GAN(GenerativeModule):
             raise InputError(f"model.loss={loss!r} is unknown{did_you_mean(loss, ADVERSARIAL_LOSSES)}")
         if n_critic < 1:
             raise InputError(f"model.n_critic={n_critic}: expected at least one discriminator step a generator step.")
+        self.regularization = regularization or Regularization()
+        if self.regularization.feature_matching and not hasattr(discriminator, "features"):
+            raise InputError(
+                "model.regularization.feature_matching needs a discriminator with features(x) and head(features, y), "
+                f"which {type(discriminator).__name__} lacks."
+            )
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=layout)
         self.discriminator = discriminator.to(memory_format=layout)
+        self.augment = augment
         self.loss = ADVERSARIAL_LOSSES[loss]
+        self.alarm = Alarm(self.loss.least)
         self.n_critic = n_critic
         self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
-        self._suspicious_windows = 0
         self._shares_fakes = False
         self._fakes: Tensor | None = None
+        self._compiled_pair: Callable[..., tuple[Tensor, Tensor]] | None = None
+        if self.recipe.compile:
+            self.generator.compile()
+            self.discriminator.compile()
+            self._compiled_pair = torch.compile(self._eager_pair)
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
@@ -78,16 +138,24 @@ class GAN(GenerativeModule):
         networks = (self.discriminator, self.generator)
         return [optimizer(c, n.parameters()) for c, n in zip(self._optimizer_configs, networks, strict=True)]
 
+    # -- training
+
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
         """One discriminator step, and a generator step if it is due."""
         discriminator_optimizer, generator_optimizer = self.optimizers()
         generates = (self.batches + 1) % self.n_critic == 0
         # One forward pass of the generator serves both steps, unless the batch comes in parts to save memory.
         self._shares_fakes = generates and self.recipe.accumulate == 1
-        values = self.update(discriminator_optimizer, batch, self._discriminator_loss)
+        values = self.update(discriminator_optimizer, batch, self._discriminator_loss, name="d")
+        if self.regularization.clip_weights is not None:
+            clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
+        if hasattr(self.augment, "adapt"):
+            overfitting = self.trainer.strategy.reduce(values.pop("d_sign"), reduce_op="mean")
+            self.augment.adapt(overfitting, len(batch.images) * self.trainer.world_size)
+            values["augment_p"] = self.augment.p
         if generates:
             self.discriminator.requires_grad_(False)
-            values |= self.update(generator_optimizer, batch, self._generator_loss)
+            values |= self.update(generator_optimizer, batch, self._generator_loss, name="g")
             self.discriminator.requires_grad_(True)
             self._fakes = None
             self.generator_updates += 1
@@ -99,53 +167,123 @@ class GAN(GenerativeModule):
         y = batch.labels if self.conditional else None
         with torch.set_grad_enabled(self._shares_fakes):
             self._fakes = self._generate(batch)
-        real, fake = (logits.float() for logits in self._pair(batch.images, self._fakes.detach(), y))
-        loss = self.loss.discriminator(real, fake)
-        with torch.no_grad():
-            accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-            spread = torch.cat([real, fake]).std(correction=0)
-        return loss, {"d_loss": loss, "d_accuracy": accuracy, "d_spread": spread}
-
-    def _pair(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        if hasattr(self.discriminator, "pair"):
-            return self.discriminator.pair(real, fake.to(real.dtype), y)
-        return self.discriminator(real, y), self.discriminator(fake, y)
+        weights = self.regularization if self.batches % self.regularization.every == 0 else Regularization()
+        real = self._augmented(batch.images, batch, "real").detach().requires_grad_(weights.r1 > 0)
+        fake = self._augmented(self._fakes.detach(), batch, "fake").detach().requires_grad_(weights.r2 > 0)
+        real_logits, fake_logits = self._pair(real, fake, y, twice=weights.r1 > 0 or weights.r2 > 0)
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        values = {"d_loss": loss, **logit_statistics(real_logits, fake_logits, self.loss.pairs)}
+        if self.log_is_due:
+            values |= {"d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
+            values |= gan_statistics(batch.images, self._fakes, y, self.spec.num_classes)
+        if hasattr(self.augment, "adapt"):
+            values["d_sign"] = real_logits.sign().mean()
+        penalties: dict[str, Tensor] = {}
+        if weights.r1:
+            penalties["r1"] = zero_centred_penalty(real_logits, real)
+        if weights.r2:
+            penalties["r2"] = zero_centred_penalty(fake_logits, fake)
+        if weights.gradient_penalty:
+            share = Noise(self.seed, batch.start).stream("penalty").uniform(len(real), 1, device=self.device)[:, 0]
+            points = between(real, fake, share).detach().requires_grad_()
+            penalties["gradient_penalty"] = one_centred_penalty(self.discriminator.forward(points, y).float(), points)
+        for name, penalty in penalties.items():
+            loss = loss + getattr(weights, name) * weights.every * penalty
+        return loss, values | penalties
 
     def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         y = batch.labels if self.conditional else None
         images = self._fakes if self._shares_fakes else self._generate(batch)
-        loss = self.loss.generator(self.discriminator(images, y).float())
-        return loss, {"g_loss": loss}
+        fake = self._augmented(images, batch, "generator")
+        real_logits, values = None, {}
+        if self.regularization.feature_matching:
+            with torch.no_grad():
+                real_features = self.discriminator.features(self._augmented(batch.images, batch, "real"))
+                real_logits = self.discriminator.head(real_features, y).float() if self.loss.compares else None
+            fake_features = self.discriminator.features(fake)
+            fake_logits = self.discriminator.head(fake_features, y).float()
+            values["feature_matching"] = feature_matching(real_features, fake_features)
+        else:
+            if self.loss.compares:
+                with torch.no_grad():
+                    real_logits = self.discriminator(self._augmented(batch.images, batch, "real"), y).float()
+            fake_logits = self.discriminator(fake, y).float()
+        loss = self.loss.generator(real_logits, fake_logits)
+        values["g_loss"] = loss
+        if "feature_matching" in values:
+            loss = loss + self.regularization.feature_matching * values["feature_matching"]
+        return loss, values
+
+    def _pair(self, real: Tensor, fake: Tensor, y: Tensor | None, twice: bool) -> tuple[Tensor, Tensor]:
+        """Logits of both; `twice`: their gradients will be differentiated again, which compiled code can't be."""
+        pair = self._eager_pair if twice or self._compiled_pair is None else self._compiled_pair
+        real_logits, fake_logits = pair(real, fake.to(real.dtype), y)
+        return real_logits.float(), fake_logits.float()
+
+    def _eager_pair(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        if hasattr(self.discriminator, "pair"):
+            return self.discriminator.pair(real, fake, y)
+        return self.discriminator.forward(real, y), self.discriminator.forward(fake, y)
 
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")
         z = noise.normal(len(batch.images), self.generator.latent_dim, device=self.device)
         return self.generator(z, batch.labels if self.conditional else None)
 
+    def _augmented(self, images: Tensor, batch: Batch, which: str) -> Tensor:
+        if self.augment is None:
+            return images
+        return self.augment(images, noise=Noise(self.seed, batch.start).stream("augment").stream(which))
+
     def check_health(self, means: Mapping[str, float]) -> None:
-        """Stop when the discriminator has said nothing that a generator could learn from for ten windows in a row."""
-        silent = means["d_spread"] < _SAME_LOGIT_FOR_ALL
-        perfect = means["d_loss"] < _NOTHING_LEFT_TO_LEARN
-        self._suspicious_windows = self._suspicious_windows + 1 if silent or perfect else 0
-        if self._suspicious_windows < _PATIENCE:
-            return
-        seen = (
-            f"it gives all images the same logit (spread {means['d_spread']:.1e})"
-            if silent
-            else f"it tells real from fake without error (loss {means['d_loss']:.1e})"
-        )
-        raise TrainingDiverged(
-            f"The discriminator has collapsed: for {_PATIENCE * self.log_every} batches {seen}, so the generator "
-            "learns nothing more. The last good checkpoint is kept. Lower discriminator_optimizer.lr, raise "
-            "generator_optimizer.lr, or use data augmentation."
-        )
+        """Stop when no generator could learn from the discriminator any more; warn when the generator has collapsed."""
+        self.alarm.look(means)
+        batches = PATIENCE * self.log_every
+        if self.alarm.rings and self.trainer.is_global_zero:
+            log.warning(
+                "The generator has collapsed: for %d batches its images of one class differ by less than a tenth of "
+                "what real ones do (train/diversity %.3f). Raise discriminator_optimizer.lr, add "
+                "model.regularization.r1=1, or start again with another seed.",
+                batches,
+                means["diversity"],
+            )
+        if seen := self.alarm.lost(means):
+            raise TrainingDiverged(
+                f"The discriminator has collapsed: for {batches} batches {seen}, so the generator learns nothing more. "
+                "The last good checkpoint is kept. Lower discriminator_optimizer.lr, raise generator_optimizer.lr, or "
+                "use augmentation (model.augment)."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Beside what the base saves: how long something has looked wrong."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["alarm"] = self.alarm.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        super().on_load_checkpoint(checkpoint)
+        self.alarm.load_state_dict(checkpoint[CHECKPOINT_KEY].get("alarm", self.alarm.state_dict()))
+
+    # -- sampling
 
     def sample_block(self, n: int, condition: Condition, noise: Noise) -> Tensor:
         """Images ``(n, C, H, W)`` from standard normal latents."""
         z = noise.stream("latent").normal(n, self.generator.latent_dim, device=self.device)
-        return self.generator(z, condition.labels).float().contiguous()
+        return self._images(z, condition.labels)
 
     @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images ``(n, C, H, W)`` in the spec's range, in evaluation mode and full precision.
+
+        Args:
+            z: Latents ``(n, latent_dim)``.
+            labels: ``(n,)``; None for a conditional model: the first class for all.
+        """
+        if self.conditional and labels is None:
+            labels = torch.zeros(len(z), dtype=torch.int64)
+        with self.evaluating():
+            return self._images(z.to(self.device), labels.to(self.device) if self.conditional else None)
+
     def interpolate(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
         """Images along the great circle from the latent of the stream's first item to that of its second.
 
@@ -158,10 +296,8 @@ class GAN(GenerativeModule):
         angle = torch.acos(torch.clamp(torch.cosine_similarity(first, second, dim=0), -1, 1))
         t = torch.linspace(0, 1, n, device=self.device)[:, None]
         z = (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
-        labels = None
-        if self.conditional:
-            labels = (
-                condition.labels.to(self.device) if condition else torch.zeros(n, dtype=torch.int64, device=self.device)
-            )
-        with self.evaluating():
-            return self.generator(z, labels).float().contiguous()
+        return self.decode(z, condition.labels if condition else None)
+
+    def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        images = self.generator.forward(z, labels).float().contiguous()
+        return images.clamp(*self.spec.value_range)

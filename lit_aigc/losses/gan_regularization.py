@@ -1,0 +1,73 @@
+"""Regularisers of adversarial training: pure functions on tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Squared norm of each logit's gradient with respect to its own image, itself differentiable.
+
+    Args:
+        logits: ``(N,)``, computed from `images`.
+        images: ``(N, ...)`` that require gradients.
+
+    Returns:
+        ``(N,)`` float32.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.float().square().flatten(1).sum(dim=1)
+
+
+def zero_centred_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """``E |grad D(x)|^2 / 2``: R1 on real images, R2 on fake ones.
+
+    Mescheder et al., "Which training methods for GANs do actually converge?", 2018, equation 9. Shapes as for
+    `squared_gradient`; a scalar.
+    """
+    return 0.5 * squared_gradient(logits, images).mean()
+
+
+def one_centred_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """``E (|grad D(x)| - 1)^2``: the gradient penalty of WGAN-GP.
+
+    Gulrajani et al., "Improved training of Wasserstein GANs", 2017, equation 3. Shapes as for `squared_gradient`; a
+    scalar.
+    """
+    # The root has no derivative at 0, where a dead discriminator would make NaN of all weights.
+    norms = (squared_gradient(logits, images) + 1e-12).sqrt()
+    return (norms - 1.0).square().mean()
+
+
+def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Points on the lines between real and fake images (Gulrajani et al., 2017).
+
+    Args:
+        real: ``(N, ...)``.
+        fake: ``(N, ...)``.
+        share: ``(N,)``, the share of the real image in [0, 1].
+    """
+    share = share.view(-1, *[1] * (real.dim() - 1)).to(real.dtype)
+    return share * real + (1.0 - share) * fake
+
+
+def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
+    """``mean_d (E f_d(real) - E f_d(fake))^2`` of the discriminator's features.
+
+    Salimans et al., "Improved techniques for training GANs", 2016, section 3.1, there summed over the features; the
+    mean makes the weight independent of the width.
+
+    Args:
+        real: ``(N, ...)``, taken as a constant.
+        fake: ``(N, ...)``.
+    """
+    difference = real.detach().float().flatten(1).mean(dim=0) - fake.float().flatten(1).mean(dim=0)
+    return difference.square().mean()
+
+
+@torch.no_grad()
+def clip_weights(parameters: list[Tensor], limit: float) -> None:
+    """Clip each weight to [-limit, limit], in place (Arjovsky et al., "Wasserstein GAN", 2017, algorithm 1)."""
+    torch._foreach_clamp_min_(parameters, -limit)
+    torch._foreach_clamp_max_(parameters, limit)
