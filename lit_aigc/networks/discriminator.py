@@ -10,9 +10,10 @@ class Discriminator(nn.Module):
     """Images to logits in two parts, given by a subclass.
 
     Attributes:
-        features: ``features(x)``: images ``(N, C, H, W)`` to the last hidden features ``(N, ...)``, each image on its own.
-        head: ``head(features, y)``: to logits ``(N,)``, with labels ``(N,)`` or None. What looks at the whole batch, such
-            as the minibatch standard deviation, belongs here.
+        features: ``features(x)``: images ``(N, C, H, W)`` to the last hidden features ``(N, ...)``, each image on its
+            own.
+        head: ``head(features, y)``: features and labels ``(N,)`` or None to logits ``(N,)``. What looks at the whole
+            batch, such as the minibatch standard deviation, belongs here.
     """
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
