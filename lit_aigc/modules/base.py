@@ -186,8 +186,8 @@ class GenerativeModule(L.LightningModule):
             with self._gradients_stay_local(index < len(parts) - 1):
                 value, scalars = loss(part)
                 self.manual_backward(value * share if share < 1 else value)
-            for name, scalar in scalars.items():
-                values[name] = values.get(name, 0.0) + scalar.detach() * share
+            for key, scalar in scalars.items():
+                values[key] = values.get(key, 0.0) + scalar.detach() * share
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of half precision
         if scaler:
             optimizer = getattr(optimizer, "optimizer", optimizer)
