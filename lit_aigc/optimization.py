@@ -38,13 +38,14 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
     """An optimizer of `torch.optim`.
 
     Args:
-        config: ``name`` of the class, and its keyword arguments. ``fused`` is on where the class has it.
+        config: ``name`` of the class, and its keyword arguments, those of None left out. ``fused`` is on where the class
+            has it.
         parameters: What to optimize.
 
     Raises:
         InputError: If the name or an argument is unknown.
     """
-    options = dict(config)
+    options = {key: value for key, value in config.items() if value is not None}
     name = options.pop("name", "Adam")
     known = [key for key, value in vars(torch.optim).items() if inspect.isclass(value) and key != "Optimizer"]
     if name not in known:

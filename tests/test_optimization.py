@@ -112,3 +112,9 @@ def test_unknown_options_come_in_one_message():
     with pytest.raises(InputError) as error:
         optimizer({"name": "SGD", "b": 1, "a": 2}, parameters())
     assert [line.split("'")[1] for line in str(error.value).splitlines()] == ["a", "b"]
+
+
+def test_an_option_of_none_is_left_out():
+    """So that a config that replaces Adam by another optimizer can take its betas away."""
+    made = optimizer({"name": "RMSprop", "lr": 0.1, "betas": None}, [torch.nn.Parameter(torch.zeros(1))])
+    assert (type(made).__name__, made.defaults["lr"]) == ("RMSprop", 0.1)
