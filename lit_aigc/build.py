@@ -19,6 +19,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.spec import DataSpec
 
 TARGET = "_target_"
+_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation", "lit_aigc.tokenization")
 _FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
 
 
@@ -44,7 +45,7 @@ def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any
         raise InputError(f"{TARGET}: {target!r} is not the dotted name of a class, such as package.module.Class.")
     module_name, _, name = target.rpartition(".")
     if trust is not None:
-        trusted = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.tokenization", *trust)
+        trusted = (*_TRUSTED, *trust)
         if not _within(module_name, trusted):
             raise InputError(f"{target} is refused: a file may name only classes of {', '.join(trusted)} (see trust=).")
     try:

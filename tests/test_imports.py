@@ -44,7 +44,10 @@ def ours(*names: str) -> tuple[str, ...]:
 HYDRA = ("hydra", "omegaconf")
 WALLS = (
     Wall(
-        ("networks/", "losses/", "sampling/", "spec.py", "noise.py", "augmentation.py", "tokenization.py"),
+        (
+            *("networks/", "losses/", "sampling/"),
+            *("spec.py", "noise.py", "augmentation.py", "image_transforms.py", "tokenization.py"),
+        ),
         ("lightning", "pytorch_lightning", *HYDRA, *ours("data", "modules", "callbacks", "metrics")),
     ),
     Wall(("modules/",), (*HYDRA, "wandb", *ours("data", "callbacks", "metrics"))),
