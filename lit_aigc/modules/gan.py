@@ -174,7 +174,7 @@ class GAN(GenerativeModule):
         loss = self.loss.discriminator(real_logits, fake_logits)
         values = {"d_loss": loss, **logit_statistics(real_logits, fake_logits, self.loss.pairs)}
         if self.log_is_due:
-            values |= {"d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
+            values |= {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
             values |= gan_statistics(batch.images, self._fakes, y, self.spec.num_classes)
         if hasattr(self.augment, "adapt"):
             values["d_sign"] = real_logits.sign().mean()

@@ -44,13 +44,13 @@ def gan_statistics(real: Tensor, fake: Tensor, labels: Tensor | None, num_classe
         num_classes: Number of classes.
 
     Returns:
-        ``g_mean`` and ``g_std`` of all pixels, and ``diversity``: how much images of one class differ, as a share of
+        ``mean_output`` and ``std_output`` of all pixels, and ``diversity``: how much images of one class differ, as a share of
         how much real ones do; near 0 is mode collapse, 1 is healthy.
     """
     variety = [spread_within_classes(images, labels, num_classes) for images in (fake, real)]
     return {
-        "g_mean": fake.detach().float().mean(),
-        "g_std": fake.detach().float().std(),
+        "mean_output": fake.detach().float().mean(),
+        "std_output": fake.detach().float().std(),
         "diversity": variety[0] / variety[1].clamp(min=1e-6),
     }
 
