@@ -1,4 +1,4 @@
-"""The README's commands parse, its targets exist, its links and pictures lead somewhere."""
+"""The commands of the README and of docs/ parse, their targets exist, their links and pictures lead somewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELLS = ("bash", "sh", "shell", "console")
 
 
@@ -59,36 +59,43 @@ def local_links(markdown: str) -> list[str]:
     return [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
 
 
-def commands() -> list[list[str]]:
-    return shell_commands(README.read_text(encoding="utf-8")) if README.exists() else []
+def commands(pattern: str) -> list:
+    """A parameter for each command of the documents that begins like the pattern."""
+    return [
+        pytest.param(command, id=f"{document.name}: {' '.join(command)}")
+        for document in DOCUMENTS
+        for command in shell_commands(document.read_text(encoding="utf-8"))
+        if re.match(pattern, " ".join(command))
+    ]
 
 
-LIT_AIGC = [c for c in commands() if re.match(r"(\S*/)?python3? -m lit_aigc\.", " ".join(c))]
-MAKE = [c for c in commands() if c[0] == "make"]
+LIT_AIGC = commands(r"(\S*/)?python3? -m lit_aigc\.")
+MAKE = commands(r"make( |$)")
 
 
 def test_there_is_a_readme_that_says_how_to_start():
-    assert MAKE
-    assert LIT_AIGC
+    for found in (LIT_AIGC, MAKE):
+        assert any(parameter.id.startswith("README.md") for parameter in found)
 
 
-@pytest.mark.parametrize("command", LIT_AIGC, ids=" ".join)
+@pytest.mark.parametrize("command", LIT_AIGC)
 def test_a_command_of_ours_parses(command):
     from lit_aigc.config import check_command
 
     check_command(["python", *command[1:]])
 
 
-@pytest.mark.parametrize("command", MAKE, ids=" ".join)
+@pytest.mark.parametrize("command", MAKE)
 def test_a_make_target_exists(command):
     targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = [word for word in command[1:] if "=" not in word and not word.startswith("-")]
     assert set(named) <= targets
 
 
-def test_links_and_pictures_lead_somewhere():
-    missing = [link for link in local_links(README.read_text(encoding="utf-8")) if not (ROOT / link).exists()]
-    assert missing == []
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_and_pictures_lead_somewhere(document):
+    links = local_links(document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 def test_shell_commands_are_found():
