@@ -44,8 +44,8 @@ def gan_statistics(real: Tensor, fake: Tensor, labels: Tensor | None, num_classe
         num_classes: Number of classes.
 
     Returns:
-        ``mean_output`` and ``std_output`` of all pixels, and ``diversity``: how much images of one class differ, as a share of
-        how much real ones do; near 0 is mode collapse, 1 is healthy.
+        ``mean_output`` and ``std_output`` of all pixels, and ``diversity``: how much images of one class differ, as a
+        share of how much real ones do; near 0 is mode collapse, 1 is healthy.
     """
     variety = [spread_within_classes(images, labels, num_classes) for images in (fake, real)]
     return {
