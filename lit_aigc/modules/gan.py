@@ -80,7 +80,8 @@ class GAN(GenerativeModule):
         loss: A name of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.
         regularization: What is added to the loss.
         augment: ``augment(images, *, noise) -> images`` for all that the discriminator sees, or None. Where it has
-            ``adapt(overfitting, images)``, it is told the mean sign of the real logits.
+            ``adapt(overfitting, images)``, it is told the mean sign of the real logits, or of real minus fake logits
+            where the loss looks at differences only.
         n_critic: Discriminator steps for each generator step.
         generator_optimizer: Name and options of an optimizer of `torch.optim`.
         discriminator_optimizer: The same for the discriminator.
@@ -177,7 +178,7 @@ class GAN(GenerativeModule):
             values |= {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
             values |= gan_statistics(batch.images, self._fakes, y, self.spec.num_classes)
         if hasattr(self.augment, "adapt"):
-            values["d_sign"] = real_logits.sign().mean()
+            values["d_sign"] = (real_logits - fake_logits if self.loss.pairs else real_logits).sign().mean()
         penalties: dict[str, Tensor] = {}
         if weights.r1:
             penalties["r1"] = zero_centred_penalty(real_logits, real)

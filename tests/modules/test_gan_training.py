@@ -130,6 +130,61 @@ def make(**changes):
     return build(resolve(config | changes, SPEC), SPEC)
 
 
+# -- augmentation
+
+
+class Recorder:
+    """An augmentation that paints what it is given white, and remembers for whom."""
+
+    def __init__(self):
+        self.streams, self.overfitting = [], []
+
+    def __call__(self, images, *, noise):
+        self.streams.append(noise)
+        return torch.ones_like(images) * images.detach().abs().max().clamp(1, 1) + 0.0 * images
+
+    def adapt(self, overfitting, images):
+        self.overfitting.append((float(overfitting), images))
+
+    p = torch.tensor(0.25)
+
+
+def test_the_discriminator_sees_augmented_images_only_and_samples_are_never_augmented(tiny, tmp_path, monkeypatch):
+    import lit_aigc.training as training
+
+    recorder, seen = Recorder(), []
+    original = training.build
+
+    def built(model_config, spec):
+        module = original(model_config, spec)
+        module.augment = recorder
+        module.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        pair = module.discriminator.pair
+        module.discriminator.pair = lambda real, fake, y: (seen.extend((real, fake)), pair(real, fake, y))[1]
+        return module
+
+    monkeypatch.setattr(training, "build", built)
+    run = start(tiny, f"run_dir={tmp_path}/run")
+    assert len(seen) == 3 * run.module.batches
+    assert all((images == 1).all() for images in seen)
+    draws = {(noise.seed, noise.start) for noise in recorder.streams}
+    assert len(draws) == len(recorder.streams) == 3 * run.module.batches  # real, fake and the generator's differ
+    assert [images for _, images in recorder.overfitting] == [8] * run.module.batches
+    recorder.streams.clear()
+    run.module.sample(4, noise=Noise(0))
+    assert not recorder.streams
+
+
+def test_adaptive_augmentation_resumes_to_the_bit(tiny, tmp_path):
+    more = ["budget.batches=8", "model.augment._target_=lit_aigc.augmentation.AdaptiveAugment", "model.augment.ramp=64"]
+    whole = train(load("train", [*tiny, f"run_dir={tmp_path}/whole", *more]))
+    train(load("train", [*tiny, f"run_dir={tmp_path}/parts", *more, "pause_after.batches=3"]))
+    parts = train(load("train", [f"resume={tmp_path}/parts"]))
+    assert whole.module.augment.p == parts.module.augment.p
+    assert torch.equal(weights(whole), weights(parts))
+    assert load_bundle(tmp_path / "whole/bundle").module.augment.p == whole.module.augment.p
+
+
 # -- half precision
 
 
