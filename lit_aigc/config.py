@@ -36,7 +36,8 @@ _CANNOT_WRITE = {
 _GO_ON = "a training that had begun goes on from its last checkpoint with resume=RUN_DIR."
 _CAN_BE_LEFT_OUT = ("experiment", "callbacks")
 _MULTIRUN = {"-m", "--multirun"}
-_LISTED = (("experiment", "experiments"), ("data", "data sets"), ("model", "models"))
+_EXPERIMENTS, _DATA, _MODELS = ("experiment", "experiments"), ("data", "data sets"), ("model", "models")
+_LISTED = {"train": (_EXPERIMENTS, _DATA, _MODELS), "evaluate": (_DATA,), "compare": (_EXPERIMENTS,)}
 
 
 def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
@@ -180,7 +181,7 @@ def help_text(verb: str) -> str:
     ]
     body = (folder / f"{verb}.yaml").read_text().split("\n\n", 1)[-1].split("\nhydra:")[0]
     lines += [f"  {line}" for line in body.splitlines() if line]
-    for group, title in _LISTED if verb == "train" else _LISTED[1:2] if verb == "evaluate" else ():
+    for group, title in _LISTED.get(verb, ()):
         files = sorted((folder / group).glob("*.yaml"))
         width = max((len(file.stem) for file in files), default=0)
         lines += ["", f"{group}=NAME, {title}:"] + [f"  {f.stem:<{width}}  {_summary(f)}" for f in files]

@@ -11,6 +11,7 @@ from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 
 _FREE_TEXT = re.compile(r"^\+*(prompt|out|bundle|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$")
+_OVERRIDES = re.compile(r"\+*overrides=\[(.*)\]", re.DOTALL)  # a list of overrides for other commands
 _QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", re.DOTALL)  # by the user, for Hydra's grammar
 
 
@@ -43,9 +44,27 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
 def quoted(override: str) -> str:
     """An override, its value quoted for Hydra's grammar where it is free text or a path."""
     key, _, value = override.partition("=")
+    if inner := _OVERRIDES.fullmatch(override):
+        entries = [entry if _QUOTED.fullmatch(entry) else as_text(entry) for entry in _entries(inner[1])]
+        return f"{key}=[{','.join(entries)}]"
     if not _FREE_TEXT.match(key) or value in ("", "null") or _QUOTED.fullmatch(value):
         return override
     return f"{key}={as_text(value)}"
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a list, split at the commas that are in no brackets or quotes."""
+    entries, depth, rest = [""], 0, text
+    while rest:
+        found = _QUOTED.match(rest)
+        part = found[0] if found else rest[0]
+        depth += (part in "[{(") - (part in ")}]")
+        if part == "," and not depth:
+            entries.append("")
+        else:
+            entries[-1] += part
+        rest = rest[len(part) :]
+    return [entry.strip() for entry in entries if entry.strip()]
 
 
 def as_text(value: str) -> str:

@@ -176,12 +176,13 @@ class Clock(Callback):
             trainer.limit_val_batches = trainer.limit_val_batches if validate else 0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count it."""
+        """Count it, and log when it is: the time that quality was reached at, which differs where all else is equal."""
         # Several validations may have become due in one batch; they are one.
         pl_module.validations = max(
             pl_module.validations + 1, math.floor(pl_module.progress * self.validations + _ROUNDING)
         )
         self._last_checkpoint = time.monotonic()
+        pl_module.log_values({"train_seconds": round(pl_module.train_seconds, 3)}, monitor=False)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the time that validation took on the clock, before the checkpoint is written."""

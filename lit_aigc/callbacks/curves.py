@@ -49,11 +49,11 @@ def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
         curves: As `lit_aigc.metrics_csv.read_metrics` gives them.
 
     Returns:
-        Title of the panel to its curves by short name; losses first; curves without a value are left out.
+        Title of the panel to its curves by short name; losses first; what has no value, and the clock, is left out.
     """
     sorted_curves: dict[str, dict[str, Curve]] = {"training losses": {}}
     for name, (steps, values) in curves.items():
-        if not steps:
+        if not steps or name == "train_seconds":
             continue
         short = name.removeprefix("train/")
         if short != name and "loss" in short:

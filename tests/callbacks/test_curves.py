@@ -17,6 +17,7 @@ def test_panels_are_losses_other_training_values_and_metric_families():
         "train/d_accuracy",
         "fid_mnist_classifier",
         "is_inception",
+        "train_seconds",
     ]
     sorted_curves = panels(dict.fromkeys(names, CURVE) | {"empty": ([], [])})
     assert {title: list(group) for title, group in sorted_curves.items()} == {
