@@ -404,6 +404,26 @@ def test_transforms_are_independent_of_each_other() -> None:
     assert correlations.abs().max() < 4.5 / n**0.5
 
 
+def test_drawn_values_are_independent_of_each_other() -> None:
+    n, noise = 2000, Noise(6)
+    color = {name: colors_of(only(name), n, noise) for name in GROUPS["color"]}
+    geometry = {name: geometry_of(only(name), n, noise) for name in GROUPS["blit"] + GROUPS["geometry"]}
+    values = [
+        color["brightness"][1][:, 0],
+        color["contrast"][0][:, 0, 0].log2(),
+        torch.linalg.det(color["luma_flip"][0]),
+        color["hue"][0][:, 0, 0],
+        color["hue"][0][:, 0, 1],
+        (color["saturation"][0][:, 0, 0] - color["saturation"][0][:, 0, 1]).log2(),
+        geometry["x_flip"][0][:, 0, 0],
+        *(geometry[name][0][:, 0, axis] for name in ("rotate_90", "rotation") for axis in (0, 1)),
+        *(geometry[name][0][:, 0, 0].log2() for name in ("scale", "anisotropic_scale")),
+        *(geometry[name][1][:, axis] for name in ("integer_translation", "translation") for axis in (0, 1)),
+    ]
+    correlations = torch.corrcoef(torch.stack(values)) - torch.eye(len(values))
+    assert correlations.abs().max() < 4.5 / n**0.5
+
+
 def test_p_follows_the_overfitting() -> None:
     augment = AdaptiveAugment(target=0.6, ramp=1000)
     path = []
