@@ -413,7 +413,7 @@ def test_drawn_values_are_independent_of_each_other() -> None:
         color["contrast"][0][:, 0, 0].log2(),
         torch.linalg.det(color["luma_flip"][0]),
         color["hue"][0][:, 0, 0],
-        color["hue"][0][:, 0, 1],
+        color["hue"][0][:, 0, 1] - color["hue"][0][:, 0, 2],
         (color["saturation"][0][:, 0, 0] - color["saturation"][0][:, 0, 1]).log2(),
         geometry["x_flip"][0][:, 0, 0],
         *(geometry[name][0][:, 0, axis] for name in ("rotate_90", "rotation") for axis in (0, 1)),
