@@ -34,8 +34,8 @@ def extractor(name: str, weights_path: str | Path | None = None) -> nn.Module:
     """The extractor of that name, frozen and in evaluation mode.
 
     Args:
-        name: ``inception``, ``mnist_classifier`` or ``fashion_mnist_classifier``.
-        weights_path: File to read the weights from instead of the shipped or downloaded ones.
+        name: ``inception``, ``efficientnet_lite0``, ``mnist_classifier`` or ``fashion_mnist_classifier``.
+        weights_path: File to read the weights from instead of the shipped, installed or downloaded ones.
 
     Raises:
         InputError: If there is no such extractor, or its package or weights are missing.
@@ -44,10 +44,15 @@ def extractor(name: str, weights_path: str | Path | None = None) -> nn.Module:
         from lit_aigc.metrics.inception import Inception
 
         return Inception(weights_path)
+    if name == "efficientnet_lite0":
+        from lit_aigc.metrics.efficientnet import EfficientNetLite0
+
+        return EfficientNetLite0(weights_path)
     if name in SHIPPED:
         return shipped_classifier(name, weights_path)
     raise InputError(
-        f"There is no extractor {name!r}; known: inception, {', '.join(SHIPPED)}, or a node with your own _target_."
+        f"There is no extractor {name!r}; known: inception, {', '.join(SHIPPED)}, efficientnet_lite0, or a node with "
+        "your own _target_."
     )
 
 
