@@ -107,7 +107,8 @@ def _write(
     plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
     (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
-    (building / _CARD).write_text(_model_card(model_config, spec, summary, sum(w.numel() for w in weights.values())))
+    card = _model_card(model_config, spec, summary, sum(w.numel() for w in weights.values()))
+    (building / _CARD).write_text(card, encoding="utf-8")
     manifest = {
         "format": FORMAT,
         "code_version": __version__,
@@ -187,6 +188,7 @@ def _sha256(file: Path) -> str:
 def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mapping[str, Any], parameters: int) -> str:
     numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
+    attribution = f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
     return f"""# {summary.get("experiment", "model")}
 
 {model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({" x ".join(map(str, spec.shape))},
@@ -204,5 +206,5 @@ How the figures were measured:
 {protocol}
 ```
 
-Made by lit_aigc {__version__}. Samples resemble the training data, and can repeat its biases and its contents.
+Made by lit_aigc {__version__}. Samples resemble the training data, and can repeat its biases and its contents.{attribution}
 """

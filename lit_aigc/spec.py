@@ -26,6 +26,7 @@ class DataSpec:
         sample_rate: Samples per second of audio, else 0.
         fingerprint: Hash of the data's content and preparation; equal data have equal fingerprints.
         name: The name of the data set as in ``conf/data``.
+        attribution: Whom the licence of the data asks to be named where they, or what was made of them, are shown.
     """
 
     modality: str
@@ -37,6 +38,7 @@ class DataSpec:
     sample_rate: int = 0
     fingerprint: str = ""
     name: str = ""
+    attribution: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON types."""

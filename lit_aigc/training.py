@@ -287,6 +287,8 @@ def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
         for logger in run.trainer.loggers:
             if hasattr(logger, "log_bundle"):
                 logger.log_bundle(bundle, name=run.config["experiment"], metadata=run.summary)
+    if attribution := run.datamodule.spec.attribution:
+        paths["data"] = attribution
     run.folder.write_summary(run.summary)
     for logger in run.trainer.loggers:
         if hasattr(logger, "log_summary"):

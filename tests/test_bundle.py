@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -120,6 +121,19 @@ def test_what_is_in_a_bundle(bundle):
     card = (directory / "README.md").read_text()
     assert "| fid_x | 1.5 |" in card and "`digits`" in card and '"n_fake": 5' in card
     assert str(directory) not in card + json.dumps(manifest)
+
+
+def test_the_card_names_whom_the_data_are_of_and_older_bundles_load(tiny, tmp_path):
+    spec = dataclasses.replace(SPEC, attribution="Somebody \u2013 CC BY 4.0")
+    config = config_of(tiny)
+    directory = save_bundle(tmp_path / "bundle", build(config, spec), config, spec, {"samples_seen": 1})
+    assert "Training data: Somebody \u2013 CC BY 4.0." in (directory / "README.md").read_text(encoding="utf-8")
+    assert load_bundle(directory).spec.attribution == "Somebody \u2013 CC BY 4.0"
+    facts = json.loads((directory / "spec.json").read_text())
+    del facts["attribution"]  # as written before there was such a fact
+    (directory / "spec.json").write_text(json.dumps(facts))
+    seal(directory)
+    assert load_bundle(directory).spec == SPEC
 
 
 def test_a_run_writes_a_bundle_that_loads_where_it_is_copied(tiny_run, tmp_path):

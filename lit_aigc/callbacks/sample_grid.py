@@ -16,6 +16,8 @@ from lit_aigc.noise import Noise
 from lit_aigc.sheet import Panel, draw_sheet
 from lit_aigc.spec import Condition, DataSpec
 
+DASH = "\u2013"
+
 
 class SampleGrid(Callback):
     """Writes ``samples/<samples_seen>.png`` at every validation and sends it to the loggers.
@@ -88,7 +90,10 @@ class SampleGrid(Callback):
         if strips:
             between = to_uint8(torch.cat(strips), spec.value_range).cpu()
             bands.append([Panel(between, strip_length, "interpolation between two latents", strip_names)])
-        return draw_sheet(bands, title=f"{int(pl_module.samples_seen):,} samples seen")
+        title = f"{int(pl_module.samples_seen):,} samples seen"
+        if spec.attribution:
+            title += f"; data: {spec.attribution.replace(DASH, '-')}"  # the sheet's font has no dash
+        return draw_sheet(bands, title)
 
 
 def _class_names(spec: DataSpec, rows: int) -> list[str]:

@@ -101,6 +101,7 @@ class ImageData(L.LightningDataModule):
         self.start_batch = 0
         self.report: dict[str, int] = {}
         self._splits: dict[str, Images] = {}
+        self._captions: dict[str, tuple[str, ...]] = {}
         self._spec: DataSpec | None = None
 
     @property
@@ -128,7 +129,7 @@ class ImageData(L.LightningDataModule):
                 _warn(f"{self.source.name}: {line}")
         facts = [f"{name} {splits[name].shape} {len(splits[name])} {splits[name].digest()}" for name in SPLITS]
         fingerprint = hashlib.blake2b("\n".join([*facts, *found.class_names]).encode(), digest_size=16).hexdigest()
-        self._splits = splits
+        self._splits, self._captions = splits, found.captions
         self._spec = DataSpec(
             modality="image",
             shape=splits["train"].shape,
@@ -137,6 +138,7 @@ class ImageData(L.LightningDataModule):
             class_names=found.class_names,
             fingerprint=fingerprint,
             name=self.source.name,
+            attribution=found.attribution,
         )
 
     def split(self, name: str) -> Images:
@@ -145,6 +147,11 @@ class ImageData(L.LightningDataModule):
             raise InputError(f"no split {name!r}; there is {', '.join(SPLITS)}.")
         _ = self.spec
         return self._splits[name]
+
+    def captions(self, split: str) -> tuple[str, ...]:
+        """A caption for each item of a split, in their order; empty for data without captions."""
+        self.split(split)  # reads the data; refuses a split that there isn't
+        return self._captions.get(split, ())
 
     def check_world_size(self, world_size: int) -> None:
         """Raises InputError if this many processes can't share a training batch equally."""

@@ -47,11 +47,15 @@ class SourceImages:
         splits: ``train``, ``val`` and ``test``.
         class_names: One name a label, in their order; empty without labels.
         report: What cleaning found, where there was something to clean.
+        captions: A caption for each image by split, in the order of the images; empty without captions.
+        attribution: Whom to name where the images, or samples of a model of them, are shown.
     """
 
     splits: dict[str, Images]
     class_names: tuple[str, ...]
     report: CleaningReport | None = None
+    captions: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    attribution: str = ""
 
 
 class ImageSource(Protocol):

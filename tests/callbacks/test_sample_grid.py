@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import types
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_aigc.callbacks import sample_grid
 from lit_aigc.callbacks.sample_grid import SampleGrid
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
@@ -112,6 +114,18 @@ def test_the_loggers_get_the_same_picture(tmp_path):
     ((key, picture, step),) = trainer.loggers[0].pictures
     assert (key, step) == ("samples", 640)
     assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "samples" / "0000000640.png")))
+
+
+def test_the_sheet_names_whom_the_data_are_of(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        sample_grid, "draw_sheet", lambda bands, title: titles.append(title) or Image.new("RGB", (1, 1))
+    )
+    model, trainer = Model(conditional=True), make_trainer(tmp_path)
+    SampleGrid().draw(trainer, model)
+    model.spec = dataclasses.replace(model.spec, attribution="Somebody \u2013 CC BY 4.0")
+    SampleGrid().draw(trainer, model)
+    assert titles == ["640 samples seen", "640 samples seen; data: Somebody - CC BY 4.0"]
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
