@@ -188,7 +188,9 @@ def _sha256(file: Path) -> str:
 def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mapping[str, Any], parameters: int) -> str:
     numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
-    attribution = f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
+    attribution = (
+        f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
+    )
     return f"""# {summary.get("experiment", "model")}
 
 {model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({" x ".join(map(str, spec.shape))},
@@ -206,5 +208,6 @@ How the figures were measured:
 {protocol}
 ```
 
-Made by lit_aigc {__version__}. Samples resemble the training data, and can repeat its biases and its contents.{attribution}
+Made by lit_aigc {__version__}. Samples resemble the training data, and can repeat its biases and its
+contents.{attribution}
 """
