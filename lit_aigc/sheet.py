@@ -29,12 +29,14 @@ class Panel:
         columns: Images a row.
         caption: A word or two.
         row_names: A name for each row, written at its left; empty for none.
+        column_names: A name for each column, written above it; empty for none.
     """
 
     images: Tensor
     columns: int
     caption: str = ""
     row_names: Sequence[str] = ()
+    column_names: Sequence[str] = ()
 
     def picture(self) -> Image.Image:
         """The images alone, enlarged by a whole factor if they are tiny."""
@@ -60,30 +62,34 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image
     )
     left = MARGIN + (round(names_width) + 8 if names_width else 0)
     pictures = [[panel.picture() for panel in band] for band in bands]
-    caption_height = CAPTION_SIZE + 7
+    tops = [(CAPTION_SIZE + 7) * (2 if any(panel.column_names for panel in band) else 1) for band in bands]
     heights = [max((picture.height for picture in band), default=0) for band in pictures]
     widths = [sum(picture.width + GAP for picture in band) - GAP for band in pictures if band]
     title_height = TITLE_SIZE + 12 if title else 0
     title_width = round(title_font.getlength(title))
     width = max(left + max(widths, default=0), MARGIN + title_width) + MARGIN
-    height = 2 * MARGIN + title_height + sum(caption_height + h + GAP for h in heights if h) - GAP
+    height = 2 * MARGIN + title_height + sum(top + h + GAP for top, h in zip(tops, heights, strict=True) if h) - GAP
 
     page = Image.new("RGB", (width, max(height, 2 * MARGIN)), "white")
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), title, font=title_font, fill=DARK)
     y = MARGIN + title_height
-    for band, band_pictures, band_height in zip(bands, pictures, heights, strict=True):
+    for band, band_pictures, top, band_height in zip(bands, pictures, tops, heights, strict=True):
         x = left
         for panel, picture in zip(band, band_pictures, strict=True):
-            draw.text((x, y + caption_height - 6), panel.caption, font=caption_font, fill=LIGHT, anchor="ls")
-            page.paste(picture, (x, y + caption_height))
+            draw.text((x, y + CAPTION_SIZE + 1), panel.caption, font=caption_font, fill=LIGHT, anchor="ls")
+            page.paste(picture, (x, y + top))
+            pitch = (picture.width + PADDING) / panel.columns
+            for column, name in enumerate(panel.column_names):
+                middle = x + round(column * pitch + (pitch - PADDING) / 2)
+                draw.text((middle, y + top - 6), _short(name), font=caption_font, fill=LIGHT, anchor="ms")
             rows = len(panel.images) // panel.columns
             pitch = (picture.height + PADDING) / max(rows, 1)
             for row, name in enumerate(panel.row_names):
-                middle = y + caption_height + round(row * pitch + (pitch - PADDING) / 2)
+                middle = y + top + round(row * pitch + (pitch - PADDING) / 2)
                 draw.text((x - 8, middle), _short(name), font=caption_font, fill=LIGHT, anchor="rm")
             x += picture.width + GAP
-        y += caption_height + band_height + GAP if band else 0
+        y += top + band_height + GAP if band else 0
     return page
 
 
