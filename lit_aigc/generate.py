@@ -15,12 +15,14 @@ from lit_aigc.spec import Condition, DataSpec
 def main(config: dict[str, Any]) -> int:
     """Write what the config asks for, and return the exit code."""
     directory = generate(config)
-    print(f"{config['n']} samples and grid.png are in {directory}")
+    explored = config["directions"] or config["interpolate"]
+    what = "pictures of the latent space" if explored else f"{config['n']} samples and grid.png"
+    print(f"{what} are in {directory}")
     return DONE
 
 
 def generate(config: dict[str, Any]) -> Path:
-    """Write samples as PNG files, named by their index, and a grid of them.
+    """Write samples as PNG files, named by their index, and a grid of them; or pictures of the latent space.
 
     Returns:
         The folder.
@@ -38,19 +40,52 @@ def generate(config: dict[str, Any]) -> Path:
             ("n", 1, "at least one sample"),
             ("start", 0, "0 or more"),
             ("columns", 1, "1 or more"),
+            ("directions", 1, "a whole number, 1 or more, or null"),
+            ("interpolate", 1, "a whole number, 1 or more, or null"),
         )
-        if config[key] < least
+        if config[key] is not None and (type(config[key]) is not int or config[key] < least)
     ]
     if wrong:
         raise InputError("\n".join(wrong))
     bundle = load_bundle(config["bundle"], config["trust"], config["device"])
+    directory = Path(config["out"])
+    if config["directions"] or config["interpolate"]:
+        explore(bundle, config, directory)
+        return directory
     condition = condition_of(config["label"], config["n"], bundle.spec)
     images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
     levels = to_uint8(images, bundle.spec.value_range)
-    directory = Path(config["out"])
     save_images(levels, directory, start=config["start"])
     save_png(make_grid(levels, config["columns"]), directory / "grid.png")
     return directory
+
+
+def explore(bundle: Any, config: dict[str, Any], directory: Path) -> None:
+    """Draw directions of the latent space and interpolations, and write the facts about directions beside them."""
+    import json
+
+    from lit_aigc.exploration import STARTS, Explorer, classifier_of
+    from lit_aigc.files import write_atomically
+    from lit_aigc.media import save_png
+
+    explorer = Explorer(bundle.module, config["seed"], config["start"])
+    written: dict[str, Any] = {}
+    if config["directions"]:
+        condition = condition_of(config["label"], STARTS, bundle.spec)
+        written["directions.png"], facts = explorer.principal(config["directions"], condition)
+        if explorer.classes:
+            written["classes.png"] = explorer.between_classes()
+        elif classifier := classifier_of(bundle, config["extractor"]):
+            written["classes.png"], facts["classes"] = explorer.class_means(classifier.to(config["device"]))
+        written["directions.json"] = facts | {"seed": config["seed"]}
+    if rows := config["interpolate"]:
+        condition = condition_of(config["label"], rows, bundle.spec)
+        written["interpolations.png"] = explorer.interpolations(rows, config["columns"], condition)
+    for name, content in written.items():
+        if name.endswith(".json"):
+            write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
+        else:
+            save_png(content, directory / name)
 
 
 def condition_of(label: int | str | Sequence[int | str] | None, n: int, spec: DataSpec) -> Condition | None:

@@ -55,6 +55,11 @@ def choose_metrics(asked: Sequence[str] | None, extractor: nn.Module, num_classe
     return tuple(name for name in METRICS if name in asked)
 
 
+def extractor_of_training(protocol: Mapping[str, Any]) -> str | None:
+    """Name of the extractor that training measured with, from the protocol in a summary or manifest, or None."""
+    return next((name for name, facts in protocol.items() if facts.get("extractor", name) == name), None)
+
+
 def module_samples(
     module: Any, n: int, seed: int, *, options: Mapping[str, Any] | None = None, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:

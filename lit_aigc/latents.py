@@ -1,0 +1,215 @@
+"""The latent space of a generator: paths through it, and the directions along which its images change.
+
+Pure functions on tensors. Latents are standard normal: along any direction of norm 1 their coordinate has deviation 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_aigc.errors import InputError
+
+_WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+_OVERSAMPLING = 16  # components that the randomized decomposition finds beyond those asked for
+_ITERATIONS = 8
+_NO_CORRELATION = 1e-12
+
+
+def great_circle(first: Tensor, second: Tensor, steps: int) -> Tensor:
+    """Latents along the great circle from one to another (Shoemake, 1985), the ends included.
+
+    Unlike those on the straight line between, all of them have about the norm that the generator was trained on.
+
+    Args:
+        first: ``(d,)``.
+        second: ``(d,)``.
+        steps: Number of latents, 2 or more.
+
+    Returns:
+        ``(steps, d)``.
+    """
+    t = torch.linspace(0, 1, steps, device=first.device, dtype=first.dtype)[:, None]
+    angle = torch.acos(F.cosine_similarity(first, second, dim=0).clamp(-1, 1))
+    if torch.sin(angle) < 1e-4:  # one ray: nothing to turn
+        return torch.lerp(first[None], second[None], t)
+    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+
+
+def walk(latent: Tensor, direction: Tensor, coordinates: Tensor) -> Tensor:
+    """A latent with its coordinate along a direction set to other values, and all else kept.
+
+    Args:
+        latent: ``(d,)``.
+        direction: ``(d,)`` of norm 1.
+        coordinates: ``(n,)``, in standard deviations of the latents.
+
+    Returns:
+        ``(n, d)``.
+    """
+    return latent + (coordinates - latent @ direction)[:, None] * direction
+
+
+@dataclasses.dataclass(frozen=True)
+class Principal:
+    """Principal components of a layer's activations, and the latent directions that move along them.
+
+    Attributes:
+        directions: ``(k, d)`` of norm 1, the strongest first.
+        explained: ``(k,)`` share of the activations' variance that each component holds.
+        correlation: ``(k,)`` in [0, 1]: the correlation of each component with its direction's coordinate. 1: the
+            component is linear in the latent; 0: the direction says nothing about it.
+    """
+
+    directions: Tensor
+    explained: Tensor
+    correlation: Tensor
+
+
+def principal_directions(latents: Tensor, activations: Tensor, k: int, groups: Tensor | None = None) -> Principal:
+    """Latent directions by PCA of a generator's activations, as in GANSpace (Härkönen et al., 2020, section 3).
+
+    The principal components of the activations are found, and the latents regressed on their coordinates: a direction
+    is what the mean latent changes by when one coordinate grows.
+
+    Args:
+        latents: ``(n, d)`` standard normal.
+        activations: ``(n, m)`` of a layer for these latents.
+        k: Number of directions, at most d.
+        groups: ``(n,)`` int64, such as class labels: activations are taken relative to the mean of their group, so that
+            what only tells groups apart is left out.
+
+    Returns:
+        The directions; the largest entry of each is positive, since the sign of a component is arbitrary.
+
+    Raises:
+        InputError: If k is larger than d, or the activations are all the same.
+    """
+    n, d = latents.shape
+    if not 1 <= k <= d:
+        raise InputError(f"{k} directions of a latent space of {d} dimensions: expected from 1 to {d}.")
+    z, x = _centred(latents.float(), groups), _centred(activations.float(), groups)
+    variance = x.square().sum(dtype=torch.float64)
+    if not variance > 0:
+        raise InputError("The first layer of the generator is the same for all latents: there are no directions.")
+    kept = min(k + _OVERSAMPLING, *x.shape)
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        left, singular, _ = torch.pca_lowrank(x, q=kept, center=False, niter=_ITERATIONS)  # (n, kept), (kept,)
+    left, singular = left[:, :k], singular[:k]
+    # Regression on orthogonal coordinates: one product. Of unit columns, times sqrt(n): the coordinates as z-scores.
+    regressed = left.T @ z * n**-0.5  # (k, d)
+    norms = regressed.norm(dim=1, keepdim=True)
+    directions = regressed / norms.clamp_min(_NO_CORRELATION)
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    directions = directions * torch.where(largest < 0, -1.0, 1.0)
+    moved = z @ directions.T  # (n, k)
+    correlation = (moved * left).sum(dim=0).abs() / moved.norm(dim=0).clamp_min(_NO_CORRELATION)
+    explained = (singular.double().square() / variance).to(directions.dtype)
+    return Principal(directions, explained, correlation.clamp(max=1.0))
+
+
+def _centred(x: Tensor, groups: Tensor | None) -> Tensor:
+    if groups is None:
+        return x - x.mean(dim=0)
+    return x - class_means(x, groups, int(groups.max()) + 1)[0][groups]
+
+
+def class_means(x: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The mean of each class.
+
+    Args:
+        x: ``(n, d)``.
+        labels: ``(n,)`` int64.
+        num_classes: Number of classes.
+
+    Returns:
+        Means ``(num_classes, d)``, zero for a class without items, and the number of items ``(num_classes,)``.
+    """
+    counts = torch.bincount(labels, minlength=num_classes)
+    sums = x.new_zeros(num_classes, x.shape[1]).index_add_(0, labels, x)
+    return sums / counts.clamp_min(1)[:, None], counts
+
+
+def class_directions(latents: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The direction from the mean of all latents to the mean of those whose images are of one class.
+
+    Args:
+        latents: ``(n, d)``.
+        labels: ``(n,)`` int64: what a classifier takes their images for.
+        num_classes: Number of classes.
+
+    Returns:
+        Directions ``(num_classes, d)`` of norm 1, zero for a class that no image is of, and the number of images of
+        each ``(num_classes,)``.
+    """
+    means, counts = class_means(latents, labels, num_classes)
+    differences = (means - latents.mean(dim=0)) * (counts > 0)[:, None]
+    return F.normalize(differences, dim=1), counts
+
+
+def first_layer(generate: Callable[[], object], generator: nn.Module) -> nn.Module:
+    """The linear layer or convolution of a generator that runs first.
+
+    Args:
+        generate: Runs the generator.
+        generator: The generator.
+
+    Raises:
+        InputError: If no such layer runs.
+    """
+    order: list[nn.Module] = []
+    layers = [module for module in generator.modules() if isinstance(module, _WEIGHTED)]
+    hooks = [layer.register_forward_hook(lambda layer, inputs, output: order.append(layer)) for layer in layers]
+    try:
+        generate()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not order:
+        raise InputError(f"{type(generator).__name__} has no linear layer or convolution to take directions from.")
+    return order[0]
+
+
+@contextlib.contextmanager
+def recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, each pass through a layer adds its output ``(n, m)``, flattened, to the list."""
+    outputs: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output.detach().flatten(1)))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
+
+
+@contextlib.contextmanager
+def blended_classes(generator: nn.Module, labels: Tensor, weights: Tensor) -> Iterator[None]:
+    """Inside, the class embeddings of a generator are part of the way to those of other classes.
+
+    Args:
+        generator: A generator whose classes enter by `nn.Embedding`, in one place or in many.
+        labels: ``(n,)`` int64: the classes on the way to; the generator is asked for the classes on the way from.
+        weights: ``(n,)``, 0 for the class that it is asked for, 1 for that of `labels`.
+
+    Raises:
+        InputError: If it has no embeddings.
+    """
+    embeddings = [module for module in generator.modules() if isinstance(module, nn.Embedding)]
+    if not embeddings:
+        raise InputError(f"{type(generator).__name__} has no class embeddings to go between.")
+
+    def blend(embedding: nn.Embedding, inputs: object, output: Tensor) -> Tensor:
+        other = F.embedding(labels.to(output.device), embedding.weight)
+        return torch.lerp(output, other, weights.to(output)[:, None])
+
+    hooks = [embedding.register_forward_hook(blend) for embedding in embeddings]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
