@@ -104,6 +104,7 @@ TINY = (
     "callbacks.sample_grid=null",
     "callbacks.generative_metrics=null",
     "callbacks.curves=null",
+    "callbacks.neighbours=null",
     "monitor=null",
     "log_every=2",
 )
