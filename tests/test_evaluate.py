@@ -107,3 +107,68 @@ def test_a_folder_that_is_no_bundle(command, tmp_path):
     outcome = command("evaluate", f"bundle={tmp_path}")
     assert outcome.code == 2
     assert "is not a bundle" in outcome.err
+
+
+NO_METRICS = "metrics=[]"
+
+
+def quick(patch):
+    """A recipe for the classifier that takes a second."""
+    from lit_aigc.metrics import classification
+
+    tiny = classification.ClassifierRecipe(samples_seen=640, batch_size=32, width=4)
+    patch.setattr(classification, "ClassifierRecipe", lambda bf16: tiny)
+
+
+def test_the_classification_accuracy_score(command, bundle, monkeypatch):
+    quick(monkeypatch)
+    ask = [NO_METRICS, "data=mnist5k", "classification_accuracy=100"]
+    outcome = command("evaluate", f"bundle={bundle}", *ask)
+    assert outcome.code == 0, outcome.err
+    results = json.loads((bundle.parent / "evaluation.json").read_text())
+    for key in ("classification_accuracy_score", "classification_accuracy_real"):
+        assert 0 <= results[key] <= 1
+        assert key in outcome.out
+    protocol = results["protocol"]["classification_accuracy"]
+    assert (protocol["n_fake"], protocol["n_real"], protocol["n_test"]) == (100, 100, 500)
+    assert protocol["data"] == "mnist5k"
+    assert measure(bundle, *ask)["classification_accuracy_score"] == results["classification_accuracy_score"]
+
+
+def test_the_nearest_training_images(command, bundle, tmp_path):
+    out = tmp_path / "here" / "numbers.json"
+    ask = ["num_samples=64", "metrics=[is]", "data=mnist5k", "neighbours=true", f"out={out}"]
+    outcome = command("evaluate", f"bundle={bundle}", CLASSIFIER, *ask)
+    assert outcome.code == 0, outcome.err
+    results = json.loads(out.read_text())
+    assert results["nearest_distance"] > 0 < results["nearest_distance_real"]
+    assert set(results["protocol"]) == {"mnist_classifier", "nearest_distance"}
+    assert out.with_name("neighbours.png").exists()
+    assert "neighbours.png" in outcome.out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["classification_accuracy=100"], "classification_accuracy needs real images to compare with: add data=NAME"),
+        (["neighbours=true"], "neighbours needs real images to compare with: add data=NAME, such as data=mnist5k"),
+        (["classification_accuracy=1", "data=mnist5k"], "classification_accuracy=1: expected the number of samples"),
+        (["classification_accuracy=all", "data=mnist5k"], "classification_accuracy=all: expected the number"),
+        (["neighbours=1", "data=mnist5k"], "neighbours=1: expected true or false"),
+    ],
+)
+def test_what_needs_data_is_refused_without(command, bundle, arguments, expected):
+    outcome = command("evaluate", f"bundle={bundle}", NO_METRICS, *arguments)
+    assert (outcome.code, outcome.err.count("lit_aigc.evaluate: ")) == (2, 1)
+    assert expected in outcome.err
+
+
+def test_an_unconditional_bundle_has_no_classification_accuracy(command, tiny, tmp_path):
+    from lit_aigc.training import train
+
+    run = train(load("train", [*tiny, "model.conditional=false", f"run_dir={tmp_path / 'run'}"]))
+    ask = [f"bundle={run.folder.path / 'bundle'}", NO_METRICS, "data=mnist5k", "classification_accuracy=100"]
+    outcome = command("evaluate", *ask)
+    assert outcome.code == 2
+    assert outcome.err.startswith("lit_aigc.evaluate: The classification accuracy score needs a conditional model")
+    assert outcome.err.count("\n") == 1
