@@ -46,7 +46,7 @@ WALLS = (
     Wall(
         (
             *("networks/", "losses/", "sampling/"),
-            *("spec.py", "noise.py", "augmentation.py", "image_transforms.py", "tokenization.py"),
+            *("spec.py", "noise.py", "augmentation.py", "image_transforms.py", "latents.py", "tokenization.py"),
         ),
         ("lightning", "pytorch_lightning", *HYDRA, *ours("data", "modules", "callbacks", "metrics")),
     ),
