@@ -1,0 +1,208 @@
+"""A modern pair of ConvNets without normalization, in the manner of R3GAN.
+
+Huang et al., "The GAN is dead; long live the GAN! A modern baseline GAN", 2024: residual bottlenecks with grouped
+convolutions, leaky ReLU, bilinear resampling, initialization after Fixup (Zhang et al., 2019), for the relativistic
+loss with R1 and R2. As in `lit_aigc.networks.sngan`, smaller maps are wider. With ``stride=2`` the networks have no
+image-sized map, on which most of the time goes: a 4x4 convolution of stride 2 leads from or to the one half its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_aigc.errors import InputError
+from lit_aigc.networks import discriminator
+from lit_aigc.networks.dcgan import class_embedding
+from lit_aigc.networks.minibatch import MinibatchStd
+from lit_aigc.networks.pyramid import stages, upsample_bilinear, widths
+
+SLOPE = 0.2
+
+
+class Bottleneck(nn.Module):
+    """``x + project(act(grouped(act(expand(x)))))``, with 1x1 convolutions around a grouped 3x3 one.
+
+    At initialization it is the identity: the last convolution is zero.
+
+    Args:
+        channels: Channels in and out.
+        expansion: Channels inside, as a multiple.
+        group_size: Channels that a 3x3 convolution mixes; 1: depthwise; 0: all.
+    """
+
+    def __init__(self, channels: int, expansion: int = 2, group_size: int = 16) -> None:
+        super().__init__()
+        inside = expansion * channels
+        size = min(group_size, inside) or inside
+        if inside % size:
+            raise InputError(
+                f"group_size={group_size} doesn't divide expansion * channels = {inside} of one of the maps: choose "
+                "channels that are a multiple of it, or group_size=0 for plain convolutions."
+            )
+        self.expand = nn.Conv2d(channels, inside, 1)
+        self.mix = nn.Conv2d(inside, inside, 3, padding=1, groups=inside // size)
+        self.project = nn.Conv2d(inside, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, H, W)`` to the same shape."""
+        h = F.leaky_relu_(self.expand(x), SLOPE)
+        h = F.leaky_relu_(self.mix(h), SLOPE)
+        return x + self.project(h)
+
+
+def _initialize(network: nn.Module) -> None:
+    """Fixup for branches of three layers: the first two scaled by ``blocks^(-1/4)``, the last zero."""
+    blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if isinstance(module, nn.ConvTranspose2d):  # 4 of the 16 taps meet at a pixel
+                nn.init.normal_(module.weight, std=(4 * module.in_channels) ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for block in blocks:
+        for layer in (block.expand, block.mix):
+            nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
+            layer.weight.data.mul_(len(blocks) ** -0.25)
+        nn.init.zeros_(block.project.weight)
+
+
+def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
+    if stride not in (1, 2):
+        raise InputError(f"stride={stride}: expected 1 (a map of the image's size) or 2 (none).")
+    smallest, doublings = stages(shape)
+    return smallest, doublings - stride + 1
+
+
+def _blocks_of(levels: int, blocks: int | Sequence[int]) -> list[int]:
+    """Blocks on each map, the largest first; the last number holds for all smaller maps."""
+    numbers = [blocks] if isinstance(blocks, int) else list(blocks)
+    if not numbers or min(numbers) < 0:
+        raise InputError(f"blocks={blocks}: expected a number, or a list of them, the largest map's first.")
+    return (numbers + [numbers[-1]] * levels)[:levels]
+
+
+class Generator(nn.Module):
+    """Latents, and class embeddings beside them, to images.
+
+    Args:
+        shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        channels: Width of the largest map.
+        growth: Factor on the width for each halving of the map.
+        widening: Width at most, as a multiple of `channels`.
+        blocks: Residual blocks on each map, or a list of such numbers, the largest map's first.
+        expansion: Width inside a block, as a multiple.
+        group_size: Channels that a 3x3 convolution mixes; 1: depthwise; 0: all.
+        stride: 1: the largest map has the image's size; 2: half of it.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int = 0,
+        latent_dim: int = 64,
+        channels: int = 32,
+        growth: int = 2,
+        widening: int = 4,
+        blocks: int | Sequence[int] = 2,
+        expansion: int = 2,
+        group_size: int = 16,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        smallest, doublings = _stages(shape, stride)
+        width = widths(channels, doublings + 1, growth, widening)[::-1]  # the smallest map's first
+        number = _blocks_of(doublings + 1, blocks)[::-1]
+        self.latent_dim = latent_dim
+        self.embedding = class_embedding(num_classes, latent_dim)
+        self.start = (smallest, smallest, width[0])
+        self.project = nn.Linear(latent_dim * (2 if num_classes else 1), width[0] * smallest**2)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(Bottleneck(w, expansion, group_size) for _ in range(n)))
+            for w, n in zip(width, number, strict=True)
+        )
+        self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(width))
+        if stride == 1:
+            self.to_image = nn.Conv2d(channels, shape[0], 1)
+        else:
+            self.to_image = nn.ConvTranspose2d(channels, shape[0], 4, stride=2, padding=1)
+        _initialize(self)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(y)], dim=1)
+        # The features in the order (row, column, channel) are maps with channels last, without a copy.
+        x = self.project(z).unflatten(1, self.start).permute(0, 3, 1, 2)  # (N, width, 4 or 7, 4 or 7)
+        x = self.stages[0](x)
+        for narrow, stage in zip(self.narrow, list(self.stages)[1:], strict=True):
+            x = stage(upsample_bilinear(narrow(x)))
+        return torch.tanh(self.to_image(x))
+
+
+class Discriminator(discriminator.Discriminator):
+    """Images to logits; classes by projection (Miyato and Koyama, 2018).
+
+    Args:
+        shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
+        num_classes: Number of classes, 0 for an unconditional network.
+        channels: Width of the largest map.
+        growth: Factor on the width for each halving of the map.
+        widening: Width at most, as a multiple of `channels`.
+        blocks: Residual blocks on each map, or a list of such numbers, the largest map's first.
+        expansion: Width inside a block, as a multiple.
+        group_size: Channels that a 3x3 convolution mixes; 1: depthwise; 0: all.
+        stride: 1: the largest map has the image's size; 2: half of it.
+        minibatch_group: Images in a group of the minibatch standard deviation; 0 for none.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int = 0,
+        channels: int = 32,
+        growth: int = 2,
+        widening: int = 4,
+        blocks: int | Sequence[int] = 2,
+        expansion: int = 2,
+        group_size: int = 16,
+        stride: int = 1,
+        minibatch_group: int = 0,
+    ) -> None:
+        super().__init__()
+        smallest, doublings = _stages(shape, stride)
+        width = widths(channels, doublings + 1, growth, widening)
+        number = _blocks_of(doublings + 1, blocks)
+        kernel, padding = (1, 0) if stride == 1 else (4, 1)
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, kernel, stride, padding)]
+        for level, (w, n) in enumerate(zip(width, number, strict=True)):
+            layers += [Bottleneck(w, expansion, group_size) for _ in range(n)]
+            if level < doublings:
+                # Bilinear at half the size is the mean of 2x2 pixels.
+                layers += [nn.AvgPool2d(2), nn.Conv2d(w, width[level + 1], 1, bias=False)]
+        self.features = nn.Sequential(*layers)
+        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
+        last = width[-1] + bool(minibatch_group)
+        self.pool = nn.Parameter(torch.randn(last, smallest, smallest) / smallest)
+        self.logit = nn.Linear(last, 1)
+        self.projection = nn.Embedding(num_classes, last) if num_classes else None
+        _initialize(self)
+        if self.projection is not None:
+            nn.init.zeros_(self.projection.weight)
+
+    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
+        """Features (N, width, 4 or 7, 4 or 7) and labels (N,) to logits (N,)."""
+        if self.minibatch_std is not None:
+            features = self.minibatch_std(features)
+        pooled = (features * self.pool.to(features.dtype)).sum(dim=(2, 3))  # a depthwise convolution over the map
+        logits = self.logit(pooled)[:, 0]
+        if self.projection is not None:
+            logits = logits + (self.projection(y) * pooled).sum(dim=1)
+        return logits

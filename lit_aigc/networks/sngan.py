@@ -1,0 +1,204 @@
+"""Residual networks with spectral normalization (Miyato et al., "Spectral normalization for GANs", 2018).
+
+The blocks are the paper's (appendix B.4), with each upsampling or pooling and the 3x3 convolution beside it done as one
+convolution (`lit_aigc.networks.pyramid`), which is equal and less than half the work. The paper's networks for 32 px
+have the same width everywhere (``growth=1``); here each halving of the map widens it, `growth` times, up to `widening`
+times the width of the image-sized map: most of the work is on small maps, where it is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_aigc.networks import discriminator
+from lit_aigc.networks.conditioning import ConditionalBatchNorm2d
+from lit_aigc.networks.pyramid import DownsampledConv2d, UpsampledConv2d, stages, upsample_nearest, widths
+from lit_aigc.networks.spectral import spectral_norm
+
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+def _plain(layer: nn.Module) -> nn.Module:
+    return layer
+
+
+def _initialize(network: nn.Module) -> None:
+    """Xavier's uniform weights, with gain sqrt(2) but for the shortcuts and what is next to input and output."""
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            inside = name.endswith((".first", ".second"))
+            nn.init.xavier_uniform_(module.weight, gain=2**0.5 if inside else 1.0)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class UpBlock(nn.Module):
+    """Normalization, ReLU, upsampling, convolution, normalization, ReLU, convolution, and an upsampled shortcut.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        num_classes: Classes of the normalization, 0 for none.
+    """
+
+    def __init__(self, inputs: int, outputs: int, num_classes: int = 0) -> None:
+        super().__init__()
+        self.first_norm = ConditionalBatchNorm2d(inputs, num_classes)
+        self.first = UpsampledConv2d(inputs, outputs, bias=False)  # the next layer takes any bias away
+        self.second_norm = ConditionalBatchNorm2d(outputs, num_classes)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, 2H, 2W)``."""
+        h = self.first(F.relu_(self.first_norm(x, y)))
+        h = self.second(F.relu_(self.second_norm(h, y)))
+        return h.add_(upsample_nearest(self.shortcut(x)))  # a 1x1 convolution before upsampling equals one after
+
+
+class FirstBlock(nn.Module):
+    """Convolution, ReLU, convolution, pooling, and a shortcut that is pooled before it widens (the paper's figure 13).
+
+    Args:
+        inputs: Channels of the images.
+        hidden: Channels between the convolutions.
+        outputs: Channels out.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.second = DownsampledConv2d(hidden, outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
+        return self.second(F.relu_(self.first(x))) + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class DownBlock(nn.Module):
+    """ReLU, convolution, ReLU, convolution, pooling, and a pooled shortcut; without normalization.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        down: Whether it halves the map; if not, and the width stays, the shortcut is the identity.
+    """
+
+    def __init__(self, inputs: int, outputs: int, down: bool = True) -> None:
+        super().__init__()
+        self.down = down
+        self.first = nn.Conv2d(inputs, inputs, 3, padding=1)
+        self.second = DownsampledConv2d(inputs, outputs) if down else nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if down or inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``, or the same size."""
+        h = self.second(F.relu_(self.first(F.relu(x))))
+        if self.down:
+            x = F.avg_pool2d(x, 2)
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Generator(nn.Module):
+    """Latents to images; classes by conditional batch normalization.
+
+    Args:
+        shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        channels: Width of the image-sized map.
+        growth: Factor on the width for each halving of the map.
+        widening: Width at most, as a multiple of `channels`.
+        spectral: Whether each convolution and linear layer is spectrally normalized (Zhang et al., 2019).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int = 0,
+        latent_dim: int = 128,
+        channels: int = 32,
+        growth: int = 2,
+        widening: int = 4,
+        spectral: bool = False,
+    ) -> None:
+        super().__init__()
+        smallest, doublings = stages(shape)
+        width = widths(channels, doublings + 1, growth, widening)[::-1]  # the smallest map's first
+        self.latent_dim = latent_dim
+        self.start = (smallest, smallest, width[0])
+        self.project = nn.Linear(latent_dim, width[0] * smallest**2)
+        self.blocks = nn.ModuleList(UpBlock(a, b, num_classes) for a, b in pairwise(width))
+        self.norm = nn.BatchNorm2d(channels)
+        self.to_image = nn.Conv2d(channels, shape[0], 3, padding=1)
+        _initialize(self)
+        if spectral:
+            _normalize(self)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        # The features in the order (row, column, channel) are maps with channels last, without a copy.
+        x = self.project(z).unflatten(1, self.start).permute(0, 3, 1, 2)  # (N, width, 4 or 7, 4 or 7)
+        for block in self.blocks:
+            x = block(x, y)
+        return torch.tanh(self.to_image(F.relu_(self.norm(x))))
+
+
+class Discriminator(discriminator.Discriminator):
+    """Images to logits, each layer spectrally normalized; classes by projection (Miyato and Koyama, 2018).
+
+    Blocks halve the map down to 7 or 8 px; `flat_blocks` follow at that size; then ReLU and the sum over positions.
+
+    Args:
+        shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
+        num_classes: Number of classes, 0 for an unconditional network.
+        channels: Width of the image-sized map, inside the first block.
+        growth: Factor on the width for each further block.
+        widening: Width at most, as a multiple of `channels`.
+        flat_blocks: Blocks that keep the size; the paper has two.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int = 0,
+        channels: int = 32,
+        growth: int = 2,
+        widening: int = 4,
+        flat_blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        smallest, doublings = stages(shape)
+        downs = doublings if smallest == 7 else doublings - 1
+        width = widths(channels, 1 + downs + flat_blocks, growth, widening)
+        self.blocks = nn.Sequential(
+            FirstBlock(shape[0], width[0], width[1]),
+            *(DownBlock(a, b, down=level < downs) for level, (a, b) in enumerate(pairwise(width[1:]), start=1)),
+        )
+        self.logit = nn.Linear(width[-1], 1)
+        self.projection = nn.Embedding(num_classes, width[-1]) if num_classes else None
+        _initialize(self)
+        _normalize(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to (N, width), >= 0."""
+        return F.relu(self.blocks(x)).sum(dim=(2, 3))
+
+    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
+        """Features (N, width) and labels (N,) to logits (N,)."""
+        logits = self.logit(features)[:, 0]
+        if self.projection is not None:
+            logits = logits + (self.projection(y) * features).sum(dim=1)
+        return logits
+
+
+def _normalize(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
+            spectral_norm(module)
