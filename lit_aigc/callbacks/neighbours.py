@@ -73,6 +73,9 @@ class NearestNeighbours(Callback):
         """Compare and draw, unless the run has only paused. A model that can't be compared doesn't fail its run."""
         if not trainer.is_global_zero or pl_module.progress < 1 or pl_module.spec.modality != "image":
             return
+        if not hasattr(trainer.datamodule, "split"):
+            log.warning("No picture of nearest training images: the data module has no split(name) to look them up in.")
+            return
         try:
             with pl_module.averaged():
                 sheet = self.compare(pl_module, trainer.datamodule, self._network)

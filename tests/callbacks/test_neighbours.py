@@ -170,6 +170,15 @@ def test_a_model_that_cannot_be_compared_does_not_fail_its_run(tmp_path, caplog)
     assert "it draws nothing" in caplog.text
 
 
+def test_data_without_splits_do_not_fail_the_run(tmp_path, caplog):
+    trainer = make_trainer(tmp_path)
+    trainer.datamodule = object()
+    made = callback()
+    made.on_train_end(trainer, Model(0))
+    assert made.summary() == {}
+    assert "no split(name)" in caplog.text
+
+
 @pytest.mark.parametrize("option", ["num_samples", "neighbours", "rows"])
 def test_options_out_of_range(option):
     with pytest.raises(InputError, match=f"{option}=0"):
