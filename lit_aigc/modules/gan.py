@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
+from lit_aigc.latents import great_circle
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.losses.gan_regularization import (
     between,
@@ -294,9 +295,7 @@ class GAN(GenerativeModule):
             noise: The stream.
         """
         first, second = noise.stream("latent").normal(2, self.generator.latent_dim, device=self.device)
-        angle = torch.acos(torch.clamp(torch.cosine_similarity(first, second, dim=0), -1, 1))
-        t = torch.linspace(0, 1, n, device=self.device)[:, None]
-        z = (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+        z = great_circle(first, second, n)
         return self.decode(z, condition.labels if condition else None)
 
     def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
