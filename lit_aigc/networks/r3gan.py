@@ -61,8 +61,8 @@ def _initialize(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            if isinstance(module, nn.ConvTranspose2d):  # 4 of the 16 taps meet at a pixel
-                nn.init.normal_(module.weight, std=(4 * module.in_channels) ** -0.5)
+            if isinstance(module, nn.ConvTranspose2d):
+                _initialize_bilinear(module)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for block in blocks:
@@ -70,6 +70,13 @@ def _initialize(network: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
             layer.weight.data.mul_(len(blocks) ** -0.25)
         nn.init.zeros_(block.project.weight)
+
+
+def _initialize_bilinear(layer: nn.ConvTranspose2d) -> None:
+    """A 1x1 convolution and then bilinear upsampling, in the one 4x4 kernel: no checkerboard to begin with."""
+    taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    each = torch.randn(layer.in_channels, layer.out_channels, 1, 1) * layer.in_channels**-0.5
+    layer.weight.data.copy_(each * taps[:, None] * taps)
 
 
 def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:

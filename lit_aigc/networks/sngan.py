@@ -8,7 +8,7 @@ times the width of the image-sized map: most of the work is on small maps, where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -20,12 +20,6 @@ from lit_aigc.networks.conditioning import ConditionalBatchNorm2d
 from lit_aigc.networks.pyramid import DownsampledConv2d, UpsampledConv2d, stages, upsample_nearest, widths
 from lit_aigc.networks.spectral import spectral_norm
 
-Wrap = Callable[[nn.Module], nn.Module]
-
-
-def _plain(layer: nn.Module) -> nn.Module:
-    return layer
-
 
 def _initialize(network: nn.Module) -> None:
     """Xavier's uniform weights, with gain sqrt(2) but for the shortcuts and what is next to input and output."""
@@ -35,6 +29,13 @@ def _initialize(network: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight, gain=2**0.5 if inside else 1.0)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _normalize(network: nn.Module) -> None:
+    """Spectral norms for all convolutions and linear layers, not for the gains and biases of a normalization."""
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            spectral_norm(module)
 
 
 class UpBlock(nn.Module):
@@ -185,6 +186,8 @@ class Discriminator(discriminator.Discriminator):
         self.projection = nn.Embedding(num_classes, width[-1]) if num_classes else None
         _initialize(self)
         _normalize(self)
+        if self.projection is not None:
+            spectral_norm(self.projection)
 
     def features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to (N, width), >= 0."""
@@ -196,9 +199,3 @@ class Discriminator(discriminator.Discriminator):
         if self.projection is not None:
             logits = logits + (self.projection(y) * features).sum(dim=1)
         return logits
-
-
-def _normalize(network: nn.Module) -> None:
-    for module in list(network.modules()):
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
-            spectral_norm(module)

@@ -44,7 +44,7 @@ class SpectralNorm(nn.Module):
             if self.training and weight.requires_grad:
                 self.u.copy_(u)
         sigma = torch.dot(u, torch.mv(matrix, v))
-        return weight / sigma.clamp_min(1e-12)
+        return weight / sigma.clamp_min(1e-4)  # a weight of zeros has no direction
 
 
 def spectral_norm(layer: Layer) -> Layer:

@@ -4,6 +4,7 @@ from torch import nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks import r3gan
+from lit_aigc.networks.pyramid import upsample_bilinear
 
 
 def test_residual_branches_are_silent_at_initialization():
@@ -78,3 +79,11 @@ def test_the_minibatch_deviation_sees_each_half_of_a_pair_alone():
     network = r3gan.Discriminator((1, 28, 28), channels=16, minibatch_group=4)
     real, fake = torch.randn(8, 1, 28, 28), torch.zeros(8, 1, 28, 28)
     torch.testing.assert_close(network.pair(real, fake), (network(real), network(fake)), rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_to_the_image_starts_bilinear():
+    torch.manual_seed(0)
+    layer = r3gan.Generator((3, 28, 28), channels=16, stride=2).to_image
+    x = torch.randn(2, 16, 14, 14)
+    narrow = torch.conv2d(x, layer.weight.sum(dim=(2, 3)).T[:, :, None, None] / 4)
+    torch.testing.assert_close(layer(x)[:, :, 1:-1, 1:-1], upsample_bilinear(narrow)[:, :, 1:-1, 1:-1])

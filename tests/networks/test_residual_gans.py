@@ -62,6 +62,18 @@ def test_a_fresh_generator_has_contrast(kind, options):
 
 
 @forms
+def test_the_first_gradients_are_moderate(kind, options):
+    torch.manual_seed(0)
+    generator = kind.Generator((1, 28, 28), 10, channels=16, **options)
+    discriminator = kind.Discriminator((1, 28, 28), 10, channels=16, **options)
+    y = torch.arange(16) % 10
+    discriminator(generator(torch.randn(16, generator.latent_dim), y), y).mean().backward()
+    for network in (generator, discriminator):
+        norm = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
+        assert 1e-4 < norm < 100
+
+
+@forms
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_pair_is_two_passes(kind, options, classes):
     torch.manual_seed(0)
