@@ -38,8 +38,8 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
     """An optimizer of `torch.optim`.
 
     Args:
-        config: ``name`` of the class, and its keyword arguments, those of None left out. ``fused`` is on where the class
-            has it.
+        config: ``name`` of the class, and its keyword arguments, those of None left out. ``fused`` is on where the
+            class has it.
         parameters: What to optimize.
 
     Raises:
