@@ -47,16 +47,17 @@ OVERRIDES = [
 class Turns(L.Callback):
     """Times turns of lit_aigc's own training, and lets the other sides have theirs in between."""
 
-    def __init__(self, others: dict[str, Iterator[None]], rounds: int):
+    def __init__(self, others: dict[str, Iterator[None]], rounds: int, length: int):
         self.others = others
         self.rates = {name: [] for name in ("lit_aigc", *others)}
         self.rounds = rounds
+        self.length = length
 
     def on_train_start(self, trainer, pl_module):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, *args):
-        if pl_module.batches % TURN:
+        if pl_module.batches % self.length:
             return
         self.rates["lit_aigc"].append(time.perf_counter() - self.start)
         for name, side in self.others.items():
@@ -174,11 +175,9 @@ def plain(config, datamodule) -> Iterator[None]:
                 yield
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 12
-    config = compose("train", OVERRIDES)
-    datamodule = instantiate(config["data"])
-    turns = Turns({"bare": bare(config, datamodule), "plain": plain(config, datamodule)}, rounds)
+def take_turns(config, others: dict[str, Iterator[None]], rounds: int, length: int = TURN) -> None:
+    """Train a config in turns of `length` batches with other loops, which yield after as many, and print the rates."""
+    turns = Turns(others, rounds, length)
     globals()["the_turns"] = lambda: turns  # a target for the config
     with tempfile.TemporaryDirectory() as folder:
         train(
@@ -189,14 +188,21 @@ def main() -> None:
                 "callbacks": config["callbacks"] | {"turns": {"_target_": f"{__name__}.the_turns"}},
             }
         )
-    images = TURN * config["data"]["batch_size"]
+    images = length * config["data"]["batch_size"]
     rates = {name: [images / seconds for seconds in taken[1:]] for name, taken in turns.rates.items()}
-    print(f"\n{'side':<10}{'images/s':>10}   lowest to highest of {rounds} turns of {TURN} batches")
+    print(f"\n{'side':<10}{'images/s':>10}   lowest to highest of {rounds} turns of {length} batches")
     for name, each in rates.items():
         print(f"{name:<10}{statistics.median(each):>10.0f}   {min(each):.0f} to {max(each):.0f}")
-    for name in ("plain", "bare"):
+    for name in reversed(others):
         ratios = sorted(a / b for a, b in zip(rates["lit_aigc"], rates[name], strict=True))
         print(f"lit_aigc / {name}: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    config = compose("train", OVERRIDES)
+    datamodule = instantiate(config["data"])
+    take_turns(config, {"bare": bare(config, datamodule), "plain": plain(config, datamodule)}, rounds)
 
 
 if __name__ == "__main__":
