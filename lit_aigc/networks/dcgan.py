@@ -10,19 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks import discriminator
-
-
-def _stages(shape: Sequence[int]) -> tuple[int, int]:
-    """The size of the smallest map, 4 or 7, and the number of doublings from there to the image."""
-    _, height, width = shape
-    for smallest in (4, 7):
-        doublings = (height // smallest).bit_length() - 1
-        if height == width == smallest << max(doublings, 0) and 2 <= doublings <= 6:
-            return smallest, doublings
-    raise InputError(
-        f"DCGAN networks can't do images of {height}x{width}: they need square images of 4 or 7 times a power of two, "
-        "such as 28, 32 or 64 px. Set data.image_size=32 (or 28, 64)."
-    )
+from lit_aigc.networks.pyramid import stages
 
 
 def _initialize(network: nn.Module) -> None:
@@ -59,7 +47,7 @@ class Generator(nn.Module):
 
     def __init__(self, shape: Sequence[int], num_classes: int = 0, latent_dim: int = 64, channels: int = 32) -> None:
         super().__init__()
-        smallest, doublings = _stages(shape)
+        smallest, doublings = stages(shape)
         self.latent_dim = latent_dim
         self.embedding = class_embedding(num_classes, latent_dim)
         width = channels << (doublings - 1)
@@ -100,7 +88,7 @@ class Discriminator(discriminator.Discriminator):
         super().__init__()
         if normalization not in ("batch", "spectral", "none"):
             raise InputError(f"normalization={normalization!r} is unknown; expected batch, spectral or none.")
-        smallest, doublings = _stages(shape)
+        smallest, doublings = stages(shape)
         width = channels
         layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         for _ in range(doublings - 1):
