@@ -49,6 +49,8 @@ def generate(config: dict[str, Any]) -> Path:
         raise InputError("\n".join(wrong))
     bundle = load_bundle(config["bundle"], config["trust"], config["device"])
     directory = Path(config["out"])
+    if bundle.spec.attribution:
+        print(f"data: {bundle.spec.attribution}")
     if config["directions"] or config["interpolate"]:
         explore(bundle, config, directory)
         return directory

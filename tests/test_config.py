@@ -87,7 +87,7 @@ def test_problems_of_other_verbs():
         ("experiment=dcgan_mnist5", "experiment=dcgan_mnist5 is unknown, did you mean 'dcgan_mnist5k'?"),
         ("data=mnist5", "data=mnist5 is unknown, did you mean 'mnist5k'?"),
         ("model=resnet", "model=resnet is unknown; known: "),
-        ("trainer=tpu", "trainer=tpu is unknown, did you mean .gpu."),
+        ("trainer=tpu", "trainer=tpu is unknown, did you mean 'gpu'?"),
         ("callbacks=none", "callbacks=none is unknown"),
         ("logger=wandbb", "logger=wandbb is unknown, did you mean 'wandb'?"),
     ],

@@ -97,6 +97,7 @@ class GenerativeMetrics(L.Callback):
         self._calls += 1
         due = (self._calls - 1) % self.every == 0 or pl_module.progress >= 1.0
         if due:
+            pl_module.raise_if_broken()  # before its samples are found to be no images
             self.values, self.protocol = self.measure(trainer, pl_module)
             pl_module.log_values(self.values)
         else:

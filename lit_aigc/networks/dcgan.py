@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks import discriminator
+from lit_aigc.networks.minibatch import MinibatchStd
 from lit_aigc.networks.pyramid import stages
 
 
@@ -43,12 +44,25 @@ class Generator(nn.Module):
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the latent.
         channels: Width of the last hidden map; each smaller map is twice as wide.
+        components: Number of components that the latents are a mixture of (Gurumurthy et al., "DeLiGAN", 2017), each
+            with a learned mean; 0 for none. The largest of the latent's first so many entries says which one it is.
+            A generator of distinct kinds of images need then not draw what lies between them.
     """
 
-    def __init__(self, shape: Sequence[int], num_classes: int = 0, latent_dim: int = 64, channels: int = 32) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int = 0,
+        latent_dim: int = 64,
+        channels: int = 32,
+        components: int = 0,
+    ) -> None:
         super().__init__()
+        if not 0 <= components <= latent_dim:
+            raise InputError(f"components={components}: expected 0 to latent_dim={latent_dim}.")
         smallest, doublings = stages(shape)
         self.latent_dim = latent_dim
+        self.components = nn.Parameter(torch.randn(components, latent_dim)) if components else None
         self.embedding = class_embedding(num_classes, latent_dim)
         width = channels << (doublings - 1)
         self.start = (width, smallest, smallest)
@@ -66,6 +80,8 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        if self.components is not None:
+            z = z + self.components[z[:, : len(self.components)].argmax(dim=1)]
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(y)], dim=1)
         x = self.project(z).unflatten(1, self.start)  # (N, width, 4 or 7, 4 or 7)
@@ -80,10 +96,18 @@ class Discriminator(discriminator.Discriminator):
         num_classes: Number of classes, 0 for an unconditional network.
         channels: Width of the first map; each smaller map is twice as wide.
         normalization: ``batch``, ``spectral`` (Miyato et al., 2018) or ``none``; never on the first layer if ``batch``.
+        hidden: Width of a fully connected layer before the logit; 0 for none, as in the paper.
+        minibatch_group: Images in a group of the minibatch standard deviation; 0 for none.
     """
 
     def __init__(
-        self, shape: Sequence[int], num_classes: int = 0, channels: int = 32, normalization: str = "batch"
+        self,
+        shape: Sequence[int],
+        num_classes: int = 0,
+        channels: int = 32,
+        normalization: str = "batch",
+        hidden: int = 0,
+        minibatch_group: int = 0,
     ) -> None:
         super().__init__()
         if normalization not in ("batch", "spectral", "none"):
@@ -97,8 +121,11 @@ class Discriminator(discriminator.Discriminator):
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             width *= 2
         self.features = nn.Sequential(*layers)
-        self.logit = nn.Linear(width * smallest**2, 1)
-        self.projection = nn.Embedding(num_classes, width * smallest**2) if num_classes else None
+        last = (width + bool(minibatch_group)) * smallest**2
+        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
+        self.hidden = nn.Sequential(nn.Linear(last, hidden), nn.LeakyReLU(0.2)) if hidden else None
+        self.logit = nn.Linear(hidden or last, 1)
+        self.projection = nn.Embedding(num_classes, hidden or last) if num_classes else None
         _initialize(self)
         if self.projection is not None:
             nn.init.zeros_(self.projection.weight)
@@ -118,7 +145,11 @@ class Discriminator(discriminator.Discriminator):
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Features (N, ...) and labels (N,) to logits (N,)."""
+        if self.minibatch_std is not None:
+            features = self.minibatch_std(features)
         features = features.flatten(1)
+        if self.hidden is not None:
+            features = self.hidden(features)
         logits = self.logit(features)[:, 0]
         if self.projection is not None:
             logits = logits + (self.projection(y) * features).sum(dim=1)

@@ -323,3 +323,74 @@ def test_a_wasserstein_loss_below_zero_is_no_alarm():
     for _ in range(20):
         alarm.look({"d_spread": 1.0, "d_loss": -7.0})
     assert alarm.lost({"d_spread": 1.0, "d_loss": -7.0}) is None
+
+
+# -- any loss with any network
+
+SMALL = {
+    "mlp": ({"hidden": [8]}, {"hidden": [8]}),
+    "dcgan": ({"channels": 4}, {"channels": 4}),
+    "sngan": ({"channels": 4}, {"channels": 4}),
+    "sagan": ({"channels": 8}, {"channels": 8}),
+    "r3gan": ({"channels": 8}, {"channels": 8, "minibatch_group": 2}),
+}
+
+
+def small_gan(network, shape, conditional, **options):
+    spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"), name="made_up")
+    generator, discriminator = SMALL[network]
+    config = {
+        "_target_": "lit_aigc.modules.gan.GAN",
+        "conditional": conditional,
+        "generator": {"_target_": f"lit_aigc.networks.{network}.Generator", "latent_dim": 5, **generator},
+        "discriminator": {"_target_": f"lit_aigc.networks.{network}.Discriminator", **discriminator},
+        "generator_optimizer": {"lr": 1e-3},
+        "discriminator_optimizer": {"lr": 1e-3},
+        **options,
+    }
+    torch.manual_seed(0)
+    module = build(resolve(config, spec), spec)
+    trainer = types.SimpleNamespace(precision_plugin=None, strategy=types.SimpleNamespace(_forward_redirection=None))
+    trainer.strategy.reduce = lambda value, reduce_op: value
+    trainer.world_size = 1
+    module._trainer = trainer
+    optimizers = module.configure_optimizers()
+    module.optimizers = lambda: optimizers
+    module.manual_backward = lambda loss: loss.backward()
+    return module
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("loss", ADVERSARIAL_LOSSES)
+@pytest.mark.parametrize("network", SMALL)
+def test_every_loss_and_all_regularisers_train_every_network(network, loss, conditional):
+    """In bf16, with augmentation: both networks move, and stay finite."""
+    module = small_gan(
+        network,
+        (1, 28, 28),
+        conditional,
+        loss=loss,
+        regularization=ALL_PENALTIES,
+        augment={"_target_": "lit_aigc.augmentation.AdaptiveAugment", "p": 0.5},
+    )
+    before = [p.detach().clone() for p in module.parameters()]
+    images, labels = torch.rand(4, 1, 28, 28) * 2 - 1, torch.tensor([0, 1, 2, 1])
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            values = module.train_batch(Batch(images, labels, 0))
+        module.batches += 1
+    assert all(torch.as_tensor(value).isfinite().all() for value in values.values())
+    after = list(module.parameters())
+    assert all(p.isfinite().all() for p in after)
+    for name in ("generator", "discriminator"):
+        part = {id(p) for p in getattr(module, name).parameters()}
+        assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True) if id(a) in part)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 64, 64), (1, 64, 64)])
+@pytest.mark.parametrize("network", SMALL)
+def test_every_network_trains_at_other_sizes_and_in_colour(network, shape):
+    module = small_gan(network, shape, True, augment={"_target_": "lit_aigc.augmentation.DiffAugment"})
+    module.train_batch(Batch(torch.rand(4, *shape) * 2 - 1, torch.tensor([0, 1, 2, 1]), 0))
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert module.sample(1, noise=Noise(0)).shape == (1, *shape)

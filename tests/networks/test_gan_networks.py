@@ -86,3 +86,32 @@ def test_a_pair_is_two_passes(normalization, classes):
         torch.testing.assert_close(a.grad, b.grad)
     for a, b in zip(one.buffers(), two.buffers(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_component_moves_the_latent_by_its_mean():
+    torch.manual_seed(0)
+    mixed = dcgan.Generator((1, 28, 28), latent_dim=6, channels=4, components=3).eval()
+    z = torch.randn(5, 6)
+    largest = z[:, :3].argmax(dim=1)
+    assert len(largest.unique()) > 1
+    means, mixed.components = mixed.components, None
+    plain = mixed(z + means[largest])
+    mixed.components = means
+    torch.testing.assert_close(mixed(z), plain)
+    mixed(z).sum().backward()
+    assert means.grad[largest.unique()].abs().sum(dim=1).min() > 0
+
+
+def test_more_components_than_the_latent_can_tell_apart():
+    with pytest.raises(InputError, match="components=9: expected 0 to latent_dim=8"):
+        dcgan.Generator((1, 28, 28), latent_dim=8, components=9)
+
+
+def test_the_minibatch_deviation_and_the_hidden_layer_keep_real_and_fake_apart():
+    torch.manual_seed(0)
+    network = dcgan.Discriminator((1, 28, 28), 3, channels=4, normalization="none", hidden=8, minibatch_group=2)
+    real, fake, y = torch.randn(4, 1, 28, 28), torch.zeros(4, 1, 28, 28), torch.tensor([0, 1, 2, 0])
+    for one, other in zip(network.pair(real, fake, y), (network(real, y), network(fake, y)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    alone = network(real[:1], y[:1])  # a group of one has no deviation
+    assert not torch.allclose(alone, network(real, y)[:1])
