@@ -322,7 +322,6 @@ def test_as_a_command_it_stops_at_ctrl_c_and_goes_on(own, when):
         else "training" in Path("out.txt").read_text()
     ):
         time.sleep(0.1)
-    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=120) == 75, Path("out.txt").read_text()
     assert "Paused: the same command goes on." in Path("out.txt").read_text()
