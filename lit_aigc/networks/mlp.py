@@ -1,4 +1,4 @@
-"""Fully connected GAN networks, in the manner of the first GAN (Goodfellow et al., 2014)."""
+"""Fully connected networks, in the manner of the first GAN (Goodfellow et al., 2014) and the first VAE."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from lit_aigc.networks import discriminator
 from lit_aigc.networks.dcgan import class_embedding
+from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.likelihood import Likelihood
 
 
 class Generator(nn.Module):
@@ -70,3 +72,71 @@ class Discriminator(discriminator.Discriminator):
         if self.projection is not None:
             logits = logits + (self.projection(y) * features).sum(dim=1)
         return logits
+
+
+class Encoder(nn.Module):
+    """Images, and class embeddings beside them, to a normal distribution of latents by fully connected layers.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        hidden: Widths of the hidden layers.
+
+    Raises:
+        InputError: If `latent_dim` is below 1.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], num_classes: int = 0, latent_dim: int = 20, hidden: Sequence[int] = (400,)
+    ) -> None:
+        super().__init__()
+        self.latent_dim = checked_latent_dim(latent_dim)
+        self.embedding = class_embedding(num_classes, latent_dim)
+        self.layers = _layers([math.prod(shape) + latent_dim * bool(num_classes), *hidden], 2 * latent_dim)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
+        mean, log_var = self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
+        return mean, log_var
+
+
+class Decoder(nn.Module):
+    """Latents, and class embeddings beside them, to parameters of a likelihood by fully connected layers.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        likelihood: Of images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        hidden: Widths of the hidden layers.
+
+    Raises:
+        InputError: If `latent_dim` is below 1.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        likelihood: Likelihood,
+        num_classes: int = 0,
+        latent_dim: int = 20,
+        hidden: Sequence[int] = (400,),
+    ) -> None:
+        super().__init__()
+        self.latent_dim = checked_latent_dim(latent_dim)
+        self.likelihood = likelihood
+        self.shape = (likelihood.maps(shape[0]), *shape[1:])
+        self.embedding = class_embedding(num_classes, latent_dim)
+        self.layers = _layers([latent_dim * (2 if num_classes else 1), *hidden], math.prod(self.shape))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
+        return self.layers(with_classes(z, self.embedding, y)).unflatten(1, self.shape)
+
+
+def _layers(widths: Sequence[int], outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

@@ -1,0 +1,75 @@
+"""What all models share that turn one latent vector into one image: to sample, decode and interpolate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_aigc.latents import great_circle
+from lit_aigc.modules.base import GenerativeModule
+from lit_aigc.noise import Noise
+from lit_aigc.spec import Condition
+
+
+class LatentModule(GenerativeModule):
+    """A generative module whose samples come from standard normal noise of `latent_dim` numbers.
+
+    A subclass implements `images_of`, and `latents_of` where its latents are not standard normal.
+
+    Attributes:
+        latent_dim: Numbers in a latent.
+    """
+
+    latent_dim: int
+
+    def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Latents ``(n, latent_dim)`` and classes ``(n,)`` to images ``(n, C, H, W)`` about the spec's range."""
+        raise NotImplementedError
+
+    def latents_of(self, eps: Tensor, labels: Tensor | None) -> Tensor:
+        """Standard normal ``(n, latent_dim)`` to latents of the prior."""
+        return eps
+
+    def sample_block(self, n: int, condition: Condition, noise: Noise) -> Tensor:
+        """Images ``(n, C, H, W)`` of latents from the prior."""
+        eps = noise.stream("latent").normal(n, self.latent_dim, device=self.device)
+        return self._images(self.latents_of(eps, condition.labels), condition.labels)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images ``(n, C, H, W)`` in the spec's range, in evaluation mode and full precision.
+
+        Args:
+            z: Latents ``(n, latent_dim)``.
+            labels: ``(n,)``; None for a conditional model: the first class for all.
+        """
+        with self.evaluating():
+            return self._images(z.to(self.device), self._classes(len(z), labels))
+
+    @torch.no_grad()
+    def latents(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
+        """``(n, latent_dim)``: the latents of the samples that the same arguments give."""
+        eps = noise.stream("latent").normal(n, self.latent_dim, device=self.device)
+        with self.evaluating():
+            return self.latents_of(eps, self._classes(n, condition.labels if condition else None))
+
+    def interpolate(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
+        """Images along the great circle from the noise of the stream's first item to that of its second.
+
+        Args:
+            n: Number of images.
+            condition: One entry an image; None: the first class for all.
+            noise: The stream.
+        """
+        first, second = noise.stream("latent").normal(2, self.latent_dim, device=self.device)
+        labels = self._classes(n, condition.labels if condition else None)
+        with torch.no_grad(), self.evaluating():
+            return self._images(self.latents_of(great_circle(first, second, n), labels), labels)
+
+    def _classes(self, n: int, labels: Tensor | None) -> Tensor | None:
+        if not self.conditional:
+            return None
+        return torch.zeros(n, dtype=torch.int64, device=self.device) if labels is None else labels.to(self.device)
+
+    def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        return self.images_of(z, labels).float().contiguous().clamp(*self.spec.value_range)

@@ -1,0 +1,99 @@
+"""Convolutional encoder and decoder of a VAE with one vector of latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.networks.dcgan import class_embedding
+from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.likelihood import Likelihood
+from lit_aigc.networks.pyramid import stages
+
+
+class Encoder(nn.Module):
+    """Strided convolutions, then a hidden layer; classes enter the hidden layer.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        channels: Width of the first map; each smaller map is twice as wide.
+        hidden: Width of the hidden layer.
+
+    Raises:
+        InputError: If the images have a size that the network can't do, or `latent_dim` is below 1.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], num_classes: int = 0, latent_dim: int = 32, channels: int = 32, hidden: int = 256
+    ) -> None:
+        super().__init__()
+        self.latent_dim = checked_latent_dim(latent_dim)
+        smallest, doublings = stages(shape)
+        layers: list[nn.Module] = []
+        width = shape[0]
+        for level in range(doublings):
+            layers += [nn.Conv2d(width, channels << level, 4, stride=2, padding=1), nn.SiLU()]
+            width = channels << level
+        self.layers = nn.Sequential(*layers)
+        self.embedding = class_embedding(num_classes, latent_dim)
+        inputs = width * smallest**2 + latent_dim * bool(num_classes)
+        self.head = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent_dim))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
+        mean, log_var = self.head(with_classes(self.layers(x).flatten(1), self.embedding, y)).chunk(2, dim=1)
+        return mean, log_var
+
+
+class Decoder(nn.Module):
+    """A hidden layer, then transposed convolutions.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        likelihood: Of images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the latent.
+        channels: Width of the last hidden map; each smaller map is twice as wide.
+        hidden: Width of the hidden layer.
+
+    Raises:
+        InputError: If the images have a size that the network can't do, or `latent_dim` is below 1.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        likelihood: Likelihood,
+        num_classes: int = 0,
+        latent_dim: int = 32,
+        channels: int = 32,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = checked_latent_dim(latent_dim)
+        self.likelihood = likelihood
+        smallest, doublings = stages(shape)
+        width = channels << (doublings - 1)
+        self.start = (width, smallest, smallest)
+        self.embedding = class_embedding(num_classes, latent_dim)
+        self.project = nn.Sequential(
+            nn.Linear(latent_dim * (2 if num_classes else 1), hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, width * smallest**2),
+            nn.SiLU(),
+        )
+        layers: list[nn.Module] = []
+        for _ in range(doublings - 1):
+            layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1), nn.SiLU()]
+            width //= 2
+        outputs = likelihood.maps(shape[0])
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
+        x = self.project(with_classes(z, self.embedding, y)).unflatten(1, self.start)
+        return self.layers(x.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,223 @@
+"""A hierarchy of latents, from a vector for the whole image to maps for its parts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
+from lit_aigc.networks.dcgan import class_embedding
+from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim, with_classes
+from lit_aigc.networks.likelihood import Likelihood
+from lit_aigc.networks.pyramid import stages
+
+_LARGEST_LOG_VAR = 6.0
+
+
+class Hierarchical(LatentModel):
+    """Ladder of latents in the manner of Sønderby et al. (2016), NVAE (Vahdat and Kautz, 2020) and VDVAE (Child, 2021).
+
+    A bottom-up pass takes features from the image at each size. The top-down pass starts with a vector of latents and
+    goes from the smallest map to the largest; at each, groups of latents are drawn whose prior depends on all before,
+    and whose posterior depends on the image's features too. Latents are told in the prior's own units: ``z`` is
+    standard normal under the prior, and a posterior is a shift and a scale of that.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        likelihood: Of images.
+        num_classes: Number of classes, 0 for an unconditional network.
+        latent_dim: Size of the vector at the top.
+        channels: Width of the largest map of features, half the size of the image; each smaller map is twice as wide.
+        map_latents: Channels of latents in each group, a number a map size from the smallest on.
+        groups: Groups of latents at each size.
+        blocks: Residual blocks of the bottom-up pass at each size.
+
+    Raises:
+        InputError: If the images have a size that the network can't do, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        likelihood: Likelihood,
+        num_classes: int = 0,
+        latent_dim: int = 32,
+        channels: int = 48,
+        map_latents: Sequence[int] = (8, 4),
+        groups: int = 1,
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        checked_latent_dim(latent_dim)
+        smallest, doublings = stages(shape)
+        if len(map_latents) != doublings or min(map_latents) < 1 or min(groups, channels) < 1 or blocks < 0:
+            raise InputError(
+                f"map_latents={list(map_latents)}, groups={groups}, blocks={blocks}: images of {shape[1]}x{shape[2]} "
+                f"have maps of {doublings} sizes; expected {doublings} numbers of 1 or more, at least a group, and no "
+                "negative number."
+            )
+        self.likelihood = likelihood
+        widths = [channels << level for level in reversed(range(doublings))]  # from the smallest map on
+        sizes = [smallest << level for level in range(doublings)]
+        self.start = (widths[0], smallest, smallest)
+        hidden = 4 * widths[0]
+        self.embedding = class_embedding(num_classes, latent_dim)
+        classes = latent_dim * bool(num_classes)
+
+        self.stem = nn.Conv2d(shape[0], channels, 4, stride=2, padding=1)
+        self.up_blocks = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)), nn.SiLU()) for width in reversed(widths)
+        )
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(large, small, 4, stride=2, padding=1)
+            for small, large in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True)
+        )
+        self.top = nn.Sequential(
+            nn.Linear(widths[0] * smallest**2 + classes, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent_dim)
+        )
+
+        self.project = nn.Sequential(
+            nn.Linear(latent_dim + classes, hidden), nn.SiLU(), nn.Linear(hidden, widths[0] * smallest**2)
+        )
+        self.groups = nn.ModuleList(
+            nn.ModuleList(Group(width, latents) for _ in range(groups))
+            for width, latents in zip(widths, map_latents, strict=True)
+        )
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(small, large, 4, stride=2, padding=1) for small, large in itertools.pairwise(widths)
+        )
+        outputs = likelihood.maps(shape[0])
+        last = max(channels // 2, 8)
+        self.output = nn.Sequential(
+            nn.SiLU(),
+            nn.ConvTranspose2d(channels, last, 4, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(last, outputs, 3, padding=1),
+        )
+        self._parts = [
+            (latents, size, size) for latents, size in zip(map_latents, sizes, strict=True) for _ in range(groups)
+        ]
+        self._lengths = [latent_dim, *(latents * size**2 for latents, size, _ in self._parts)]
+        self.latent_dim = sum(self._lengths)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
+        """Mean and log-variance of the vector at the top, then features from the smallest map to the largest."""
+        x = self.stem(x)
+        features = []
+        for level, blocks in enumerate(self.up_blocks):
+            x = blocks(x if level == 0 else self.shrink[level - 1](x))
+            features.append(x)
+        mean, log_var = self.top(with_classes(x.flatten(1), self.embedding, y)).float().chunk(2, dim=1)
+        return mean, _bounded(log_var), *reversed(features)
+
+    def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
+        """See `LatentModel`; each map of latents is a group, and so is the vector."""
+        mean, log_var, *features = code
+        noises = eps.split(self._lengths, dim=1)
+        top = _drawn(mean, log_var, noises[0])
+        x, drawn = self._start(top.z, y), [top]
+        place = 1
+        for level, groups in enumerate(self.groups):
+            x = self.grow[level - 1](x) if level else x
+            for group in groups:
+                x, latents = group.infer(x, features[level], noises[place].unflatten(1, self._parts[place - 1]))
+                drawn.append(latents)
+                place += 1
+        return Inference(
+            self.output(x),
+            torch.cat([latents.z.flatten(1) for latents in drawn], dim=1),
+            torch.stack([latents.kl for latents in drawn], dim=1),
+            torch.stack([latents.log_ratio for latents in drawn], dim=1).sum(dim=1),
+        )
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """See `LatentModel`."""
+        vector, *maps = z.split(self._lengths, dim=1)
+        x = self._start(vector, y)
+        place = 0
+        for level, groups in enumerate(self.groups):
+            x = self.grow[level - 1](x) if level else x
+            for group in groups:
+                x = group.generate(x, maps[place].unflatten(1, self._parts[place]))
+                place += 1
+        return self.output(x)
+
+    def _start(self, vector: Tensor, y: Tensor | None) -> Tensor:
+        x = self.project(with_classes(vector, self.embedding, y)).unflatten(1, self.start)
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity, which is all that it is at first.
+
+    Args:
+        width: Channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width, H, W)`` to the same shape."""
+        return x + self.layers(x)
+
+
+class Drawn(NamedTuple):
+    """Latents of a group: values in the prior's units, KL and log ratio ``(N,)`` in nats."""
+
+    z: Tensor
+    kl: Tensor
+    log_ratio: Tensor
+
+
+class Group(nn.Module):
+    """One map of latents: its prior given the map above, its posterior given an image's features too.
+
+    Args:
+        width: Channels of the maps.
+        latents: Channels of the latents.
+    """
+
+    def __init__(self, width: int, latents: int) -> None:
+        super().__init__()
+        self.prior = nn.Sequential(nn.SiLU(), nn.Conv2d(width, 2 * latents, 3, padding=1))
+        self.join = nn.Conv2d(2 * width, width, 1)
+        self.posterior = nn.Sequential(ResidualBlock(width), nn.SiLU(), nn.Conv2d(width, 2 * latents, 3, padding=1))
+        self.inject = nn.Conv2d(latents, width, 1)
+        self.block = ResidualBlock(width)
+        for last in (self.prior[-1], self.posterior[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def infer(self, x: Tensor, features: Tensor, eps: Tensor) -> tuple[Tensor, Drawn]:
+        """Map ``(N, width, H, W)``, features of the same shape and noise ``(N, latents, H, W)`` to the next map."""
+        shift, log_var = self.posterior(self.join(torch.cat([x, features], dim=1))).float().chunk(2, dim=1)
+        drawn = _drawn(shift, _bounded(log_var), eps)
+        return self.generate(x, drawn.z), drawn
+
+    def generate(self, x: Tensor, z: Tensor) -> Tensor:
+        """Map ``(N, width, H, W)`` and latents ``(N, latents, H, W)`` in the prior's units to the next map."""
+        mean, log_var = self.prior(x).float().chunk(2, dim=1)
+        latents = mean + (0.5 * _bounded(log_var)).exp() * z
+        return self.block(x + self.inject(latents.to(x.dtype)))
+
+
+def _bounded(log_var: Tensor) -> Tensor:
+    return _LARGEST_LOG_VAR * torch.tanh(log_var / _LARGEST_LOG_VAR)
+
+
+def _drawn(mean: Tensor, log_var: Tensor, eps: Tensor) -> Drawn:
+    """Draw from N(mean, exp(log_var)) where the prior is N(0, 1)."""
+    z = mean + (0.5 * log_var).exp() * eps
+    zero = z.new_zeros(())
+    ratio = normal_log_prob(z, mean, log_var) - normal_log_prob(z, zero, zero)
+    return Drawn(z, kl_standard_normal(mean, log_var).flatten(1).sum(dim=1), ratio.flatten(1).sum(dim=1))

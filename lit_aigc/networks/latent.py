@@ -1,0 +1,150 @@
+"""Networks with latent variables, whatever their structure: what a VAE's objective asks of them."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.networks.likelihood import Likelihood
+from lit_aigc.networks.prior import StandardNormal
+
+Code = tuple[Tensor, ...]
+"""What the posterior takes from images: tensors of ``(N, ...)``."""
+
+
+class Inference(NamedTuple):
+    """Latents drawn from the posterior of images, and what was made of them.
+
+    Attributes:
+        parameters: ``(N, maps, H, W)`` for the likelihood.
+        z: ``(N, latent_dim)``: the latents as `LatentModel.decode` takes them.
+        kl: ``(N, G)`` nats: KL of the posterior from the prior, a column for each group of latents that free bits are
+            counted for: in closed form where there is one, else the sample of it that `log_ratio` is.
+        log_ratio: ``(N,)``: log q(z | x) - log p(z) of these latents.
+    """
+
+    parameters: Tensor
+    z: Tensor
+    kl: Tensor
+    log_ratio: Tensor
+
+
+class LatentModel(nn.Module):
+    """Images to latents to images. A subclass gives the four steps; y are labels ``(N,)`` or None.
+
+    Attributes:
+        latent_dim: Numbers in the latents of an image.
+        likelihood: Of images, given the parameters that `decode` returns.
+    """
+
+    latent_dim: int
+    likelihood: Likelihood
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
+        """Images ``(N, C, H, W)`` to what the posterior takes from them."""
+        raise NotImplementedError
+
+    def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
+        """Draw latents from the posterior by standard normal ``eps`` (N, latent_dim), 0 for its mean, and decode."""
+        raise NotImplementedError
+
+    def draw(self, eps: Tensor, y: Tensor | None = None) -> Tensor:
+        """Standard normal noise ``(N, latent_dim)`` to latents of the prior."""
+        return eps
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents ``(N, latent_dim)`` to parameters ``(N, maps, H, W)``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, eps: Tensor, y: Tensor | None = None) -> Inference:
+        """Encode N images once and draw k latents for each.
+
+        Args:
+            x: ``(N, C, H, W)``.
+            eps: ``(N, k, latent_dim)`` standard normal.
+            y: ``(N,)`` or None.
+
+        Returns:
+            Of N * k latents, those of an image in a row.
+        """
+        code = self.encode(x, y)
+        k = eps.shape[1]
+        if k > 1:
+            code = tuple(part.repeat_interleave(k, dim=0) for part in code)
+            y = None if y is None else y.repeat_interleave(k)
+        return self.infer(code, eps.flatten(0, 1), y)
+
+
+class SingleLevel(LatentModel):
+    """One vector of latents with a normal posterior (Kingma and Welling, 2014).
+
+    Args:
+        encoder: ``encoder(x, y) -> (mean, log_var)``, ``(N, latent_dim)`` each; with an attribute ``latent_dim``.
+        decoder: ``decoder(z, y) -> (N, maps, H, W)``; with attributes ``latent_dim`` and ``likelihood``.
+        prior: Of the latents (see `lit_aigc.networks.prior`); None: standard normal.
+
+    Raises:
+        InputError: If encoder and decoder differ in ``latent_dim``.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module | None = None) -> None:
+        super().__init__()
+        if encoder.latent_dim != decoder.latent_dim:
+            raise InputError(
+                f"encoder.latent_dim={encoder.latent_dim} and decoder.latent_dim={decoder.latent_dim} differ: the "
+                "decoder takes what the encoder gives."
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.prior = prior or StandardNormal()
+        self.latent_dim = encoder.latent_dim
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of the decoder."""
+        return self.decoder.likelihood
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
+        """Mean and log-variance of the posterior, ``(N, latent_dim)`` each."""
+        mean, log_var = self.encoder(x, y)
+        return mean.float(), log_var.float()
+
+    def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
+        """See `LatentModel`; each dimension is a group, or all are one where the KL has no closed form."""
+        mean, log_var = code
+        z = mean + (0.5 * log_var).exp() * eps
+        kl = self.prior.kl(mean, log_var)
+        log_ratio = normal_log_prob(z, mean, log_var).sum(dim=1) - self.prior.log_prob(z, self._posterior(y))
+        return Inference(self.decode(z, y), z, log_ratio[:, None] if kl is None else kl, log_ratio)
+
+    def draw(self, eps: Tensor, y: Tensor | None = None) -> Tensor:
+        """See `LatentModel`."""
+        return self.prior.draw(eps, self._posterior(y))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """See `LatentModel`."""
+        return self.decoder(z, y)
+
+    def _posterior(self, y: Tensor | None) -> functools.partial:
+        return functools.partial(self.encoder, y=y)
+
+
+def checked_latent_dim(latent_dim: int) -> int:
+    """The size of a latent.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    if latent_dim < 1:
+        raise InputError(f"latent_dim={latent_dim}: expected 1 or more, for there is nothing to learn with fewer.")
+    return latent_dim
+
+
+def with_classes(z: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
+    """``(N, d)`` latents, and the class embeddings ``(N, d')`` beside them where there are classes."""
+    return z if embedding is None else torch.cat([z, embedding(y)], dim=1)

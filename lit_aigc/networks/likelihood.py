@@ -1,0 +1,223 @@
+"""What a decoder's output says about an image: Bernoulli, Gaussian, or a mixture of discretised logistics.
+
+Images are in [-1, 1] throughout. Log-probabilities are in nats of a whole image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.noise import Noise
+
+LEVELS = 256
+
+
+class Likelihood(nn.Module):
+    """A distribution of images given parameter maps.
+
+    Attributes:
+        discrete: Whether it gives probabilities, so that they can be told in bits, and not densities.
+    """
+
+    discrete = True
+
+    def maps(self, channels: int) -> int:
+        """Number of parameter maps for images of so many channels: the decoder's output channels."""
+        return channels
+
+    def observe(self, images: Tensor, noise: Noise) -> Tensor:
+        """What of the images ``(N, C, H, W)`` is modelled: the images, or a random rounding of them."""
+        return images
+
+    def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """Parameters ``(N, maps, H, W)`` and observed images ``(N, C, H, W)`` to log-probabilities ``(N,)``."""
+        raise NotImplementedError
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """``(N, maps, H, W)`` to the expected images ``(N, C, H, W)``."""
+        raise NotImplementedError
+
+    def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
+        """``(N, maps, H, W)`` to images ``(N, C, H, W)``, image i drawn with item i of the noise."""
+        raise NotImplementedError
+
+
+class Bernoulli(Likelihood):
+    """Independent pixels, on or off; parameters are logits.
+
+    Args:
+        binarize: Draw each pixel's value with its grey level as probability, anew each time that it is seen (dynamic
+            binarisation; Salakhutdinov and Murray, 2008). Otherwise grey levels in [0, 1] stand for themselves, as in
+            the textbook VAE: the cross-entropy is then no log-probability of anything, but widely reported.
+    """
+
+    def __init__(self, binarize: bool = False) -> None:
+        super().__init__()
+        self.binarize = binarize
+        self.discrete = binarize
+
+    def observe(self, images: Tensor, noise: Noise) -> Tensor:
+        """Random black and white images, or the images."""
+        if not self.binarize:
+            return images
+        chance = noise.uniform(len(images), *images.shape[1:], device=images.device)
+        return torch.where(2 * chance - 1 < images, 1.0, -1.0).contiguous(memory_format=torch.channels_last)
+
+    def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """See `Likelihood`."""
+        target = (images.float() + 1) / 2
+        return -F.binary_cross_entropy_with_logits(parameters.float(), target, reduction="none").flatten(1).sum(dim=1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """See `Likelihood`."""
+        return 2 * torch.sigmoid(parameters.float()) - 1
+
+    def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
+        """Black and white images."""
+        chance = noise.uniform(len(parameters), *parameters.shape[1:], device=parameters.device)
+        return torch.where(chance < torch.sigmoid(parameters.float()), 1.0, -1.0)
+
+
+class Gaussian(Likelihood):
+    """Independent normal pixels; the parameters are means and, with `variance` ``pixel``, log-variances.
+
+    Args:
+        variance: ``fixed`` at 1; ``shared``: one learned for all (Rybkin, Daniilidis and Levine, "Simple and effective
+            VAE training with calibrated decoders", 2021); ``pixel``: predicted for each.
+
+    Raises:
+        InputError: If `variance` is unknown.
+    """
+
+    discrete = False
+
+    def __init__(self, variance: str = "shared") -> None:
+        super().__init__()
+        if variance not in ("fixed", "shared", "pixel"):
+            raise InputError(f"likelihood.variance={variance!r} is unknown: expected fixed, shared or pixel.")
+        self.variance = variance
+        self.log_var = nn.Parameter(torch.zeros(())) if variance == "shared" else None
+
+    def maps(self, channels: int) -> int:
+        """See `Likelihood`."""
+        return channels * (2 if self.variance == "pixel" else 1)
+
+    def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """See `Likelihood`; a density."""
+        mean, log_var = self._split(parameters)
+        return normal_log_prob(images.float(), mean, log_var).flatten(1).sum(dim=1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """See `Likelihood`."""
+        return self._split(parameters)[0]
+
+    def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
+        """See `Likelihood`."""
+        mean, log_var = self._split(parameters)
+        return mean + noise.normal(len(mean), *mean.shape[1:], device=mean.device) * (0.5 * log_var).exp()
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        parameters = parameters.float()
+        if self.variance == "pixel":
+            mean, log_var = parameters.chunk(2, dim=1)
+            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))  # one level: a density may grow without end
+        return parameters, parameters.new_zeros(()) if self.log_var is None else self.log_var
+
+
+class DiscretizedLogisticMixture(Likelihood):
+    """A mixture of logistics for the 256 levels of a pixel (Salimans et al., "PixelCNN++", 2017, section 2.1).
+
+    One mixture component is drawn for all channels of a pixel; given it, a channel's mean depends linearly on the
+    channels before it (section 2.2). Probabilities of the 256 levels sum to 1.
+
+    Args:
+        components: Of the mixture.
+
+    Raises:
+        InputError: If there is none.
+    """
+
+    _LEAST_LOG_SCALE = -7.0
+
+    def __init__(self, components: int = 5) -> None:
+        super().__init__()
+        if components < 1:
+            raise InputError(f"likelihood.components={components}: expected 1 or more.")
+        self.components = components
+
+    def maps(self, channels: int) -> int:
+        """One logit, a mean and a log-scale a channel, and a coefficient a pair of channels; each a component."""
+        return self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """See `Likelihood`."""
+        x = images.float()[:, None]  # (N, 1, C, H, W)
+        logits, means, log_scales, coefficients = self._split(parameters.float(), images.shape[1])
+        means = self._means(means, coefficients, x)
+        scale = torch.exp(-log_scales)
+        upper = scale * (x - means + 1 / (LEVELS - 1))
+        lower = scale * (x - means - 1 / (LEVELS - 1))
+        # log(sigmoid(upper) - sigmoid(lower)), which cancels where both are near 0 or 1, as a sum of stable terms
+        width = 2 / (LEVELS - 1) * scale
+        between = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+        log_p = torch.where(
+            x < -1 + 1 / LEVELS, F.logsigmoid(upper), torch.where(x > 1 - 1 / LEVELS, F.logsigmoid(-lower), between)
+        )
+        log_p = log_p.sum(dim=2) + F.log_softmax(logits, dim=1)  # (N, K, H, W)
+        return torch.logsumexp(log_p, dim=1).flatten(1).sum(dim=1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """See `Likelihood`; of the means before they are cut off at the ends of the range."""
+        channels = self._channels(parameters)
+        logits, means, _, coefficients = self._split(parameters.float(), channels)
+        columns: list[Tensor] = []
+        for channel in range(channels):  # the expectation of a linear function: that of the channels before
+            columns.append(self._mean(means, coefficients, columns, channel))
+        weights = F.softmax(logits, dim=1)
+        return torch.stack([(weights * column).sum(dim=1) for column in columns], dim=1).clamp(-1, 1)
+
+    def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
+        """See `Likelihood`; not rounded to the levels."""
+        channels = self._channels(parameters)
+        logits, means, log_scales, coefficients = self._split(parameters.float(), channels)
+        n, k, height, width = logits.shape
+        chance = noise.stream("component").uniform(n, k, height, width, device=logits.device).clamp(1e-7, 1 - 1e-7)
+        chosen = (logits - torch.log(-torch.log(chance))).argmax(dim=1, keepdim=True)  # Gumbel-max, (N, 1, H, W)
+        u = noise.stream("logistic").uniform(n, channels, height, width, device=logits.device).clamp(1e-5, 1 - 1e-5)
+        columns: list[Tensor] = []
+        for channel in range(channels):
+            mean = self._mean(means, coefficients, columns, channel).gather(1, chosen)
+            scale = log_scales[:, :, channel].gather(1, chosen).exp()
+            quantile = torch.logit(u[:, channel : channel + 1])
+            columns.append((mean + scale * quantile).clamp(-1, 1))
+        return torch.cat(columns, dim=1)
+
+    def _channels(self, parameters: Tensor) -> int:
+        """The number of image channels that so many maps are for."""
+        return next(c for c in range(1, 65) if self.maps(c) >= parameters.shape[1])
+
+    def _split(self, parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (N, K, H, W), means and log-scales (N, K, C, H, W), coefficients (N, K, pairs, H, W)."""
+        parts = parameters.unflatten(1, (self.components, -1))
+        pairs = channels * (channels - 1) // 2
+        logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=2)
+        return logits[:, :, 0], means, log_scales.clamp(min=self._LEAST_LOG_SCALE), torch.tanh(coefficients)
+
+    def _means(self, means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
+        """Means (N, K, C, H, W), each moved by what the channels before it are in the image x (N, 1, C, H, W)."""
+        columns = [x[:, :, channel] for channel in range(x.shape[2])]
+        return torch.stack([self._mean(means, coefficients, columns, c) for c in range(x.shape[2])], dim=2)
+
+    def _mean(self, means: Tensor, coefficients: Tensor, before: list[Tensor], channel: int) -> Tensor:
+        """The mean (N, K, H, W) of a channel, given the ones before it."""
+        mean = means[:, :, channel]
+        first = channel * (channel - 1) // 2
+        for earlier in range(channel):
+            mean = mean + coefficients[:, :, first + earlier] * before[earlier]
+        return mean

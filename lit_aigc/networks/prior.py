@@ -1,0 +1,78 @@
+"""What latents are drawn from: a standard normal, or a mixture of posteriors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images ``(N, C, H, W)`` to mean and log-variance of their posterior, ``(N, d)`` each."""
+
+
+class StandardNormal(nn.Module):
+    """N(0, 1) in each dimension."""
+
+    def draw(self, eps: Tensor, encode: Encode) -> Tensor:
+        """Standard normal noise ``(N, d)`` to latents ``(N, d)``."""
+        return eps
+
+    def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
+        """Latents ``(N, d)`` to log densities ``(N,)``."""
+        return normal_log_prob(z, z.new_zeros(()), z.new_zeros(())).sum(dim=1)
+
+    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor | None:
+        """KL of posteriors from it in closed form, ``(N, d)``."""
+        return kl_standard_normal(mean, log_var)
+
+
+class VampPrior(nn.Module):
+    """The mixture of the posteriors of learned images (Tomczak and Welling, "VAE with a VampPrior", 2018).
+
+    Not for class-conditional models, whose encoders would want a class for each learned image.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+        components: Number of learned images.
+
+    Raises:
+        InputError: If there is none.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], components: int = 500) -> None:
+        super().__init__()
+        if components < 1:
+            raise InputError(f"prior.components={components}: expected 1 or more.")
+        self.images = nn.Parameter(0.5 * torch.randn(components, *shape))
+
+    def draw(self, eps: Tensor, encode: Encode) -> Tensor:
+        """Standard normal noise ``(N, d)`` to latents ``(N, d)``: the first number also chooses the component."""
+        mean, log_var = self._components(encode)
+        k = len(mean)
+        place = torch.special.ndtr(eps[:, 0].double()) * k  # uniform in [0, k)
+        chosen = place.long().clamp(max=k - 1)
+        rest = torch.special.ndtri((place - chosen).clamp(1e-9, 1 - 1e-9)).to(eps)  # normal again
+        eps = torch.cat([rest[:, None], eps[:, 1:]], dim=1)
+        return mean[chosen] + (0.5 * log_var[chosen]).exp() * eps
+
+    def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
+        """Latents ``(N, d)`` to log densities ``(N,)``."""
+        mean, log_var = self._components(encode)  # (K, d)
+        precision = torch.exp(-log_var)
+        # sum over d of (z - m)^2 / v, as three matrix products: (N, K) numbers instead of (N, K, d)
+        squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(dim=1)
+        constant = log_var.sum(dim=1) + mean.shape[1] * math.log(2 * math.pi)
+        return torch.logsumexp(-0.5 * (squares + constant), dim=1) - math.log(len(mean))
+
+    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor | None:
+        """None: there is no closed form."""
+        return None
+
+    def _components(self, encode: Encode) -> tuple[Tensor, Tensor]:
+        mean, log_var = encode(torch.tanh(self.images))
+        return mean.float(), log_var.float()
