@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
-from lit_aigc.latents import great_circle
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.losses.gan_regularization import (
     between,
@@ -21,11 +20,12 @@ from lit_aigc.losses.gan_regularization import (
     one_centred_penalty,
     zero_centred_penalty,
 )
-from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, Recipe, TrainingDiverged
+from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe, TrainingDiverged
 from lit_aigc.modules.gan_health import PATIENCE, Alarm, gan_statistics, logit_statistics
+from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer
-from lit_aigc.spec import Batch, Condition, DataSpec
+from lit_aigc.spec import Batch, DataSpec
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Regularization:
             raise InputError("\n".join(wrong))
 
 
-class GAN(GenerativeModule):
+class GAN(LatentModule):
     """A GAN (Goodfellow et al., 2014), class-conditional or not.
 
     Each batch is one discriminator step; each `n_critic`-th batch is a generator step too.
@@ -120,6 +120,7 @@ class GAN(GenerativeModule):
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=layout)
         self.discriminator = discriminator.to(memory_format=layout)
+        self.latent_dim = generator.latent_dim
         self.augment = augment
         self.loss = ADVERSARIAL_LOSSES[loss]
         self.alarm = Alarm(self.loss.least)
@@ -229,7 +230,7 @@ class GAN(GenerativeModule):
 
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")
-        z = noise.normal(len(batch.images), self.generator.latent_dim, device=self.device)
+        z = noise.normal(len(batch.images), self.latent_dim, device=self.device)
         return self.generator(z, batch.labels if self.conditional else None)
 
     def _augmented(self, images: Tensor, batch: Batch, which: str) -> Tensor:
@@ -268,36 +269,6 @@ class GAN(GenerativeModule):
 
     # -- sampling
 
-    def sample_block(self, n: int, condition: Condition, noise: Noise) -> Tensor:
-        """Images ``(n, C, H, W)`` from standard normal latents."""
-        z = noise.stream("latent").normal(n, self.generator.latent_dim, device=self.device)
-        return self._images(z, condition.labels)
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images ``(n, C, H, W)`` in the spec's range, in evaluation mode and full precision.
-
-        Args:
-            z: Latents ``(n, latent_dim)``.
-            labels: ``(n,)``; None for a conditional model: the first class for all.
-        """
-        if self.conditional and labels is None:
-            labels = torch.zeros(len(z), dtype=torch.int64)
-        with self.evaluating():
-            return self._images(z.to(self.device), labels.to(self.device) if self.conditional else None)
-
-    def interpolate(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
-        """Images along the great circle from the latent of the stream's first item to that of its second.
-
-        Args:
-            n: Number of images.
-            condition: One entry an image; None: the first class for all.
-            noise: The stream.
-        """
-        first, second = noise.stream("latent").normal(2, self.generator.latent_dim, device=self.device)
-        z = great_circle(first, second, n)
-        return self.decode(z, condition.labels if condition else None)
-
-    def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        images = self.generator.forward(z, labels).float().contiguous()
-        return images.clamp(*self.spec.value_range)
+    def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """See `LatentModule`."""
+        return self.generator.forward(z, labels)
