@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from lit_aigc.data import cache
-from lit_aigc.data.cleaning import (
+from lit_aigc.data.cleaning import CleaningReport
+from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
+from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.errors import InputError
+from lit_aigc.image_files import (
     SUFFIXES,
     AnimatedImageError,
-    CleaningReport,
     DecodedImage,
     UnreadableImageError,
     decode,
     prepare,
     probe,
 )
-from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
-from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
-from lit_aigc.errors import InputError
 
 _SPLIT_FOLDERS = {
     "train": "train",

@@ -17,10 +17,11 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, features
 from torch import Tensor
 
 from lit_aigc.data import cache
-from lit_aigc.data.cleaning import CleaningReport, prepare
+from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
 from lit_aigc.errors import InputError
+from lit_aigc.image_files import prepare
 
 ATTRIBUTION = "OpenMoji \u2013 the open-source emoji and icon project, CC BY-SA 4.0, openmoji.org"
 CLASS_NAMES = (

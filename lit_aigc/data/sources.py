@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_aigc.data.cleaning import CleaningReport, prepare
+from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages
 from lit_aigc.errors import InputError
+from lit_aigc.image_files import prepare
 from lit_aigc.noise import Noise
 
 SPLITS = ("train", "val", "test")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lit_aigc.data.cleaning import to_size
 from lit_aigc.data.sources import Mnist5k, Preparation
 from lit_aigc.errors import InputError
+from lit_aigc.image_files import to_size
 from lit_aigc.metrics.extractors import SHIPPED, WEIGHTS, check_extractor, extractor, facts, match_channels
 from lit_aigc.metrics.reference import has_shipped_reference, shipped_reference
 from lit_aigc.spec import DataSpec
