@@ -39,13 +39,19 @@ class VampPrior(nn.Module):
     Args:
         shape: ``(C, H, W)`` of the images.
         components: Number of learned images.
+        num_classes: Number of classes: 0.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no component, or there are classes.
     """
 
-    def __init__(self, shape: tuple[int, int, int], components: int = 500) -> None:
+    def __init__(self, shape: tuple[int, int, int], components: int = 500, num_classes: int = 0) -> None:
         super().__init__()
+        if num_classes:
+            raise InputError(
+                "A VampPrior's learned images have no classes: set model.conditional=false, or take the prior "
+                "lit_aigc.networks.prior.StandardNormal."
+            )
         if components < 1:
             raise InputError(f"prior.components={components}: expected 1 or more.")
         self.images = nn.Parameter(0.5 * torch.randn(components, *shape))
@@ -62,12 +68,14 @@ class VampPrior(nn.Module):
 
     def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
         """Latents ``(N, d)`` to log densities ``(N,)``."""
-        mean, log_var = self._components(encode)  # (K, d)
+        # sum over d of (z - m)^2 / v, as three matrix products: (N, K) numbers instead of (N, K, d). They cancel where
+        # v is small; in float64, which autocast leaves alone, enough remains.
+        z = z.double()
+        mean, log_var = (part.double() for part in self._components(encode))  # (K, d)
         precision = torch.exp(-log_var)
-        # sum over d of (z - m)^2 / v, as three matrix products: (N, K) numbers instead of (N, K, d)
         squares = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(dim=1)
         constant = log_var.sum(dim=1) + mean.shape[1] * math.log(2 * math.pi)
-        return torch.logsumexp(-0.5 * (squares + constant), dim=1) - math.log(len(mean))
+        return (torch.logsumexp(-0.5 * (squares + constant), dim=1) - math.log(len(mean))).float()
 
     def kl(self, mean: Tensor, log_var: Tensor) -> Tensor | None:
         """None: there is no closed form."""
