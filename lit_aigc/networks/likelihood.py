@@ -143,7 +143,7 @@ class DiscretizedLogisticMixture(Likelihood):
         InputError: If there is none.
     """
 
-    _LEAST_LOG_SCALE = -7.0
+    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level, to where all that is left is the ends of the range
 
     def __init__(self, components: int = 5) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class DiscretizedLogisticMixture(Likelihood):
         parts = parameters.unflatten(1, (self.components, -1))
         pairs = channels * (channels - 1) // 2
         logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=2)
-        return logits[:, :, 0], means, log_scales.clamp(min=self._LEAST_LOG_SCALE), torch.tanh(coefficients)
+        return logits[:, :, 0], means, log_scales.clamp(*self._LOG_SCALES), torch.tanh(coefficients)
 
     def _means(self, means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
         """Means (N, K, C, H, W), each moved by what the channels before it are in the image x (N, 1, C, H, W)."""
