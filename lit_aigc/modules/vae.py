@@ -22,7 +22,7 @@ from lit_aigc.spec import Batch, DataSpec
 
 BOUNDS = ("elbo", "iwae")
 ACTIVE = 0.01  # variance of a posterior mean over the data from which a unit counts (Burda et al., 2016, section 5.2)
-_DRAWS = 4096  # latents in memory at once, when likelihoods are computed
+_DRAWS = 256  # latents decoded at once when likelihoods are computed: few enough to stay in a cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ class VAE(LatentModule):
 
     def _check_support(self, images: Tensor) -> None:
         low, high = (float(end) for end in images.aminmax())
-        if low < -1.001 or high > 1.001:
+        if not -1.001 <= low <= high <= 1.001:  # not a number is outside, too
             raise InputError(
                 f"The images have values from {low:.3g} to {high:.3g}, and the likelihood is of [-1, 1]: scale them in "
                 "the DataModule."
@@ -212,7 +212,12 @@ class VAE(LatentModule):
 
         Returns:
             ``(N, 2)`` float64: the estimate from all samples, and that from the first alone, the ELBO.
+
+        Raises:
+            InputError: If a conditional model is given no labels.
         """
+        if self.conditional and labels is None:
+            raise InputError("This model is class-conditional: its likelihood of images needs their labels.")
         y = labels.to(self.device) if self.conditional else None
         with self.evaluating():
             code = self.network.encode(images, y)
@@ -220,7 +225,8 @@ class VAE(LatentModule):
             step = max(1, _DRAWS // len(images))
             for done in range(0, samples, step):
                 k = min(step, samples - done)
-                eps = noise.stream(f"posterior {done}").normal(len(images), k, self.latent_dim)
+                draws = [noise.stream(f"posterior {i}") for i in range(done, done + k)]  # the same in any chunks
+                eps = torch.stack([draw.normal(len(images), self.latent_dim) for draw in draws], dim=1)
                 repeated = tuple(part.repeat_interleave(k, dim=0) for part in code)
                 drawn = self.network.infer(
                     repeated, eps.to(self.device).flatten(0, 1), None if y is None else y.repeat_interleave(k)
