@@ -1,8 +1,9 @@
-"""``python -m lit_aigc.evaluate``: the quality of a bundle's samples in numbers, with their protocol."""
+"""``python -m lit_aigc.evaluate``: a bundle in numbers, of its samples and of its likelihood, with their protocol."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def main(config: dict[str, Any]) -> int:
 
 
 def evaluate(config: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of a bundle's samples by key, and ``protocol``; with ``neighbours`` it writes the picture too.
+    """Metrics of a bundle by key, and ``protocol``; with ``neighbours`` it writes the picture too.
 
     Raises:
         InputError: If the bundle can't be read, or the metrics can't be computed.
@@ -45,6 +46,9 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
         values, protocol[network.name] = _measure(config, bundle, datamodule, network)
     if config["classification_accuracy"]:
         found, protocol["classification_accuracy"] = _classification_accuracy(config, bundle, datamodule)
+        values |= found
+    if config["nll_samples"]:
+        found, protocol["likelihood"] = _likelihood(config, bundle, datamodule)
         values |= found
     if config["neighbours"]:
         from lit_aigc.callbacks.neighbours import NearestNeighbours
@@ -83,7 +87,12 @@ def _check(config: dict[str, Any]) -> None:
             f"classification_accuracy={number}: expected the number of samples that a classifier is trained on, such "
             "as 60_000, or null."
         )
-    if config["metrics"] == [] and not number and not config["neighbours"]:
+    for key, least, of_what in (("nll_samples", 1, "latents drawn for an image"), ("nll_images", 2, "test images")):
+        if (value := config[key]) is not None and (type(value) is not int or value < least):
+            raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
+    if config["nll_images"] and not config["nll_samples"]:
+        raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
+    if config["metrics"] == [] and not (number or config["neighbours"] or config["nll_samples"]):
         raise InputError(
             "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, or null for all "
             "that apply."
@@ -93,6 +102,7 @@ def _check(config: dict[str, Any]) -> None:
 def _data(config: dict[str, Any], bundle: Any) -> Any:
     """The data that the config names, or None; an error if it is needed and isn't there, or doesn't fit the bundle."""
     from lit_aigc.build import instantiate
+    from lit_aigc.metrics.likelihood import has_likelihood
 
     spec = bundle.spec
     if config["classification_accuracy"] and not bundle.module.conditional:
@@ -100,7 +110,12 @@ def _data(config: dict[str, Any], bundle: Any) -> Any:
             "The classification accuracy score needs a conditional model: this one can't be asked for a class, so its "
             "samples have no labels to train a classifier on. Leave classification_accuracy out."
         )
-    for key in ("classification_accuracy", "neighbours"):
+    if config["nll_samples"] and not has_likelihood(bundle.module):
+        raise InputError(
+            "nll_samples needs a model that gives images a likelihood, such as a VAE, and this one, a "
+            f"{type(bundle.module).__name__}, only samples. Leave nll_samples out."
+        )
+    for key in ("classification_accuracy", "nll_samples", "neighbours"):
         if config[key] and not config.get("data"):
             raise InputError(f"{key} needs real images to compare with: add data=NAME, such as data={spec.name}.")
     if not config.get("data"):
@@ -111,7 +126,8 @@ def _data(config: dict[str, Any], bundle: Any) -> Any:
             f"data={datamodule.spec.name} has images of shape {datamodule.spec.shape}, the bundle makes "
             f"{spec.shape}: give the data that it was trained on, or set data.image_size and data.channels."
         )
-    if config["classification_accuracy"] and datamodule.spec.class_names != spec.class_names:
+    labelled = config["classification_accuracy"] or (config["nll_samples"] and bundle.module.conditional)
+    if labelled and datamodule.spec.class_names != spec.class_names:
         raise InputError(
             f"data={datamodule.spec.name} has other classes than the bundle, whose data were {spec.name}: give the "
             "data that it was trained on."
@@ -170,6 +186,27 @@ def _classification_accuracy(
     )
     facts = {"data": datamodule.spec.name, "fingerprint": datamodule.spec.fingerprint, "sample_seed": seed}
     return values, protocol | facts
+
+
+def _likelihood(config: dict[str, Any], bundle: Any, datamodule: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    """The test likelihood; on a terminal a bar shows how far it is."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from lit_aigc.metrics.likelihood import evaluate_likelihood
+
+    images = min(len(datamodule.split("test")), config["nll_images"] or math.inf)
+    console = Console(stderr=True)
+    batches = track(
+        datamodule.real_batches("test", limit=images),
+        "test likelihood",
+        total=math.ceil(images / datamodule.eval_batch_size),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    values, protocol = evaluate_likelihood(bundle.module, batches, config["nll_samples"], seed=config["seed"])
+    return values, {"split": f"{datamodule.spec.name}/test", "fingerprint": datamodule.spec.fingerprint} | protocol
 
 
 if __name__ == "__main__":

@@ -172,3 +172,57 @@ def test_an_unconditional_bundle_has_no_classification_accuracy(command, tiny, t
     assert outcome.code == 2
     assert outcome.err.startswith("lit_aigc.evaluate: The classification accuracy score needs a conditional model")
     assert outcome.err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def vae_bundle(tiny, tmp_path_factory):
+    """The bundle of a VAE that was trained for four batches; not to be changed."""
+    from lit_aigc.training import train
+
+    hidden = ["model=conv_vae", "model.network.encoder.channels=2", "model.network.encoder.hidden=8", "validations=1"]
+    arguments = [argument for argument in tiny if not argument.startswith("model")]
+    folder = tmp_path_factory.mktemp("vae") / "run"
+    return train(load("train", [*arguments, *hidden, f"run_dir={folder}"])).folder.path / "bundle"
+
+
+def test_the_likelihood_of_test_images(command, vae_bundle, tmp_path):
+    out = tmp_path / "numbers.json"
+    ask = [NO_METRICS, "data=mnist5k", "nll_samples=3", "nll_images=20", f"out={out}"]
+    outcome = command("evaluate", f"bundle={vae_bundle}", *ask)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""  # the bar is for terminals
+    results = json.loads(out.read_text())
+    for key in ("nll", "nll_standard_error", "elbo", "bits_per_dim"):
+        assert results[key] != 0
+        assert key in outcome.out
+    assert 0 < results["nll"] < -results["elbo"]
+    protocol = results["protocol"]["likelihood"]
+    assert (protocol["images"], protocol["samples"], protocol["split"]) == (20, 3, "mnist5k/test")
+    assert protocol["binarisation"] == "random, seed 0"
+    assert protocol["fingerprint"]
+    again = evaluate(load("evaluate", [f"bundle={vae_bundle}", *ask, "data.eval_batch_size=7"]))
+    assert again["nll"] == pytest.approx(results["nll"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nll_samples=5"], "nll_samples needs real images to compare with: add data=NAME, such as data=mnist5k"),
+        (["data=mnist5k", "nll_samples=0"], "nll_samples=0: expected the number of latents drawn for an image"),
+        (["data=mnist5k", "nll_samples=many"], "nll_samples=many: expected"),
+        (["data=mnist5k", "nll_samples=5", "nll_images=1"], "nll_images=1: expected the number of test images"),
+        (["data=mnist5k", "nll_images=100"], "nll_images goes with nll_samples"),
+        (["data=mnist5k", "data.image_size=32", "nll_samples=5"], "images of shape (1, 32, 32)"),
+    ],
+)
+def test_likelihoods_that_are_refused(command, vae_bundle, arguments, expected):
+    outcome = command("evaluate", f"bundle={vae_bundle}", NO_METRICS, *arguments)
+    assert (outcome.code, outcome.err.count("lit_aigc.evaluate: ")) == (2, 1)
+    assert expected in outcome.err
+
+
+def test_a_gan_has_no_likelihood(command, bundle):
+    outcome = command("evaluate", f"bundle={bundle}", NO_METRICS, "data=mnist5k", "nll_samples=5")
+    assert outcome.code == 2
+    assert outcome.err.startswith("lit_aigc.evaluate: nll_samples needs a model that gives images a likelihood")
+    assert outcome.err.count("\n") == 1
