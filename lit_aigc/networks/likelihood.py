@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.losses.vae import bernoulli_log_prob, normal_log_prob
 from lit_aigc.noise import Noise
 
 LEVELS = 256
@@ -72,7 +72,7 @@ class Bernoulli(Likelihood):
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         """See `Likelihood`."""
         target = (images.float() + 1) / 2
-        return -F.binary_cross_entropy_with_logits(parameters.float(), target, reduction="none").flatten(1).sum(dim=1)
+        return bernoulli_log_prob(parameters.float(), target).flatten(1).sum(dim=1)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """See `Likelihood`."""

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
 
 from lit_aigc.losses.vae import (
     annealed,
+    bernoulli_log_prob,
     free_bits,
     importance_bound,
     kl_normal,
@@ -30,6 +32,18 @@ def normal(mean, log_var):
 def test_normal_log_prob_is_that_of_torch(moments):
     x, mean, log_var, _ = moments
     torch.testing.assert_close(normal_log_prob(x, mean, log_var), normal(mean, log_var).log_prob(x))
+
+
+def test_bernoulli_log_prob_is_minus_the_cross_entropy_as_are_its_gradients():
+    logits = torch.tensor([-500.0, -90.0, -20.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 20.0, 90.0, 500.0]).repeat(3, 1)
+    target = torch.tensor([[0.0], [0.3], [1.0]]).expand_as(logits)
+    ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    log_prob = bernoulli_log_prob(ours, target)
+    expected = -F.binary_cross_entropy_with_logits(theirs, target.double(), reduction="none")
+    torch.testing.assert_close(log_prob, expected.float(), rtol=1e-6, atol=1e-7)
+    (log_prob.sum(dim=1) * torch.tensor([1.0, 2.0, -3.0])).sum().backward()
+    (expected.sum(dim=1) * torch.tensor([1.0, 2.0, -3.0])).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad.float(), rtol=1e-5, atol=1e-7)
 
 
 def test_kl_is_that_of_torch(moments):

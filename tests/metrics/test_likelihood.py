@@ -54,12 +54,12 @@ def integrated(module: VAE, x: torch.Tensor, labels: torch.Tensor | None = None)
 def test_it_is_the_integral_over_the_latent(likelihood, conditional):
     module = vae(likelihood, conditional=conditional)
     exact = integrated(module, IMAGES / 127.5 - 1, torch.arange(len(IMAGES)) % 3 if conditional else None)
-    values, protocol = evaluate_likelihood(module, batches(5), 3000)
+    values, protocol = evaluate_likelihood(module, batches(5), 1000)
     assert values["nll"] == pytest.approx(-float(exact.mean()), abs=0.02)
     assert values["nll_standard_error"] == pytest.approx(float(exact.std()) / math.sqrt(13), abs=0.02)
     assert -values["elbo"] > values["nll"] + 0.05  # or the two could not be told apart
     assert "bits_per_dim" not in values  # grey levels and densities have no bits
-    assert (protocol["images"], protocol["samples"], protocol["binarisation"]) == (13, 3000, "none")
+    assert (protocol["images"], protocol["samples"], protocol["binarisation"]) == (13, 1000, "none")
 
 
 def test_more_samples_come_closer_from_above():
