@@ -228,7 +228,7 @@ def test_a_model_is_built_for_its_spec():
         "lit_aigc.networks.mlp.Generator",
         "lit_aigc.modules.gan.GAN",
         "lit_aigc.augmentation.AdaptiveAugment",
-        "lit_aigc.modules.gan.GenerativeModule",  # defined in lit_aigc.modules.base: trusted all the same
+        "lit_aigc.modules.latent.GenerativeModule",  # defined in lit_aigc.modules.base: trusted all the same
     ],
 )
 def test_classes_of_lit_aigc_are_trusted(target):
@@ -252,7 +252,7 @@ def test_classes_of_lit_aigc_are_trusted(target):
         "lit_aigc.modules.base.contextlib",
         "lit_aigc.modules.base.Tensor",
         "lit_aigc.modules.base.InputError",
-        "lit_aigc.modules.gan.did_you_mean",
+        "lit_aigc.modules.adversarial.did_you_mean",
         "lit_aigc.augmentation.Noise",  # a class from elsewhere
         "lit_aigc.augmentation.did_you_mean",
         "lit_aigc.modules.base.contextlib.ExitStack",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
-from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.losses.gan_regularization import (
     between,
     clip_weights,
@@ -20,14 +17,13 @@ from lit_aigc.losses.gan_regularization import (
     one_centred_penalty,
     zero_centred_penalty,
 )
-from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe, TrainingDiverged
-from lit_aigc.modules.gan_health import PATIENCE, Alarm, gan_statistics, logit_statistics
+from lit_aigc.modules.adversarial import AdversarialModule
+from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer
 from lit_aigc.spec import Batch, DataSpec
-
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Regularization:
             raise InputError("\n".join(wrong))
 
 
-class GAN(LatentModule):
+class GAN(AdversarialModule, LatentModule):
     """A GAN (Goodfellow et al., 2014), class-conditional or not.
 
     Each batch is one discriminator step; each `n_critic`-th batch is a generator step too.
@@ -107,8 +103,6 @@ class GAN(LatentModule):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(spec, conditional, recipe)
-        if loss not in ADVERSARIAL_LOSSES:
-            raise InputError(f"model.loss={loss!r} is unknown{did_you_mean(loss, ADVERSARIAL_LOSSES)}")
         if n_critic < 1:
             raise InputError(f"model.n_critic={n_critic}: expected at least one discriminator step a generator step.")
         self.regularization = regularization or Regularization()
@@ -117,22 +111,16 @@ class GAN(LatentModule):
                 "model.regularization.feature_matching needs a discriminator with features(x) and head(features, y), "
                 f"which {type(discriminator).__name__} lacks."
             )
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        self.generator = generator.to(memory_format=layout)
-        self.discriminator = discriminator.to(memory_format=layout)
+        self.generator = generator.to(memory_format=self.memory_format)
+        self.play_against(discriminator, loss)
         self.latent_dim = generator.latent_dim
         self.augment = augment
-        self.loss = ADVERSARIAL_LOSSES[loss]
-        self.alarm = Alarm(self.loss.least)
         self.n_critic = n_critic
         self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
         self._shares_fakes = False
         self._fakes: Tensor | None = None
-        self._compiled_pair: Callable[..., tuple[Tensor, Tensor]] | None = None
         if self.recipe.compile:
             self.generator.compile()
-            self.discriminator.compile()
-            self._compiled_pair = torch.compile(self._eager_pair)
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
@@ -173,7 +161,7 @@ class GAN(LatentModule):
         weights = self.regularization if self.batches % self.regularization.every == 0 else Regularization()
         real = self._augmented(batch.images, batch, "real").detach().requires_grad_(weights.r1 > 0)
         fake = self._augmented(self._fakes.detach(), batch, "fake").detach().requires_grad_(weights.r2 > 0)
-        real_logits, fake_logits = self._pair(real, fake, y, twice=weights.r1 > 0 or weights.r2 > 0)
+        real_logits, fake_logits = self.logits_of_pair(real, fake, y, twice=weights.r1 > 0 or weights.r2 > 0)
         loss = self.loss.discriminator(real_logits, fake_logits)
         values = {"d_loss": loss, **logit_statistics(real_logits, fake_logits, self.loss.pairs)}
         if self.log_is_due:
@@ -217,17 +205,6 @@ class GAN(LatentModule):
             loss = loss + self.regularization.feature_matching * values["feature_matching"]
         return loss, values
 
-    def _pair(self, real: Tensor, fake: Tensor, y: Tensor | None, twice: bool) -> tuple[Tensor, Tensor]:
-        """Logits of both; `twice`: their gradients will be differentiated again, which compiled code can't be."""
-        pair = self._eager_pair if twice or self._compiled_pair is None else self._compiled_pair
-        real_logits, fake_logits = pair(real, fake.to(real.dtype), y)
-        return real_logits.float(), fake_logits.float()
-
-    def _eager_pair(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        if hasattr(self.discriminator, "pair"):
-            return self.discriminator.pair(real, fake, y)
-        return self.discriminator.forward(real, y), self.discriminator.forward(fake, y)
-
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")
         z = noise.normal(len(batch.images), self.latent_dim, device=self.device)
@@ -237,35 +214,6 @@ class GAN(LatentModule):
         if self.augment is None:
             return images
         return self.augment(images, noise=Noise(self.seed, batch.start).stream("augment").stream(which))
-
-    def check_health(self, means: Mapping[str, float]) -> None:
-        """Stop when no generator could learn from the discriminator any more; warn when the generator has collapsed."""
-        self.alarm.look(means)
-        batches = PATIENCE * self.log_every
-        if self.alarm.rings and self.trainer.is_global_zero:
-            log.warning(
-                "The generator has collapsed: for %d batches its images of one class differ by less than a tenth of "
-                "what real ones do (train/diversity %.3f). Raise discriminator_optimizer.lr, add "
-                "model.regularization.r1=1, or start again with another seed.",
-                batches,
-                means["diversity"],
-            )
-        if seen := self.alarm.lost(means):
-            raise TrainingDiverged(
-                f"The discriminator has collapsed: for {batches} batches {seen}, so the generator learns nothing more. "
-                "The last good checkpoint is kept. Lower discriminator_optimizer.lr, raise generator_optimizer.lr, or "
-                "use augmentation (model.augment)."
-            )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Beside what the base saves: how long something has looked wrong."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY]["alarm"] = self.alarm.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`."""
-        super().on_load_checkpoint(checkpoint)
-        self.alarm.load_state_dict(checkpoint[CHECKPOINT_KEY].get("alarm", self.alarm.state_dict()))
 
     # -- sampling
 

@@ -1,0 +1,104 @@
+"""What all models that train against a discriminator share: its logits, and how one sees that it is well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.build import did_you_mean
+from lit_aigc.errors import InputError
+from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
+from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.modules.gan_health import PATIENCE, Alarm
+
+log = logging.getLogger(__name__)
+
+
+class AdversarialModule(GenerativeModule):
+    """A generative module with a discriminator. A subclass's constructor calls `play_against`.
+
+    Attributes:
+        discriminator: ``discriminator(x, y) -> (N,)`` logits.
+        loss: One of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.
+        alarm: Counts how long a network has looked collapsed, from ``d_spread``, ``d_loss`` and ``diversity``.
+        opponent: The option that holds the optimizer of what plays against the discriminator, for messages.
+        damping: An option that tames the discriminator, for messages.
+        remedy: What else helps against a discriminator that wins, for messages.
+    """
+
+    opponent = "generator_optimizer"
+    damping = "model.regularization.r1=1"
+    remedy = "use augmentation (model.augment)"
+
+    def play_against(self, discriminator: nn.Module, loss: str) -> None:
+        """Take a discriminator, in the recipe's memory layout and compiled if it says so.
+
+        Raises:
+            InputError: If there is no loss of that name.
+        """
+        if loss not in ADVERSARIAL_LOSSES:
+            raise InputError(f"model.loss={loss!r} is unknown{did_you_mean(loss, ADVERSARIAL_LOSSES)}")
+        self.discriminator = discriminator.to(memory_format=self.memory_format)
+        self.loss = ADVERSARIAL_LOSSES[loss]
+        self.alarm = Alarm(self.loss.least)
+        self._compiled_pair: Callable[..., tuple[Tensor, Tensor]] | None = None
+        if self.recipe.compile:
+            self.discriminator.compile()
+            self._compiled_pair = torch.compile(self._eager_pair)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of the weights of all networks."""
+        return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+
+    def logits_of_pair(self, real: Tensor, fake: Tensor, y: Tensor | None, twice: bool) -> tuple[Tensor, Tensor]:
+        """Logits ``(N,)`` of two batches of one size and the same labels, in float32.
+
+        Args:
+            real: ``(N, C, H, W)``.
+            fake: ``(N, C, H, W)``.
+            y: ``(N,)`` of both, or None.
+            twice: Whether their gradients will be differentiated again, which compiled code can't be.
+        """
+        pair = self._eager_pair if twice or self._compiled_pair is None else self._compiled_pair
+        real_logits, fake_logits = pair(real, fake.to(real.dtype), y)
+        return real_logits.float(), fake_logits.float()
+
+    def _eager_pair(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        if hasattr(self.discriminator, "pair"):
+            return self.discriminator.pair(real, fake, y)
+        return self.discriminator.forward(real, y), self.discriminator.forward(fake, y)
+
+    def check_health(self, means: Mapping[str, float]) -> None:
+        """Stop when nothing could learn from the discriminator any more; warn when the generator has collapsed."""
+        self.alarm.look(means)
+        batches = PATIENCE * self.log_every
+        if self.alarm.rings and self.trainer.is_global_zero:
+            log.warning(
+                "The generator has collapsed: for %d batches its images of one class differ by less than a tenth of "
+                "what real ones do (train/diversity %.3f). Raise discriminator_optimizer.lr, add %s, or start again "
+                "with another seed.",
+                batches,
+                means["diversity"],
+                self.damping,
+            )
+        if seen := self.alarm.lost(means):
+            raise TrainingDiverged(
+                f"The discriminator has collapsed: for {batches} batches {seen}, so the generator learns nothing more. "
+                f"The last good checkpoint is kept. Lower discriminator_optimizer.lr, raise {self.opponent}.lr, or "
+                f"{self.remedy}."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Beside what the base saves: how long something has looked wrong."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["alarm"] = self.alarm.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        super().on_load_checkpoint(checkpoint)
+        self.alarm.load_state_dict(checkpoint[CHECKPOINT_KEY].get("alarm", self.alarm.state_dict()))
