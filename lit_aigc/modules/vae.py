@@ -13,8 +13,8 @@ from torch import Tensor
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.losses.vae import annealed, free_bits, importance_bound
+from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
-from lit_aigc.modules.latent import LatentModule
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer as make_optimizer
@@ -63,7 +63,7 @@ class Objective:
             raise InputError("\n".join(wrong))
 
 
-class VAE(LatentModule):
+class VAE(Autoencoder):
     """A variational autoencoder (Kingma and Welling, 2014; Rezende et al., 2014), class-conditional or not.
 
     Logs, of the ``val`` split and with averaged weights, ``elbo`` (nats an image, the mean over one draw of latents
@@ -105,11 +105,6 @@ class VAE(LatentModule):
             self.network.compile()
         self.average(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
-
-    @property
-    def generator(self) -> LatentModel:
-        """The network that makes images of latents."""
-        return self.network
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimizer, of all weights."""
@@ -192,15 +187,6 @@ class VAE(LatentModule):
         return self.network.likelihood.observe(images.to(self.device), noise.stream("observation"))
 
     @torch.no_grad()
-    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images ``(N, C, H, W)`` in [-1, 1] to the means of their posteriors ``(N, latent_dim)``, for `decode`."""
-        with self.evaluating():
-            y = self._classes(len(images), labels)
-            code = self.network.encode(images.to(self.device), y)
-            eps = torch.zeros(len(images), self.latent_dim, device=self.device)
-            return self.network.infer(code, eps, y).z
-
-    @torch.no_grad()
     def log_likelihood(self, images: Tensor, labels: Tensor | None = None, *, samples: int, noise: Noise) -> Tensor:
         """Importance-sampled log p(x) of observed images, in nats: in expectation a lower bound (Burda et al., 2016).
 
@@ -237,14 +223,6 @@ class VAE(LatentModule):
                 part = torch.logsumexp(log_weights, dim=1)
                 total = part if total is None else torch.logaddexp(total, part)
         return torch.stack([total - math.log(samples), first], dim=1)
-
-    def latents_of(self, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """See `LatentModule`."""
-        return self.network.draw(eps, labels)
-
-    def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """See `LatentModule`: the means of the likelihood."""
-        return self.network.likelihood.mean(self.network.decode(z, labels))
 
 
 def _repeated(x: Tensor, k: int) -> Tensor:
