@@ -66,6 +66,22 @@ def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
     return difference.square().mean()
 
 
+def learned_similarity(real: Tensor, fake: Tensor) -> Tensor:
+    """Half the squared distance of the features of each image and of its reconstruction.
+
+    The negative log-likelihood of a Gaussian of unit variance, but for a constant: Larsen et al., "Autoencoding beyond
+    pixels using a learned similarity metric", 2016, equation 7.
+
+    Args:
+        real: ``(N, ...)``.
+        fake: ``(N, ...)``.
+
+    Returns:
+        ``(N,)`` float32, summed over the features.
+    """
+    return 0.5 * (real.float() - fake.float()).square().flatten(1).sum(dim=1)
+
+
 @torch.no_grad()
 def clip_weights(parameters: list[Tensor], limit: float) -> None:
     """Clip each weight to [-limit, limit], in place (Arjovsky et al., "Wasserstein GAN", 2017, algorithm 1)."""

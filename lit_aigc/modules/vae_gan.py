@@ -1,0 +1,215 @@
+"""VAE-GANs: an autoencoder that compares images by a discriminator's features, and plays against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.gan_regularization import learned_similarity, zero_centred_penalty
+from lit_aigc.modules.adversarial import AdversarialModule
+from lit_aigc.modules.autoencoder import Autoencoder
+from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
+from lit_aigc.networks.latent import LatentModel
+from lit_aigc.noise import Noise
+from lit_aigc.optimization import optimizer
+from lit_aigc.spec import Batch, DataSpec
+
+
+class Made(NamedTuple):
+    """What the autoencoder makes of N images.
+
+    Attributes:
+        reconstructions: ``(N, C, H, W)``.
+        kl: ``(N,)`` nats.
+        fakes: ``(2N, C, H, W)``: the reconstructions again, and images of latents from the prior. No gradient goes on
+            from them to the latents, and so none to the encoder.
+    """
+
+    reconstructions: Tensor
+    kl: Tensor
+    fakes: Tensor
+
+
+class VAEGAN(AdversarialModule, Autoencoder):
+    """A VAE-GAN (Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", 2016).
+
+    Each batch is a discriminator step and an autoencoder step. With S the squared distance, halved, of a reconstruction
+    from its image in the discriminator's features (the negative log-likelihood of a unit Gaussian there, but for a
+    constant), and A the adversarial loss of reconstructions and of samples from the prior,
+
+        the encoder minimizes ``gamma * (beta * KL + S)``, the decoder ``gamma * S + A``, the discriminator its loss.
+
+    Algorithm 1 of the paper has ``KL + S`` for the encoder: Adam doesn't see the factor. One loss and one optimizer
+    serve both, as A is of images that are decoded once more, from latents that carry no gradient. Two differences: the
+    losses are means over both kinds of fakes, so that real and fake images weigh the same, and A doesn't saturate by
+    default.
+
+    Logs, of the ``val`` split and with averaged weights, ``kl`` (nats), ``similarity`` (S), both an image, and
+    ``reconstruction``, the mean squared error of pixels, with one draw of latents each.
+
+    Args:
+        network: Encoder, decoder and prior. Its likelihood serves by its mean only: the images, which a ``Bernoulli``
+            keeps within [-1, 1].
+        discriminator: With ``features`` and ``head`` (see `lit_aigc.networks.discriminator`).
+        spec: The facts of the data.
+        conditional: Whether the networks are given class labels.
+        loss: A name of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.
+        gamma: Weight of the similarity against the adversarial loss: less for sharper images, more for closer ones.
+        beta: Weight of the KL against the similarity: more for samples like the reconstructions, less for closer ones.
+        r1: Weight of half the squared gradient at real images (Mescheder et al., 2018), the discriminator's.
+        autoencoder_optimizer: Name and options of an optimizer of `torch.optim`.
+        discriminator_optimizer: The same for the discriminator.
+        recipe: Schedule, clipping, accumulation, averaged weights.
+
+    Raises:
+        InputError: If an option is out of range, or the networks can't do what is asked.
+    """
+
+    opponent = "autoencoder_optimizer"
+    damping = "model.r1=1"
+    remedy = "raise model.r1"
+
+    def __init__(
+        self,
+        network: LatentModel,
+        discriminator: nn.Module,
+        spec: DataSpec,
+        conditional: bool = False,
+        loss: str = "non_saturating",
+        gamma: float = 0.01,
+        beta: float = 1.0,
+        r1: float = 0.0,
+        autoencoder_optimizer: Mapping[str, Any] | None = None,
+        discriminator_optimizer: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__(spec, conditional, recipe)
+        wrong = [
+            f"model.{name}={value}: expected {expected}"
+            for name, value, expected, fine in (
+                ("gamma", gamma, "a weight above 0", gamma > 0),
+                ("beta", beta, "a weight of 0 or more", beta >= 0),
+                ("r1", r1, "a weight of 0 or more", r1 >= 0),
+            )
+            if not fine
+        ]
+        if not (hasattr(discriminator, "features") and hasattr(discriminator, "head")):
+            wrong.append(
+                "A VAE-GAN needs a discriminator with features(x) and head(features, y), which "
+                f"{type(discriminator).__name__} lacks."
+            )
+        if tuple(spec.value_range) != (-1.0, 1.0):
+            wrong.append(f"A VAE-GAN makes images in [-1, 1], and the data's are in {spec.value_range}.")
+        if wrong:
+            raise InputError("\n".join(wrong))
+        self.network = network.to(memory_format=self.memory_format)
+        self.play_against(discriminator, loss)
+        self.latent_dim = network.latent_dim
+        self.gamma, self.beta, self.r1 = gamma, beta, r1
+        self._optimizer_configs = (discriminator_optimizer or {}, autoencoder_optimizer or {})
+        self._shares = False
+        self._made: Made | None = None
+        self._sums = torch.zeros(4, dtype=torch.float64)  # over the validation: images, KL, similarity, squared error
+        if self.recipe.compile:
+            self.network.compile()
+        self.average(self.network)
+        self.configure_optimizers()  # a wrong option shows now, not when training starts
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The discriminator's optimizer, then the autoencoder's."""
+        networks = (self.discriminator, self.network)
+        return [optimizer(c, n.parameters()) for c, n in zip(self._optimizer_configs, networks, strict=True)]
+
+    # -- training
+
+    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """One discriminator step and one autoencoder step."""
+        discriminator_optimizer, autoencoder_optimizer = self.optimizers()
+        # One forward pass of the autoencoder serves both steps, unless the batch comes in parts to save memory.
+        self._shares = self.recipe.accumulate == 1
+        values = self.update(discriminator_optimizer, batch, self._discriminator_loss, name="d")
+        self.discriminator.requires_grad_(False)
+        values |= self.update(autoencoder_optimizer, batch, self._autoencoder_loss, name="ae")
+        self.discriminator.requires_grad_(True)
+        self._made = None
+        self.generator_updates += 1
+        if self.ema:
+            self.ema.update()
+        return values
+
+    def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        y = self._labels_of(batch)
+        with torch.set_grad_enabled(self._shares):
+            self._made = self._make(batch)
+        real = batch.images.detach().requires_grad_(self.r1 > 0)
+        reconstructions, samples = self._made.fakes.detach().chunk(2)
+        real_logits, reconstruction_logits = self.logits_of_pair(real, reconstructions, y, twice=self.r1 > 0)
+        sample_logits = self.discriminator(samples.to(real.dtype), y).float()
+        fake_logits = torch.cat([reconstruction_logits, sample_logits])
+        loss = self.loss.discriminator(real_logits.repeat(2), fake_logits)
+        values = {"d_loss": loss, **logit_statistics(real_logits.repeat(2), fake_logits, self.loss.pairs)}
+        if self.log_is_due:
+            values |= {"real_logit": real_logits.mean(), "reconstruction_logit": reconstruction_logits.mean()}
+            values |= {"sample_logit": sample_logits.mean()}
+            values |= gan_statistics(batch.images, samples, y, self.spec.num_classes)
+        if self.r1:
+            values["r1"] = zero_centred_penalty(real_logits, real)
+            loss = loss + self.r1 * values["r1"]
+        return loss, values
+
+    def _autoencoder_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        y = self._labels_of(batch)
+        made = self._made if self._shares else self._make(batch)
+        with torch.no_grad():
+            real_features = self.discriminator.features(batch.images)
+            real_logits = self.discriminator.head(real_features, y).float() if self.loss.compares else None
+        similarity = learned_similarity(real_features, self.discriminator.features(made.reconstructions)).mean()
+        fake_logits = torch.cat(self.logits_of_pair(*made.fakes.chunk(2), y, twice=False))
+        adversarial = self.loss.generator(None if real_logits is None else real_logits.repeat(2), fake_logits)
+        kl = made.kl.mean()
+        loss = self.gamma * (self.beta * kl + similarity) + adversarial
+        return loss, {"loss": loss, "g_loss": adversarial, "kl": kl, "similarity": similarity}
+
+    def _make(self, batch: Batch) -> Made:
+        y, n = self._labels_of(batch), len(batch.images)
+        noise = Noise(self.seed, batch.start).stream("training")
+        drawn = self.network(
+            batch.images, noise.stream("posterior").normal(n, 1, self.latent_dim, device=self.device), y
+        )
+        prior = self.network.draw(noise.stream("prior").normal(n, self.latent_dim, device=self.device), y)
+        z = torch.cat([drawn.z, prior]).detach()
+        mean = self.network.likelihood.mean
+        fakes = mean(self.network.decode(z, None if y is None else y.repeat(2)))
+        return Made(mean(drawn.parameters), drawn.kl.sum(dim=1), fakes)
+
+    def _labels_of(self, batch: Batch) -> Tensor | None:
+        return batch.labels if self.conditional else None
+
+    # -- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums."""
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch to the sums, in evaluation mode and with averaged weights."""
+        with self.averaged(), self.evaluating():
+            noise = Noise(0, batch.start).stream("validation").stream("posterior")
+            eps = noise.normal(len(batch.images), 1, self.latent_dim, device=self.device)
+            drawn = self.network.forward(batch.images, eps, self._labels_of(batch))
+            images = self.network.likelihood.mean(drawn.parameters)
+            similarity = learned_similarity(*(self.discriminator.features(x) for x in (batch.images, images)))
+            error = (images.clamp(*self.spec.value_range) - batch.images).square().flatten(1).mean(dim=1)
+        terms = [error.new_tensor(len(images)), drawn.kl.sum(), similarity.sum(), error.sum()]
+        self._sums += torch.stack(terms).double()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over all processes."""
+        n, *sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        self.log_values(dict(zip(("kl", "similarity", "reconstruction"), (s / n for s in sums), strict=True)))
