@@ -180,7 +180,7 @@ def test_every_model_fits_the_shapes_of_the_data(model, shape):
     plain = build(resolve({**config, "conditional": False}, spec), spec)
     assert plain.sample(1, noise=Noise(0)).shape == (1, *shape)
     with pytest.raises(InputError, match="labels"):
-        resolve(config, DataSpec("image", shape))
+        resolve({**config, "conditional": True}, DataSpec("image", shape))
 
 
 def test_the_walk_would_see_a_missing_target():
