@@ -57,9 +57,9 @@ class Hierarchical(LatentModel):
         smallest, doublings = stages(shape)
         if len(map_latents) != doublings or min(map_latents) < 1 or min(groups, channels) < 1 or blocks < 0:
             raise InputError(
-                f"map_latents={list(map_latents)}, groups={groups}, blocks={blocks}: images of {shape[1]}x{shape[2]} "
-                f"have maps of {doublings} sizes; expected {doublings} numbers of 1 or more, at least a group, and no "
-                "negative number."
+                f"map_latents={list(map_latents)}, groups={groups}, channels={channels}, blocks={blocks}: images of "
+                f"{shape[1]}x{shape[2]} have maps of {doublings} sizes; expected {doublings} numbers of latents of 1 "
+                "or more, groups and channels of 1 or more, and blocks of 0 or more."
             )
         self.likelihood = likelihood
         widths = [channels << level for level in reversed(range(doublings))]  # from the smallest map on
