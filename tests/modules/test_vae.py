@@ -134,6 +134,35 @@ def test_the_estimate_does_not_depend_on_how_much_is_in_memory_at_once(monkeypat
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, lambda log_px, kl, ratio: kl.sum(2).mean() - log_px.mean()),
+        ({"samples": 3}, lambda log_px, kl, ratio: kl.sum(2).mean() - log_px.mean()),
+        ({"beta": 4.0}, lambda log_px, kl, ratio: 4 * kl.sum(2).mean() - log_px.mean()),
+        ({"beta": 4.0, "warmup": 0.5}, lambda log_px, kl, ratio: 2 * kl.sum(2).mean() - log_px.mean()),
+        ({"free_bits": 0.9}, lambda log_px, kl, ratio: kl.mean((0, 1)).clamp(min=0.9).sum() - log_px.mean()),
+        ({"bound": "iwae", "samples": 3}, lambda log_px, kl, ratio: -(log_px - ratio).exp().mean(1).log().mean()),
+        (
+            {"bound": "iwae", "samples": 3, "beta": 4.0, "warmup": 0.5},
+            lambda log_px, kl, ratio: -(log_px - 2 * ratio).exp().mean(1).log().mean(),
+        ),
+    ],
+)
+def test_the_loss_is_what_the_objective_says(options, expected):
+    """At a fourth of the budget, from the terms of each draw."""
+    module, x, _ = linear(shift=0.4, widen=0.5)
+    module.objective, module.progress, module.seed = Objective(**options), 0.25, 7
+    loss, values = module._loss(Batch(x, None, 30))
+    k = module.objective.samples
+    drawn = module.network(x, Noise(7, 30).stream("training").stream("posterior").normal(5, k, 2))
+    log_px = module.network.likelihood.log_prob(drawn.parameters, x.repeat_interleave(k, dim=0))
+    terms = log_px.view(5, k), drawn.kl.view(5, k, 2), drawn.log_ratio.view(5, k)
+    assert terms[1].mean((0, 1)).min() < 0.9 < terms[1].mean((0, 1)).max()
+    torch.testing.assert_close(loss, expected(*terms))
+    assert values["kl"].item() == pytest.approx(terms[1].sum(2).mean().item())
+
+
 # -- what a model can be asked
 
 
