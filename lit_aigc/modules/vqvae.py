@@ -1,0 +1,249 @@
+"""The training of VQ-VAEs: an autoencoder through discrete codes, and the prior that generates them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_aigc.errors import InputError
+from lit_aigc.modules.base import GenerativeModule, Recipe
+from lit_aigc.networks.vector_quantizer import as_rows, perplexity
+from lit_aigc.networks.vqvae import CodeModel
+from lit_aigc.noise import Noise
+from lit_aigc.optimization import optimizer as make_optimizer
+from lit_aigc.optimization import schedule
+from lit_aigc.spec import Batch, Condition, DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What the autoencoder minimizes, and when.
+
+    Attributes:
+        l1: Weight of the mean absolute error of the values of an image.
+        l2: Weight of their mean squared error.
+        commitment: Weight of the mean squared distance of the encoder's vectors from their codes.
+        until: Share of the budget after which the autoencoder stays as it is, and the prior alone learns on; the
+            autoencoder's schedule runs over that share.
+    """
+
+    l1: float = 0.0
+    l2: float = 1.0
+    commitment: float = 0.25
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"model.objective.{name}={value}: expected a weight of 0 or more"
+            for name in ("l1", "l2", "commitment")
+            if not (value := getattr(self, name)) >= 0
+        ]
+        if not self.l1 and not self.l2:
+            wrong.append("model.objective: l1 and l2 are both 0, so nothing asks for images that resemble the data.")
+        if not 0 < self.until <= 1:
+            wrong.append(f"model.objective.until={self.until}: expected a share of the budget in (0, 1]")
+        if wrong:
+            raise InputError("\n".join(wrong))
+
+
+class VQVAE(GenerativeModule):
+    """A VQ-VAE with an autoregressive prior (van den Oord et al., 2017), class-conditional (in the prior) or not.
+
+    Each batch is a step of the autoencoder, one of the codebook's moving averages, and a step of the prior on the
+    batch's codes; no gradient of the prior reaches the encoder. Codes that die go to where vectors of the batch are.
+
+    Logs, of the ``val`` split and with averaged weights, ``reconstruction`` (mean squared error of a value),
+    ``prior_nll`` (nats of the whole map of codes of an image) and ``codebook_perplexity`` (at most the number of
+    codes); the same of training batches.
+
+    Args:
+        network: Encoder, codebook, decoder and prior.
+        spec: The facts of the data.
+        conditional: Whether the prior is given class labels.
+        objective: What the autoencoder minimizes.
+        temperature: Of samples: below 1 codes that are likely become likelier.
+        optimizer: Of the autoencoder: name and options of an optimizer of `torch.optim`.
+        prior_optimizer: Of the prior.
+        recipe: Schedule, clipping, accumulation, averaged weights.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    def __init__(
+        self,
+        network: CodeModel,
+        spec: DataSpec,
+        conditional: bool = False,
+        objective: Objective | None = None,
+        temperature: float = 1.0,
+        optimizer: Mapping[str, Any] | None = None,
+        prior_optimizer: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__(spec, conditional, recipe)
+        self.objective = objective or Objective()
+        self.temperature = _checked(temperature)
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=layout)
+        self._optimizer_configs = (optimizer or {}, prior_optimizer or {})
+        self._sums = torch.zeros(0, dtype=torch.float64)  # over the validation: images, error, prior's NLL, code counts
+        if self.recipe.compile:
+            for part in (network.encoder, network.decoder, network.prior):
+                part.compile()
+        self.average(self.network)
+        self.configure_optimizers()  # a wrong option shows now, not when training starts
+
+    @property
+    def generator(self) -> CodeModel:
+        """The network that makes images."""
+        return self.network
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The autoencoder's optimizer, then the prior's."""
+        network = self.network
+        parameters = ([*network.encoder.parameters(), *network.decoder.parameters()], network.prior.parameters())
+        return [make_optimizer(c, p) for c, p in zip(self._optimizer_configs, parameters, strict=True)]
+
+    # -- training
+
+    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """One step of the autoencoder and its codebook, while they learn, and one of the prior."""
+        optimizer, prior_optimizer = self.optimizers()
+        if self.progress < self.objective.until:
+            values, codes = self._train_autoencoder(optimizer, batch)
+        else:
+            with torch.no_grad():
+                values, codes = {}, self.network.encode(batch.images)
+
+        def prior_loss(part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            first = part.start - batch.start
+            log_prob = self.network.prior.log_prob(codes[first : first + len(part.images)], self._labels_of(part))
+            return -log_prob.mean() / self.network.prior.length, {"prior_nll": -log_prob.mean()}
+
+        values |= self.update(prior_optimizer, batch, prior_loss, name="prior")
+        counts = torch.bincount(codes.flatten(), minlength=self.network.quantizer.codes).float()
+        values["codebook_perplexity"] = perplexity(self.trainer.strategy.reduce(counts, reduce_op="sum"))
+        self.generator_updates += 1
+        if self.ema:
+            self.ema.update()
+        return values
+
+    def _train_autoencoder(self, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        quantizer = self.network.quantizer
+        if not quantizer.started:
+            with torch.no_grad():
+                vectors = as_rows(self.network.encoder(batch.images).float())
+            use = len(vectors) * self.trainer.world_size / quantizer.codes
+            quantizer.start(self._candidates(vectors, batch), use)
+        factor = schedule(
+            self.recipe.schedule, self.progress / self.objective.until, self.recipe.warmup, self.recipe.final
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        seen: list[tuple[Tensor, Tensor]] = []
+
+        def loss(part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            made = self.network(part.images)
+            seen.append((as_rows(made.vectors.detach()), made.codes))
+            difference = made.images - part.images.float()
+            squared = difference.square().mean()
+            value = self.objective.l2 * squared + self.objective.commitment * made.commitment
+            if self.objective.l1:
+                value = value + self.objective.l1 * difference.abs().mean()
+            return value, {"loss": value, "reconstruction": squared, "commitment": made.commitment}
+
+        values = self.update(optimizer, batch, loss, name="autoencoder")
+        vectors, codes = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        statistics = quantizer.statistics(vectors, codes.flatten())
+        quantizer.move(self.trainer.strategy.reduce(statistics, reduce_op="sum"))
+        dead = quantizer.dead()
+        if len(dead):
+            quantizer.revive(dead, self._candidates(vectors, batch))
+        values["revived_codes"] = torch.tensor(float(len(dead)), device=self.device)
+        return values, codes
+
+    def _candidates(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """Up to as many vectors of the batch, of all processes, as there are codes, in random order: ``(C, dim)``.
+
+        Args:
+            vectors: ``(N * length, dim)`` of this process.
+            batch: Where in the stream they are: the order depends on that alone.
+        """
+        noise = Noise(self.seed, batch.start).stream("codebook")
+        rank = noise.uniform(len(batch.images), self.network.prior.length, device=self.device).flatten()
+        number = min(self.network.quantizer.codes, len(rank))
+        first = rank.topk(number, largest=False)
+        ranked = torch.cat([first.values[:, None], vectors[first.indices]], dim=1)
+        ranked = self.all_gather(ranked).reshape(-1, ranked.shape[1])
+        return ranked[ranked[:, 0].argsort(stable=True), 1:][: self.network.quantizer.codes]
+
+    def _labels_of(self, batch: Batch) -> Tensor | None:
+        return batch.labels if self.conditional else None
+
+    # -- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums."""
+        self._sums = torch.zeros(3 + self.network.quantizer.codes, dtype=torch.float64, device=self.device)
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch to the sums, in evaluation mode and with averaged weights."""
+        with self.averaged(), self.evaluating():
+            made = self.network(batch.images)
+            error = (made.images - batch.images).square().flatten(1).mean(dim=1).sum()
+            nll = -self.network.prior.log_prob(made.codes, self._labels_of(batch)).sum()
+        counts = torch.bincount(made.codes.flatten(), minlength=self.network.quantizer.codes)
+        self._sums += torch.cat([torch.stack([error.new_tensor(len(batch.images)), error, nll]), counts]).double()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over all processes."""
+        total = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        n, error, nll = total[:3].tolist()
+        values = {"reconstruction": error / n, "prior_nll": nll / n, "codebook_perplexity": perplexity(total[3:])}
+        self.log_values(values)
+
+    # -- what a trained model can be asked
+
+    def sample_block(self, n: int, condition: Condition, noise: Noise, temperature: float | None = None) -> Tensor:
+        """Images ``(n, C, H, W)`` of codes from the prior.
+
+        Args:
+            n: Number of images.
+            condition: Their classes.
+            noise: Item i is of image i.
+            temperature: In place of the model's own.
+        """
+        temperature = self.temperature if temperature is None else _checked(temperature)
+        images = self.network.sample(n, condition.labels, noise=noise.stream("codes"), temperature=temperature)
+        return self._in_range(images)
+
+    @torch.no_grad()
+    def codes(self, images: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in the spec's range to codes ``(N, length)`` int64, in raster order."""
+        with self.evaluating():
+            return self.network.encode(images.to(self.device))
+
+    @torch.no_grad()
+    def images_of(self, codes: Tensor) -> Tensor:
+        """Codes ``(N, length)`` to images ``(N, C, H, W)`` in the spec's range."""
+        with self.evaluating():
+            return self._in_range(self.network.decode(codes.to(self.device)))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in the spec's range, through the codes and back."""
+        return self.images_of(self.codes(images))
+
+    def _in_range(self, images: Tensor) -> Tensor:
+        return images.contiguous().clamp(*self.spec.value_range)
+
+
+def _checked(temperature: float) -> float:
+    if not temperature > 0:
+        raise InputError(f"temperature={temperature}: expected a positive number; 1 is the prior as it was learned.")
+    return temperature

@@ -1,0 +1,180 @@
+"""Networks of a VQ-VAE: between images and maps of vectors, and all parts in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_aigc.errors import InputError
+from lit_aigc.networks.code_prior import CodePrior
+from lit_aigc.networks.vector_quantizer import VectorQuantizer, map_size
+from lit_aigc.noise import Noise
+
+
+class ResidualBlock(nn.Module):
+    """``x + mix(act(shrink(act(x))))``: a 3x3 convolution to half the width, and a 1x1 one back; at first the identity.
+
+    Args:
+        channels: Channels in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shrink = nn.Conv2d(channels, max(1, channels // 2), 3, padding=1)
+        self.mix = nn.Conv2d(max(1, channels // 2), channels, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, H, W)`` to the same shape."""
+        return x + self.mix(F.silu(self.shrink(F.silu(x))))
+
+
+def _levels(shape: Sequence[int], channels: int) -> list[int]:
+    """Widths of the maps from half the image's size to that of the codes: the last is twice as wide as the others.
+
+    Raises:
+        InputError: If there are no channels, or the images have a size that the networks can't do.
+    """
+    if channels < 1:
+        raise InputError(f"channels={channels}: expected 1 or more.")
+    halvings = (shape[1] // map_size(shape)).bit_length() - 1
+    return [channels] * (halvings - 1) + [2 * channels]
+
+
+class Encoder(nn.Module):
+    """Strided convolutions, then residual blocks on the smallest map.
+
+    Each vector has a root mean square of 1: at the start of training they would run away from the codebook otherwise,
+    faster than it follows, until one code is the nearest to them all.
+
+    Args:
+        shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
+        dim: Size of a vector.
+        channels: Width of the larger maps; the smallest is twice as wide.
+        blocks: Residual blocks.
+
+    Attributes:
+        size: Height and width of the map.
+
+    Raises:
+        InputError: If the images have a size that the network can't do.
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int = 32, channels: int = 64, blocks: int = 2) -> None:
+        super().__init__()
+        self.dim, self.size = dim, map_size(shape)
+        layers: list[nn.Module] = []
+        width = shape[0]
+        for following in _levels(shape, channels):
+            layers += [nn.SiLU()] * bool(layers) + [nn.Conv2d(width, following, 4, stride=2, padding=1)]
+            width = following
+        layers += [ResidualBlock(width) for _ in range(blocks)]
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` to vectors ``(N, dim, size, size)``."""
+        z = self.layers(x).float().permute(0, 2, 3, 1)  # (N, size, size, dim)
+        return F.rms_norm(z, (self.dim,)).permute(0, 3, 1, 2)
+
+
+class Decoder(nn.Module):
+    """Residual blocks on the smallest map, then transposed convolutions, with a block on each map but the image.
+
+    Args:
+        shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
+        dim: Size of a vector.
+        channels: Width of the larger maps; the smallest is twice as wide.
+        blocks: Residual blocks on the smallest map.
+
+    Raises:
+        InputError: If the images have a size that the network can't do.
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int = 32, channels: int = 64, blocks: int = 2) -> None:
+        super().__init__()
+        self.dim = dim
+        levels = _levels(shape, channels)[::-1]
+        width = levels[0]
+        layers: list[nn.Module] = [nn.Conv2d(dim, width, 3, padding=1), *(ResidualBlock(width) for _ in range(blocks))]
+        for following in levels[1:]:
+            layers += [nn.SiLU(), nn.ConvTranspose2d(width, following, 4, stride=2, padding=1)]
+            layers += [ResidualBlock(following)]
+            width = following
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Vectors ``(N, dim, size, size)`` to images ``(N, C, H, W)``, about in the range of those learned from."""
+        return self.layers(z)
+
+
+class Reconstruction(NamedTuple):
+    """An image through the codes and back.
+
+    Attributes:
+        images: ``(N, C, H, W)`` float32.
+        vectors: ``(N, dim, size, size)`` float32, before they were quantized.
+        codes: ``(N, size * size)`` int64.
+        commitment: ``()``: see `lit_aigc.networks.vector_quantizer.Quantized`.
+    """
+
+    images: Tensor
+    vectors: Tensor
+    codes: Tensor
+    commitment: Tensor
+
+
+class CodeModel(nn.Module):
+    """Encoder, codebook, decoder, and the prior over maps of codes.
+
+    Args:
+        encoder: ``encoder(x) -> (N, dim, size, size)``, with attributes ``dim`` and ``size``.
+        quantizer: The codebook.
+        decoder: ``decoder(z) -> (N, C, H, W)``.
+        prior: Of the codes.
+
+    Raises:
+        InputError: If the parts don't fit together.
+    """
+
+    def __init__(self, encoder: nn.Module, quantizer: VectorQuantizer, decoder: nn.Module, prior: CodePrior) -> None:
+        super().__init__()
+        wrong = [
+            f"{one} is {a} and {other} is {b}: they must be equal"
+            for one, a, other, b in (
+                ("encoder.dim", encoder.dim, "quantizer.dim", quantizer.dim),
+                ("decoder.dim", decoder.dim, "quantizer.dim", quantizer.dim),
+                ("prior.codes", prior.codes, "quantizer.codes", quantizer.codes),
+                ("prior.size", prior.size, "the size of the encoder's map", encoder.size),
+            )
+            if a != b
+        ]
+        if wrong:
+            raise InputError("\n".join(f"model.network: {line}." for line in wrong))
+        self.encoder = encoder
+        self.quantizer = quantizer
+        self.decoder = decoder
+        self.prior = prior
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Images ``(N, C, H, W)`` through the codes and back."""
+        z = self.encoder(x).float()
+        quantized = self.quantizer(z)
+        return Reconstruction(self.decoder(quantized.values).float(), z, quantized.codes, quantized.commitment)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` to codes ``(N, size * size)``."""
+        return self.quantizer(self.encoder(x)).codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes ``(N, size * size)`` to images ``(N, C, H, W)``."""
+        z = self.quantizer.lookup(codes, (self.encoder.size, self.encoder.size))
+        return self.decoder(z.contiguous(memory_format=torch.channels_last)).float()
+
+    def sample(self, n: int, y: Tensor | None = None, *, noise: Noise, temperature: float = 1.0) -> Tensor:
+        """Images ``(n, C, H, W)`` of codes from the prior; see `lit_aigc.networks.code_prior.CodePrior.sample`."""
+        return self.decode(self.prior.sample(n, y, noise=noise, temperature=temperature))
