@@ -1,4 +1,4 @@
-"""Pictures of what a GAN has learned: walks along directions of its latent space, between latents, between classes."""
+"""Pictures of what a model with latents has learned: walks along directions, from latent to latent, class to class."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lit_aigc.latents import (
     class_directions,
     first_layer,
     great_circle,
+    moments,
     principal_directions,
     recorded,
     walk,
@@ -34,14 +35,19 @@ REACH = 3.0
 MOST_CLASSES = 12  # rows of a picture of classes
 _MOVED = 256  # latents that are moved towards each class, to see how many arrive
 _BLOCK = 256
+_PRIOR = 1024  # latents that tell where the prior lies
 _MOST_NUMBERS = 2**26  # activations in memory
 
 
 class Explorer:
-    """A GAN, its classes, and the latents to start from: those of the samples of the same seed.
+    """A model with latents, its classes, and the latents to start from: those of the samples of the same seed.
+
+    Latents are told in standard deviations of the prior from its mean, in each dimension: where the prior is standard
+    normal, they are what they are.
 
     Args:
-        module: A module with ``generator`` and ``decode(z, labels)``, with the weights to look at.
+        module: A module with ``latent_dim``, ``latents(n, noise)``, ``images_of`` and ``decode`` (see
+            `lit_aigc.modules.latent`), and the network that decodes as ``generator``; with the weights to look at.
         seed: Seed of the noise.
         start: Index of the first sample whose latent is used.
 
@@ -50,19 +56,21 @@ class Explorer:
     """
 
     def __init__(self, module: Any, seed: int = 0, start: int = 0) -> None:
-        if not (hasattr(module, "decode") and hasattr(module, "generator")):
+        if not all(hasattr(module, name) for name in ("latents", "decode", "generator")):
             raise InputError(
-                f"Directions and interpolations need a GAN, with latents: {type(module).__name__} has none."
+                "Directions and interpolations need a model with latents, such as a GAN or a VAE: "
+                f"{type(module).__name__} has none."
             )
         self.module, self.spec, self.start = module, module.spec, start
-        self.noise = Noise(seed, start).stream("latent")
+        self.noise = Noise(seed, start)
         self.classes = module.spec.num_classes if module.conditional else 0
         names = module.spec.class_names
         self.class_names = [names[i] if i < len(names) else str(i) for i in range(module.spec.num_classes)]
+        self.mean, self.deviation = prior_moments(module)
 
     def latents(self, n: int) -> Tensor:
         """``(n, d)``: those of the samples from `start` on."""
-        return self.noise.normal(n, self.module.generator.latent_dim)
+        return (self.module.latents(n, noise=self.noise).cpu() - self.mean) / self.deviation
 
     def labels(self, n: int, condition: Condition | None = None) -> Tensor | None:
         """``(n,)``: the classes asked for, or those of these samples; None for an unconditional model.
@@ -82,6 +90,7 @@ class Explorer:
         return torch.cat([to_uint8(block, self.spec.value_range).cpu() for block in blocks])
 
     def _decode(self, z: Tensor, labels: Tensor | None, first: int) -> Tensor:
+        z = self.mean + self.deviation * z
         return self.module.decode(z, None if labels is None else labels[first : first + len(z)])
 
     # -- principal directions
@@ -90,6 +99,7 @@ class Explorer:
         """Walks along the k strongest principal directions, and the facts about them.
 
         The principal components are those of what the generator's first layer computes, relative to its class's mean.
+        Latents that enter later, as in a hierarchy, stay as they are.
 
         Args:
             k: Number of directions.
@@ -100,15 +110,19 @@ class Explorer:
         """
         generator = self.module.generator
         starts = self.labels(STARTS, condition)
-        layer = first_layer(lambda: self.images(self.latents(1), self.labels(1)), generator)
+        probe = self.latents(STARTS)
+        layer = first_layer(lambda: self.images(probe, starts), generator)
+        entering = self._entering(layer, probe, starts)
         with recorded(layer) as outputs:
-            self._decode(self.latents(1), self.labels(1), 0)
+            self._decode(probe[:1], starts, 0)
         n = max(k + 1, min(LATENTS, _MOST_NUMBERS // outputs[0].shape[1]))
         z, labels = self.latents(n), None if not self.classes else torch.arange(n) % self.classes
         with recorded(layer) as outputs:
             for first in range(0, n, _BLOCK):
                 self._decode(z[first : first + _BLOCK], labels, first)
-        found = principal_directions(z, torch.cat(outputs).cpu(), k, labels)
+        found = principal_directions(z[:, entering], torch.cat(outputs).cpu(), k, labels)
+        directions = found.directions.new_zeros(k, z.shape[1])
+        directions[:, entering] = found.directions
         shares = found.explained.tolist()
         names = [f"{i + 1} ({share:.1%})" for i, share in enumerate(shares)]
         facts = {
@@ -117,10 +131,24 @@ class Explorer:
             "explained_variance": shares,
             "explained_variance_together": sum(shares),
             "correlation": found.correlation.tolist(),
-            "directions": found.directions.tolist(),
+            "directions": directions.tolist(),
         }
         title = f"The {len(shares)} strongest directions: {sum(shares):.0%} of the first layer's variance"
-        return self._walks(found.directions, starts, names, title), facts
+        return self._walks(directions, starts, names, title), facts
+
+    def _entering(self, layer: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
+        """``(d,)`` bool: the latents that a layer sees anything of."""
+        outputs: list[Tensor] = []
+        hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+        device = self.module.device
+        z = (self.mean + self.deviation * z).to(device).requires_grad_()
+        try:
+            with torch.enable_grad(), self.module.evaluating():
+                self.module.images_of(z, None if labels is None else labels.to(device))
+        finally:
+            hook.remove()
+        (slope,) = torch.autograd.grad(outputs[0].square().sum(), z)
+        return slope.ne(0).any(dim=0).cpu()
 
     def _walks(self, directions: Tensor, labels: Tensor | None, names: Sequence[str], title: str) -> Image.Image:
         coordinates = torch.linspace(-REACH, REACH, STEPS)
@@ -176,7 +204,7 @@ class Explorer:
         panels = []
         for i, latent in enumerate(self.latents(STARTS)):
             with blended_classes(self.module.generator, target, weights):
-                images = to_uint8(self.module.decode(latent.expand(len(source), -1), source), self.spec.value_range)
+                images = to_uint8(self._decode(latent.expand(len(source), -1), source, 0), self.spec.value_range)
             names = [f"{w:.0%}" for w in weights[:STEPS].tolist()]
             panels.append(
                 Panel(
@@ -213,6 +241,13 @@ class Explorer:
     def _page(self, panels: Sequence[Panel], title: str) -> Image.Image:
         named = f"{title}; data: {self.spec.attribution}" if self.spec.attribution else title
         return draw_sheet([panels], named)
+
+
+def prior_moments(module: Any) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``(d,)`` of a module's latents in each dimension, in memory."""
+    noise = Noise(0).stream("prior")
+    eps = noise.stream("latent").normal(_PRIOR, module.latent_dim)  # what the module makes its latents of
+    return moments(eps, module.latents(_PRIOR, noise=noise).cpu())
 
 
 def classifier_of(bundle: Bundle, name: str | None) -> nn.Module | None:

@@ -1,6 +1,7 @@
-"""The latent space of a generator: paths through it, and the directions along which its images change.
+"""The latent space of a model: paths through it, and the directions along which its images change.
 
-Pure functions on tensors. Latents are standard normal: along any direction of norm 1 their coordinate has deviation 1.
+Pure functions on tensors. Latents are standard normal, or are told in units in which they are about that (see
+`moments`): along any direction of norm 1 their coordinate has deviation 1.
 """
 
 from __future__ import annotations
@@ -39,6 +40,20 @@ def great_circle(first: Tensor, second: Tensor, steps: int) -> Tensor:
     if torch.sin(angle) < 1e-4:  # one ray: nothing to turn
         return torch.lerp(first[None], second[None], t)
     return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+
+
+def moments(noise: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a prior lies in each dimension, from latents and the standard normal noise that they were made of.
+
+    Args:
+        noise: ``(n, d)`` standard normal.
+        latents: ``(n, d)``.
+
+    Returns:
+        Mean and standard deviation ``(d,)``: exactly 0 and 1 where the latents are the noise.
+    """
+    deviation = latents.std(dim=0) / noise.std(dim=0)
+    return latents.mean(dim=0) - deviation * noise.mean(dim=0), deviation
 
 
 def walk(latent: Tensor, direction: Tensor, coordinates: Tensor) -> Tensor:
@@ -97,11 +112,7 @@ def principal_directions(latents: Tensor, activations: Tensor, k: int, groups: T
     variance = x.square().sum(dtype=torch.float64)
     if not variance > 0:
         raise InputError("The first layer of the generator is the same for all latents: there are no directions.")
-    kept = min(k + _OVERSAMPLING, *x.shape)
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-        torch.manual_seed(0)
-        left, singular, _ = torch.pca_lowrank(x, q=kept, center=False, niter=_ITERATIONS)  # (n, kept), (kept,)
-    left, singular = left[:, :k], singular[:k]
+    left, singular = _principal(x, k)  # (n, k), (k,)
     # Regression on orthogonal coordinates: one product. Of unit columns, times sqrt(n): the coordinates as z-scores.
     regressed = left.T @ z * n**-0.5  # (k, d)
     norms = regressed.norm(dim=1, keepdim=True)
@@ -112,6 +123,34 @@ def principal_directions(latents: Tensor, activations: Tensor, k: int, groups: T
     correlation = (moved * left).sum(dim=0).abs() / moved.norm(dim=0).clamp_min(_NO_CORRELATION)
     explained = (singular.double().square() / variance).to(directions.dtype)
     return Principal(directions, explained, correlation.clamp(max=1.0))
+
+
+def principal_plane(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes by their first two principal components: a map of them.
+
+    Args:
+        codes: ``(n, d)``.
+
+    Returns:
+        Coordinates ``(n, 2)``, of which the largest in size is positive, for the sign of a component is arbitrary; and
+        the share ``(2,)`` of the variance that each holds. What codes of one dimension, or all alike, don't have is 0.
+    """
+    x = _centred(codes.float(), None)
+    left, singular = _principal(x, 2)
+    points = left * singular
+    points = points * torch.where(points.gather(0, points.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0)
+    shares = singular.square() / x.square().sum().clamp_min(torch.finfo(x.dtype).tiny)
+    missing = 2 - len(shares)
+    return F.pad(points, (0, missing)), F.pad(shares, (0, missing))
+
+
+def _principal(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k left singular vectors ``(n, k)`` and singular values ``(k,)`` of ``(n, m)``, or fewer: n or m."""
+    kept = min(k + _OVERSAMPLING, *x.shape)
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        left, singular, _ = torch.pca_lowrank(x, q=kept, center=False, niter=_ITERATIONS)
+    return left[:, :k], singular[:k]
 
 
 def _centred(x: Tensor, groups: Tensor | None) -> Tensor:
@@ -151,6 +190,16 @@ def class_directions(latents: Tensor, labels: Tensor, num_classes: int) -> tuple
     means, counts = class_means(latents, labels, num_classes)
     differences = (means - latents.mean(dim=0)) * (counts > 0)[:, None]
     return F.normalize(differences, dim=1), counts
+
+
+def most_active(codes: Tensor, k: int) -> Tensor:
+    """The units whose codes of different images differ most: up to k of them ``(k,)``, the most active first.
+
+    Args:
+        codes: ``(n, d)``: means of posteriors (Burda et al., "Importance Weighted Autoencoders", 2016, section 5.2).
+        k: Number of units.
+    """
+    return codes.var(dim=0, correction=0).topk(min(k, codes.shape[1])).indices
 
 
 def first_layer(generate: Callable[[], object], generator: nn.Module) -> nn.Module:

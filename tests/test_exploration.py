@@ -11,11 +11,12 @@ from PIL import Image
 from torch import nn
 
 import lit_aigc.exploration as exploration
-from lit_aigc.build import build, resolve
+from lit_aigc.build import build, locate, resolve
 from lit_aigc.config import compose, config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.exploration import REACH, STEPS, Explorer, classifier_of
 from lit_aigc.latents import great_circle
+from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition, DataSpec
 from lit_aigc.training import train
@@ -27,8 +28,6 @@ NAMES = ("dark", "bright")
 class Painter(nn.Module):
     """Grey images: 0.1 times the first latent value and 0.05 times the second; a class adds its embedding."""
 
-    latent_dim = 3
-
     def __init__(self, num_classes):
         super().__init__()
         self.layer = nn.Linear(3, 2, bias=False)
@@ -38,20 +37,22 @@ class Painter(nn.Module):
             self.embedding.weight.data = torch.tensor([[-0.3], [0.3]])
 
 
-class Toy:
-    """A GAN around `Painter`."""
+class Toy(LatentModule):
+    """A model around `Painter`, whose latents are noise times `scale` plus `shift`."""
 
-    device = "cpu"
+    latent_dim = 3
 
-    def __init__(self, conditional=True):
-        self.spec = DataSpec("image", (1, SIDE, SIDE), num_classes=2, class_names=NAMES)
-        self.conditional = conditional
+    def __init__(self, conditional=True, scale=1.0, shift=0.0):
+        super().__init__(DataSpec("image", (1, SIDE, SIDE), num_classes=2, class_names=NAMES), conditional)
         self.generator = Painter(2 if conditional else 0)
+        self.scale, self.shift = scale, shift
 
-    @torch.no_grad()
-    def decode(self, z, labels=None):
+    def latents_of(self, eps, labels):
+        return self.scale * eps + self.shift
+
+    def images_of(self, z, labels):
         assert (labels is None) != self.conditional
-        level = self.generator.layer(z).sum(dim=1, keepdim=True)
+        level = self.generator.layer((z - self.shift) / self.scale).sum(dim=1, keepdim=True)
         level = level + self.generator.embedding(labels) if self.conditional else level
         return level[..., None, None].expand(-1, 1, SIDE, SIDE)
 
@@ -82,6 +83,7 @@ def level(value):
 
 def test_walks_along_the_principal_directions_of_the_first_layer():
     explorer = Explorer(Toy(), seed=3)
+    assert torch.equal(explorer.latents(2), Noise(3).stream("latent").normal(2, 3))
     sheet, facts = explorer.principal(2)
     assert facts["layer"] == "layer"
     assert facts["explained_variance"] == pytest.approx([0.8, 0.2], abs=0.01)
@@ -89,12 +91,25 @@ def test_walks_along_the_principal_directions_of_the_first_layer():
     first, second = (torch.tensor(direction) for direction in facts["directions"])
     assert first.abs() == pytest.approx([1, 0, 0], abs=0.05)
     assert second.abs() == pytest.approx([0, 1, 0], abs=0.05)
+    assert first[2] == second[2] == 0, "the layer sees nothing of the third"
     start = explorer.latents(2)[0]
     expected = []
     for direction in (first, second):
         moved = start + torch.linspace(-REACH, REACH, STEPS)[:, None] * direction - (start @ direction) * direction
         expected.append([level(0.1 * z[0] + 0.05 * z[1] - 0.3) for z in moved.tolist()])
     assert np.abs(np.array(cells(sheet, STEPS, 2)[0]) - expected).max() <= 1
+
+
+def test_a_prior_of_another_scale_and_place_is_told_in_its_own_standard_deviations():
+    plain, moved = Explorer(Toy(), seed=3), Explorer(Toy(scale=5.0, shift=-20.0), seed=3)
+    assert torch.allclose(moved.latents(4), plain.latents(4), atol=1e-4)
+    for draw in (
+        lambda explorer: explorer.principal(2)[0],
+        lambda explorer: explorer.interpolations(2, 5),
+        lambda explorer: explorer.between_classes(),
+    ):
+        both = [np.asarray(draw(explorer)).astype(int) for explorer in (plain, moved)]
+        assert np.abs(both[0] - both[1]).max() <= 1
 
 
 def test_the_classes_of_walks_can_be_asked_for():
@@ -138,24 +153,26 @@ def test_interpolations_go_from_one_sample_to_the_next():
 
 
 def test_what_cannot_be_explored_is_refused():
-    with pytest.raises(InputError, match="need a GAN"):
+    with pytest.raises(InputError, match="need a model with latents, such as a GAN or a VAE: Linear has none"):
         Explorer(nn.Linear(1, 1))
     with pytest.raises(InputError, match="unconditional"):
         Explorer(Toy(conditional=False)).interpolations(1, 2, Condition(torch.tensor([1])))
-    with pytest.raises(InputError, match="from 1 to 3"):
-        Explorer(Toy()).principal(4)
+    with pytest.raises(InputError, match="from 1 to 2"):
+        Explorer(Toy()).principal(3)
 
 
-GANS = [
-    name
-    for name in sorted(file.stem for file in (config_folder() / "model").glob("*.yaml"))
-    if "generator" in compose("train", [f"model={name}"])["model"]
-]
+def has_latents(name):
+    target = compose("train", [f"model={name}"])["model"]["_target_"]
+    return issubclass(locate(target), LatentModule)
 
 
-@pytest.mark.parametrize("name", GANS)
+MODELS = sorted(file.stem for file in (config_folder() / "model").glob("*.yaml"))
+LATENT_MODELS = [name for name in MODELS if has_latents(name)]
+
+
+@pytest.mark.parametrize("name", LATENT_MODELS)
 @pytest.mark.parametrize("conditional", [False, True])
-def test_every_gan_has_a_first_layer_and_classes_to_go_between(name, conditional, monkeypatch):
+def test_every_model_with_latents_has_a_first_layer_and_classes_to_go_between(name, conditional, monkeypatch):
     monkeypatch.setattr(exploration, "LATENTS", 32)
     monkeypatch.setattr(exploration, "STEPS", 2)
     spec = DataSpec("image", (1, 28, 28), num_classes=3, class_names=("a", "b", "c"))
@@ -167,6 +184,35 @@ def test_every_gan_has_a_first_layer_and_classes_to_go_between(name, conditional
     assert np.linalg.norm(facts["directions"], axis=1) == pytest.approx([1, 1], abs=1e-4)
     if conditional:
         assert explorer.between_classes().size[0] > 4 * 28
+
+
+def build_model(*arguments):
+    spec = DataSpec("image", (1, 28, 28))
+    config = compose("train", list(arguments))["model"]
+    return build(resolve({**config, "conditional": False}, spec), spec)
+
+
+def test_directions_of_a_hierarchy_are_of_the_latents_that_enter_first(monkeypatch):
+    monkeypatch.setattr(exploration, "LATENTS", 64)
+    small = ["model.network.channels=4", "model.network.latent_dim=3", "model.network.map_latents=[2,1]"]
+    explorer = Explorer(build_model("model=hvae", *small))
+    _, facts = explorer.principal(2)
+    directions = np.array(facts["directions"])
+    assert directions.shape == (2, 3 + 2 * 7**2 + 14**2)
+    assert (directions[:, :3] != 0).all() and not directions[:, 3:].any()
+    with pytest.raises(InputError, match="from 1 to 3"):
+        explorer.principal(4)
+
+
+def test_a_vampprior_is_explored_where_its_latents_are(monkeypatch):
+    monkeypatch.setattr(exploration, "LATENTS", 64)
+    prior = ["model.network.prior._target_=lit_aigc.networks.prior.VampPrior", "model.network.encoder.latent_dim=3"]
+    module = build_model("model=vae", *prior)
+    module.network.encoder.layers[-1].bias.data[:3] = 40.0
+    explorer = Explorer(module)
+    assert explorer.mean == pytest.approx([40.0] * 3, abs=0.5)
+    assert explorer.latents(500).mean(dim=0) == pytest.approx([0.0] * 3, abs=0.3)
+    assert explorer.principal(2)[1]["layer"] == "decoder.layers.0"
 
 
 @pytest.fixture

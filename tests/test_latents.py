@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,10 @@ from lit_aigc.latents import (
     class_means,
     first_layer,
     great_circle,
+    moments,
+    most_active,
     principal_directions,
+    principal_plane,
     recorded,
     walk,
 )
@@ -95,6 +99,42 @@ def test_directions_that_are_not_there():
             principal_directions(z, z, k)
     with pytest.raises(InputError, match="same for all latents"):
         principal_directions(z, torch.ones(10, 5), 1)
+
+
+def test_a_plane_of_codes_keeps_what_varies_most():
+    x, directions = white(300, 4), orthogonal(9, 4)
+    codes = x * torch.tensor([4.0, 2.0, 1.0, 0.5]) @ directions.T + 5
+    points, shares = principal_plane(codes)
+    expected = x[:, :2] * torch.tensor([4.0, 2.0])
+    signs = (points * expected).sum(dim=0).sign()
+    assert torch.allclose(points * signs, expected, atol=1e-3)
+    assert torch.allclose(shares, torch.tensor([16.0, 4.0]) / 21.25, atol=1e-5)
+    assert (points.gather(0, points.abs().argmax(dim=0, keepdim=True)) > 0).all()
+
+
+def test_a_plane_of_too_few_dimensions_or_of_nothing_that_varies_is_filled_with_zeros():
+    points, shares = principal_plane(torch.tensor([[1.0], [3.0], [2.0]]))
+    assert points.abs().tolist() == pytest.approx(np.array([[1, 0], [1, 0], [0, 0]]), abs=1e-6)
+    assert shares.tolist() == pytest.approx([1, 0])
+    for same in (torch.ones(4, 3), torch.ones(1, 3)):
+        points, shares = principal_plane(same)
+        assert (tuple(points.shape), points.abs().max().item()) == ((len(same), 2), 0)
+        assert shares.tolist() == [0, 0]
+
+
+def test_moments_are_exact_for_noise_itself_and_right_for_what_is_made_of_it():
+    eps = latents(200, 3)
+    mean, deviation = moments(eps, eps.clone())
+    assert mean.tolist() == [0, 0, 0] and deviation.tolist() == [1, 1, 1]
+    mean, deviation = moments(eps, eps * torch.tensor([1.0, 2.0, 5.0]) + torch.tensor([0.0, -4.0, 7.0]))
+    assert torch.allclose(mean, torch.tensor([0.0, -4.0, 7.0]), atol=1e-4)
+    assert torch.allclose(deviation, torch.tensor([1.0, 2.0, 5.0]), atol=1e-4)
+
+
+def test_the_most_active_units_come_first():
+    codes = latents(100, 4) * torch.tensor([0.1, 3.0, 0.0, 1.0]) + torch.tensor([0.0, 0.0, 50.0, 0.0])
+    assert most_active(codes, 3).tolist() == [1, 3, 0]
+    assert most_active(codes, 9).tolist() == [1, 3, 0, 2]
 
 
 def test_means_and_directions_of_classes():
