@@ -1,4 +1,4 @@
-"""``python -m lit_aigc.generate``: samples from a bundle."""
+"""``python -m lit_aigc.generate``: samples from a bundle, pictures of its latent space, codes of images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from lit_aigc.spec import Condition, DataSpec
 def main(config: dict[str, Any]) -> int:
     """Write what the config asks for, and return the exit code."""
     directory = generate(config)
-    explored = config["directions"] or config["interpolate"]
-    what = "pictures of the latent space" if explored else f"{config['n']} samples and grid.png"
+    what = f"{config['n']} samples and grid.png"
+    if config["directions"] or config["interpolate"]:
+        what = "pictures of the latent space"
+    if config["encode"]:
+        what = "codes.npz, reconstructions.png and map.png"
     print(f"{what} are in {directory}")
     return DONE
 
 
 def generate(config: dict[str, Any]) -> Path:
-    """Write samples as PNG files, named by their index, and a grid of them; or pictures of the latent space.
+    """Write samples as PNG files, named by their index, and a grid of them; or pictures of the latent space, or codes.
 
     Returns:
         The folder.
@@ -45,6 +48,8 @@ def generate(config: dict[str, Any]) -> Path:
         )
         if config[key] is not None and (type(config[key]) is not int or config[key] < least)
     ]
+    if config["encode"] and (config["directions"] or config["interpolate"]):
+        wrong.append("encode goes without directions and interpolate: ask for them one after the other.")
     if wrong:
         raise InputError("\n".join(wrong))
     bundle = load_bundle(config["bundle"], config["trust"], config["device"])
@@ -53,6 +58,9 @@ def generate(config: dict[str, Any]) -> Path:
         print(f"data: {bundle.spec.attribution}")
     if config["directions"] or config["interpolate"]:
         explore(bundle, config, directory)
+        return directory
+    if config["encode"]:
+        encode(bundle, config, directory)
         return directory
     condition = condition_of(config["label"], config["n"], bundle.spec)
     images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
@@ -88,6 +96,61 @@ def explore(bundle: Any, config: dict[str, Any], directory: Path) -> None:
             write_atomically(directory / name, json.dumps(content, indent=2) + "\n")
         else:
             save_png(content, directory / name)
+
+
+def encode(bundle: Any, config: dict[str, Any], directory: Path) -> None:
+    """Write the codes of a folder's images, the images beside their reconstructions, and a map of the codes.
+
+    Raises:
+        InputError: If the model has no encoder or needs classes that are not given, or the images can't be read.
+    """
+    import io
+
+    import numpy as np
+    import torch
+
+    from lit_aigc.encoding import decoded, draw_map, encoded, has_codes, pairs, spread
+    from lit_aigc.files import write_atomically
+    from lit_aigc.image_files import read_folder
+    from lit_aigc.media import save_png
+    from lit_aigc.sheet import draw_sheet
+
+    module, spec = bundle.module, bundle.spec
+    if not has_codes(module):
+        raise InputError(f"encode needs a model with an encoder, such as a VAE: {type(module).__name__} has none.")
+    images, names = read_folder(config["encode"], spec.shape)
+    groups = [name.partition("/")[0] if "/" in name else "" for name in names]
+    labels = None
+    if module.conditional:
+        labels = _classes_of_folders(config["label"], groups, spec).labels
+    elif config["label"] is not None:
+        raise InputError("This model is unconditional: its encoder takes no label. Leave the label out.")
+    known = encoded(module, images, labels, config["seed"])
+    shown = known[spread(len(known), config["n"])]
+    band = pairs(shown.images, decoded(module, shown.codes, shown.labels), config["columns"])
+    few = f"{len(shown)} of {len(known):,}" if len(shown) < len(known) else f"{len(known)}"
+    sheet = draw_sheet([band], f"{few} images, each with its reconstruction at its right")
+    folders, title = sorted(set(groups)), f"{len(known):,} images by their codes"
+    kinds = torch.tensor([folders.index(group) for group in groups]) if len(folders) > 1 else None
+    picture = draw_map(known.codes, kinds, [folder or "." for folder in folders], title)
+    buffer = io.BytesIO()
+    np.savez(buffer, codes=known.codes.numpy(), names=np.array(names))
+    write_atomically(directory / "codes.npz", buffer.getvalue())
+    save_png(sheet, directory / "reconstructions.png")
+    save_png(picture, directory / "map.png")
+
+
+def _classes_of_folders(label: int | str | Sequence[int | str] | None, folders: list[str], spec: DataSpec) -> Condition:
+    """The class of each image: the one asked for, or else the one that its folder is named after."""
+    if label is not None:
+        return condition_of(label, len(folders), spec)
+    unknown = sorted({folder or "." for folder in folders if folder not in spec.class_names})
+    if unknown:
+        raise InputError(
+            f"This model is conditional, and no class is named like the folder {unknown[0]!r}: give label=..., or sort "
+            f"the images into folders named after the classes ({', '.join(spec.class_names)})."
+        )
+    return condition_of(folders, len(folders), spec)
 
 
 def condition_of(label: int | str | Sequence[int | str] | None, n: int, spec: DataSpec) -> Condition | None:

@@ -102,6 +102,7 @@ TINY = (
     "trainer.precision=32-true",
     "callbacks.progress=null",
     "callbacks.sample_grid=null",
+    "callbacks.reconstructions=null",
     "callbacks.generative_metrics=null",
     "callbacks.curves=null",
     "callbacks.neighbours=null",

@@ -177,3 +177,109 @@ def test_a_bundle_of_a_classifier_generates_nothing(command, tiny, tmp_path):
     outcome = command("generate", f"bundle={run.folder.path / 'bundle'}", "n=1", f"out={tmp_path / 'out'}")
     assert outcome.code == 2
     assert "can't generate" in outcome.err
+
+
+# -- encoding a folder
+
+
+def train_vae(tiny, folder, *arguments):
+    others = [argument for argument in tiny if not argument.startswith("model")]
+    small = ["model=vae", "model.network.encoder.latent_dim=3", "model.network.encoder.hidden=[8]"]
+    return train(load("train", [*others, *small, *arguments, f"run_dir={folder}"]))
+
+
+@pytest.fixture(scope="module")
+def vae(tiny, tmp_path_factory):
+    """The run of a tiny VAE of black and white pixels."""
+    binary = "model.network.decoder.likelihood.binarize=true"
+    return train_vae(tiny, tmp_path_factory.mktemp("vae") / "run", binary)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A folder of images in three folders; one of them is in colour and of another size."""
+    folder, levels = tmp_path / "digits, mine", np.random.default_rng(0)
+    for i in range(7):
+        shape = (40, 36, 3) if i == 5 else (28, 28)
+        place = folder / "abc"[i % 3] / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels.integers(0, 256, shape, dtype=np.uint8)).save(place)
+    return folder
+
+
+def test_the_codes_of_a_folder(command, vae, digits, tmp_path):
+    from lit_aigc.image_files import read_folder
+
+    ask = [f"bundle={vae.folder.path / 'bundle'}", f"encode={digits}"]
+    outcome = command("generate", *ask, f"out={tmp_path / 'out'}")
+    assert outcome.code == 0, outcome.err
+    assert f"codes.npz, reconstructions.png and map.png are in {tmp_path / 'out'}" in outcome.out.replace("\n", "")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["codes.npz", "map.png", "reconstructions.png"]
+    written = np.load(tmp_path / "out" / "codes.npz")
+    assert written["names"].tolist() == ["a/0.png", "a/3.png", "a/6.png", "b/1.png", "b/4.png", "c/2.png", "c/5.png"]
+    images = read_folder(digits, (1, 28, 28))[0].float() / 127.5 - 1
+    with vae.module.averaged():
+        expected = vae.module.encode(vae.module.observed(images, noise(0)))
+    assert (written["codes"].dtype, written["codes"].shape) == (np.float32, (7, 3))
+    assert written["codes"] == pytest.approx(expected.numpy(), abs=1e-4)
+    assert command("generate", *ask, f"out={tmp_path / 'again'}").code == 0
+    for file in (tmp_path / "out").glob("*.png"):
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
+def test_few_of_many_images_are_shown(vae, digits, tmp_path):
+    ask = [f"bundle={vae.folder.path / 'bundle'}", f"encode={digits}"]
+    sizes = []
+    for n, columns in ((7, 7), (2, 7), (7, 2)):
+        out = generate(load("generate", [*ask, f"n={n}", f"columns={columns}", f"out={tmp_path / f'{n}-{columns}'}"]))
+        assert len(np.load(out / "codes.npz")["codes"]) == 7
+        sizes.append(Image.open(out / "reconstructions.png").size)
+    (wide, low), (few, _), (narrow, high) = sizes
+    assert few < wide > narrow and high > low
+
+
+def test_classes_of_a_conditional_encoder(command, tiny, tmp_path):
+    run = train_vae(tiny, tmp_path / "run", "model.conditional=true")
+    for name in ("3", "7"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.full((28, 28), 99, dtype=np.uint8)).save(tmp_path / "images" / name / "a.png")
+    ask = [f"bundle={run.folder.path / 'bundle'}", f"encode={tmp_path / 'images'}"]
+
+    def codes(out, *arguments):
+        outcome = command("generate", *ask, *arguments, f"out={tmp_path / out}")
+        assert outcome.code == 0, outcome.err
+        return np.load(tmp_path / out / "codes.npz")["codes"]
+
+    by_folder, all_sevens = codes("folders"), codes("sevens", "label=7")
+    assert np.array_equal(by_folder[1], all_sevens[1])
+    assert all_sevens[0] == pytest.approx(all_sevens[1], abs=1e-5)
+    assert by_folder[0] != pytest.approx(by_folder[1], abs=1e-3)
+    (tmp_path / "images" / "7").rename(tmp_path / "images" / "cat")
+    outcome = command("generate", *ask, f"out={tmp_path / 'no'}")
+    assert outcome.code == 2 and "no class is named like the folder 'cat': give label=..." in outcome.err
+
+
+def test_what_cannot_be_encoded(command, bundle, vae, digits, tmp_path):
+    def refused(*arguments):
+        outcome = command("generate", *arguments, f"out={tmp_path / 'out'}")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert not (tmp_path / "out").exists()
+        return outcome.err
+
+    assert "encode needs a model with an encoder, such as a VAE: GAN has none" in refused(bundle, f"encode={digits}")
+    encoder = f"bundle={vae.folder.path / 'bundle'}"
+    assert "is not a folder" in refused(encoder, f"encode={tmp_path / 'nowhere'}")
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in refused(encoder, f"encode={tmp_path / 'empty'}")
+    assert "takes no label" in refused(encoder, f"encode={digits}", "label=1")
+    assert "encode goes without directions" in refused(encoder, f"encode={digits}", "directions=2")
+    (digits / "z.png").write_bytes(b"no image")
+    assert "z.png can't be read as an image" in refused(encoder, f"encode={digits}")
+
+
+def test_the_latent_space_of_a_vae_is_drawn_by_the_same_commands(command, vae, tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_aigc.exploration.LATENTS", 64)
+    ask = [f"bundle={vae.folder.path / 'bundle'}", "directions=2", "interpolate=2", f"out={tmp_path / 'out'}"]
+    assert command("generate", *ask).code == 0
+    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert names == ["directions.json", "directions.png", "interpolations.png"]
