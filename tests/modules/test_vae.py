@@ -229,6 +229,13 @@ def test_the_class_matters_to_likelihoods_and_samples():
     assert not torch.allclose(one, other)
 
 
+def test_each_image_has_the_likelihood_of_its_own_class():
+    module, x, y = make(), images(3).sign(), torch.tensor([0, 2, 1])
+    whole = module.log_likelihood(x, y, samples=5, noise=Noise(0))
+    alone = [module.log_likelihood(x[[i]], y[[i]], samples=5, noise=Noise(0, i)) for i in range(3)]
+    torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-6, atol=1e-4)
+
+
 def test_what_is_observed_goes_by_the_place_in_the_stream():
     module, x = make(), images(4)
     whole = module.observed(x, Noise(1, 8))
@@ -395,7 +402,7 @@ def test_a_unit_that_is_switched_off_is_not_active(small, tmp_path, monkeypatch)
     def built(model_config, spec):
         module = original(model_config, spec)
         last = module.network.encoder.layers[-1]
-        last.weight.data[1] = 0  # the mean of the second unit is the same for all images
+        last.weight.data[1], last.bias.data[1] = 0, 1  # the mean of the second unit is 1 for all images
         return module
 
     monkeypatch.setattr(training, "build", built)
@@ -441,6 +448,23 @@ def test_free_bits_and_beta_do_what_they_are_for(small, tmp_path):
         kl[name] = start(small(), *more, f"run_dir={tmp_path}/{name}").summary["kl"]
     assert kl["strict"] < 0.2 * kl["plain"]
     assert kl["strict"] < 0.5 < kl["free"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("model.network.encoder.latent_dim=0", "latent_dim=0: expected 1 or more"),
+        ("model.network.decoder.latent_dim=4", "encoder.latent_dim=3 and decoder.latent_dim=4 differ"),
+        ("model.objective.bound=elb", "model.objective.bound='elb' is unknown, did you mean 'elbo'?"),
+        ("model.objective.freebits=1", "did you mean 'free_bits'?"),
+    ],
+)
+def test_a_user_is_told_in_one_message(command, small, tmp_path, wrong, message):
+    outcome = command("train", *small(), wrong, f"run_dir={tmp_path}/run")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_vamp_prior_is_refused_to_a_conditional_model(small, tmp_path):
