@@ -35,7 +35,8 @@ class Objective:
         beta: Weight of the KL: 1 for a bound on the likelihood, more for latents that are better apart (Higgins et al.,
             "beta-VAE", 2017).
         warmup: Share of the budget over which that weight rises from 0.
-        free_bits: Nats of each group of latents that cost nothing.
+        free_bits: Nats of each group of latents that cost nothing, in the mean over the images that a process takes at
+            once: fewer than the batch with several processes or ``recipe.accumulate``.
     """
 
     bound: str = "elbo"
