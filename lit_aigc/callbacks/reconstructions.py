@@ -150,7 +150,8 @@ class Reconstructions(Callback):
         second = len(known) - 1 - first
         labels = _given(module, known)
         if labels is not None:  # there are no codes between classes
-            second = torch.stack([(labels == labels[place]).nonzero()[-1, 0] for place in first])
+            same = [(labels == labels[place]).nonzero()[:, 0].flip(0) for place in first]
+            second = torch.stack([places[i % len(places)] for i, places in enumerate(same)])
         ends, others = known[first], known[second]
         steps = 2 * STEPS - 2  # with the ends, as wide as two traversals
         share = torch.linspace(0, 1, steps)[None, :, None]
