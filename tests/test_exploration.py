@@ -175,7 +175,8 @@ LATENT_MODELS = [name for name in MODELS if has_latents(name)]
 def test_every_model_with_latents_has_a_first_layer_and_classes_to_go_between(name, conditional, monkeypatch):
     monkeypatch.setattr(exploration, "LATENTS", 32)
     monkeypatch.setattr(exploration, "STEPS", 2)
-    spec = DataSpec("image", (1, 28, 28), num_classes=3, class_names=("a", "b", "c"))
+    shape = (3, 32, 32) if "colour" in name else (1, 28, 28)
+    spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"))
     config = {**compose("train", [f"model={name}"])["model"], "conditional": conditional}
     explorer = Explorer(build(resolve(config, spec), spec))
     _, facts = explorer.principal(2)
