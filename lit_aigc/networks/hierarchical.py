@@ -33,7 +33,8 @@ class Hierarchical(LatentModel):
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the vector at the top.
         channels: Width of the largest map of features, half the size of the image; each smaller map is twice as wide.
-        map_latents: Channels of latents in each group, a number a map size from the smallest on.
+        map_latents: Channels of latents in each group of the smallest map, half as many at each larger one; or a
+            number a map size from the smallest on.
         groups: Groups of latents at each size.
         blocks: Residual blocks of the bottom-up pass at each size.
 
@@ -48,13 +49,15 @@ class Hierarchical(LatentModel):
         num_classes: int = 0,
         latent_dim: int = 32,
         channels: int = 48,
-        map_latents: Sequence[int] = (8, 4),
+        map_latents: int | Sequence[int] = 8,
         groups: int = 1,
         blocks: int = 1,
     ) -> None:
         super().__init__()
         checked_latent_dim(latent_dim)
         smallest, doublings = stages(shape)
+        if isinstance(map_latents, int):
+            map_latents = [max(map_latents >> level, min(map_latents, 1)) for level in range(doublings)]
         if len(map_latents) != doublings or min(map_latents) < 1 or min(groups, channels) < 1 or blocks < 0:
             raise InputError(
                 f"map_latents={list(map_latents)}, groups={groups}, channels={channels}, blocks={blocks}: images of "

@@ -57,6 +57,8 @@ def test_draws_of_the_prior_are_standard_normal_numbers():
         ((1, 28, 28), [3, 2], 1, [3 * 7**2, 2 * 14**2]),
         ((1, 28, 28), [3, 2], 2, [3 * 7**2, 3 * 7**2, 2 * 14**2, 2 * 14**2]),
         ((3, 32, 32), [4, 3, 2], 1, [4 * 4**2, 3 * 8**2, 2 * 16**2]),
+        ((1, 28, 28), 3, 1, [3 * 7**2, 1 * 14**2]),
+        ((3, 64, 64), 4, 1, [4 * 4**2, 2 * 8**2, 16**2, 32**2]),
         ((3, 64, 64), [4, 3, 2, 1], 1, [4 * 4**2, 3 * 8**2, 2 * 16**2, 32**2]),
     ],
 )
@@ -106,6 +108,7 @@ def test_variances_stay_within_bounds():
     ("options", "message"),
     [
         ({"map_latents": [3]}, r"map_latents=\[3\].*28x28 have maps of 2 sizes; expected 2 numbers"),
+        ({"map_latents": 0}, r"map_latents=\[0, 0\].*1 or more"),
         ({"map_latents": []}, r"map_latents=\[\].*expected 2 numbers"),
         ({"map_latents": [3, 2, 1]}, r"map_latents=\[3, 2, 1\].*expected 2 numbers"),
         ({"map_latents": [3, 0]}, r"map_latents=\[3, 0\].*1 or more"),
