@@ -340,7 +340,8 @@ def _count(value: float | None) -> str:
 
 def _machine_in_words(machine: Mapping[str, Any]) -> str:
     gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
-    return f"{machine['cpu']}, {machine['cores']} cores{gpu}, torch {machine['torch']}"
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    return f"{machine['cpu']}, {cores}{gpu}, torch {machine['torch']}"
 
 
 def _one_line(text: str) -> str:
