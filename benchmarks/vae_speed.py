@@ -35,7 +35,8 @@ from lit_aigc.training import train
 
 EPOCH = 60_000
 BATCH = 128
-QUIET = [f"callbacks.{name}=null" for name in ("generative_metrics", "sample_grid", "curves", "neighbours")]
+DRAWING = ("generative_metrics", "sample_grid", "reconstructions", "curves", "neighbours")
+QUIET = [f"callbacks.{name}=null" for name in DRAWING]
 
 
 class Turns(L.Callback):
