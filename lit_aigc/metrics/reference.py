@@ -147,9 +147,19 @@ def compute_reference(
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-    """Features and logits of uint8 images in float32, whatever autocast is on around."""
+    """Features and logits of uint8 images in float32, whatever autocast is on around.
+
+    Raises:
+        InputError: If one of them is not finite.
+    """
     with torch.autocast(torch.device(device).type, enabled=False):
-        return extractor(images.to(device))
+        features, logits = extractor(images.to(device))
+    if not all(bool(torch.isfinite(x).all()) for x in (features, logits) if x is not None):
+        raise InputError(
+            f"The extractor {extractor.name} gives features that are not finite (NaN or infinite), of images that are: "
+            "its weights are damaged or not its own; check weights_path=."
+        )
+    return features, logits
 
 
 def describe(reference: Reference) -> dict[str, Any]:

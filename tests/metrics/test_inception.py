@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from lit_aigc.config import load
 from lit_aigc.errors import InputError
+from lit_aigc.evaluate import evaluate
 from lit_aigc.media import save_images
 from lit_aigc.metrics.extractors import extractor
-from lit_aigc.metrics.generative import evaluate_samples
-from lit_aigc.metrics.reference import compute_reference
 from lit_aigc.noise import Noise
-from lit_aigc.spec import Batch
 
 pytest.importorskip("torch_fidelity")
 
@@ -45,10 +44,6 @@ def pictures(n: int, seed: int, contrast: float) -> torch.Tensor:
     return ((smooth - 0.5) * contrast * 255 + 127.5).round().to(torch.uint8)
 
 
-def batches(images: torch.Tensor, size: int) -> list[Batch]:
-    return [Batch(images[i : i + size], None, i) for i in range(0, len(images), size)]
-
-
 @pytest.mark.slow
 def test_numbers_equal_torch_fidelity_on_two_folders(random_weights, tmp_path):
     """PITFALLS 3: no antialiasing, TensorFlow's bilinear resizing, and the same numbers from images to the end."""
@@ -74,10 +69,11 @@ def test_numbers_equal_torch_fidelity_on_two_folders(random_weights, tmp_path):
         verbose=False,
         feature_extractor_weights_path=str(random_weights),
     )
-    network = extractor("inception", random_weights)
-    reference = compute_reference(batches(real, 8), network, split="real")
+    arguments = [f"real={tmp_path / 'real'}", f"fake={tmp_path / 'fake'}", "batch_size=5", "cache=false"]
+    arguments += ["extractor=inception", f"weights_path={random_weights}"]
     with pytest.warns(UserWarning, match="16 samples on 2048 features"):
-        values, protocol = evaluate_samples(batches(fake, 5), network, reference, ("fid", "kid", "is"))
+        values = evaluate(load("evaluate", arguments))
+    protocol = values["protocol"]["inception"]
     assert values["fid_inception"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
     # torch-fidelity computes the kernel in float32
     assert values["kid_inception"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
