@@ -21,8 +21,8 @@ from torch import Tensor
 
 from lit_aigc.errors import InputError
 
-# Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file, which
-# in threads can leave all warnings of the process switched off.
+# Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file,
+# which in threads can leave all warnings of the process switched off.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")

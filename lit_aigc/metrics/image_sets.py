@@ -185,8 +185,8 @@ def _refuse(
     if len(shapes) > 1:
         common = ", ".join(f"{h}x{w} ({n}, such as {examples[h, w]})" for (h, w), n in shapes.most_common(3))
         raise InputError(
-            f"{called}: images of {len(shapes)} sizes (height x width): {common}. Bring all to one size first: how "
-            "that is done is part of the number."
+            f"{called}: images of {len(shapes)} sizes (height x width): {common}. Remove what doesn't belong to the "
+            "set, or bring all to one size first: how that is done is part of the number."
         )
     if shapes.total() < 2:
         raise InputError(f"{called}: expected at least 2 images, better some thousands, got {shapes.total()}.")
