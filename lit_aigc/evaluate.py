@@ -77,6 +77,8 @@ def _picture(config: dict[str, Any]) -> Path:
 
 def _check(config: dict[str, Any]) -> None:
     """Refuse numbers that are out of range."""
+    from lit_aigc.metrics.bootstrap import LEAST
+
     number = config["classification_accuracy"]
     if config["num_samples"] < 2:
         raise InputError(f"num_samples={config['num_samples']}: expected at least 2, better some thousands.")
@@ -90,12 +92,14 @@ def _check(config: dict[str, Any]) -> None:
     for key, least, of_what in (("nll_samples", 1, "latents drawn for an image"), ("nll_images", 2, "test images")):
         if (value := config[key]) is not None and (type(value) is not int or value < least):
             raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
+    if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
+        raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
     if config["nll_images"] and not config["nll_samples"]:
         raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
     if config["metrics"] == [] and not (number or config["neighbours"] or config["nll_samples"]):
         raise InputError(
-            "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, or null for all "
-            "that apply."
+            "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, "
+            "precision_recall, class_fid, or null for the first four where they apply."
         )
 
 
@@ -139,13 +143,14 @@ def _measure(
     config: dict[str, Any], bundle: Any, datamodule: Any, network: Any
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The metrics on an extractor, and their protocol."""
-    from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
+    from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples, needs_reference
     from lit_aigc.metrics.reference import compute_reference, has_shipped_reference, shipped_reference
 
     module, spec = bundle.module, bundle.spec
     chosen = choose_metrics(config["metrics"], network, spec.num_classes if module.conditional else 0)
-    source = config["reference"] or ("shipped" if has_shipped_reference(network, spec) else "train")
-    if not {"fid", "kid"} & set(chosen):
+    by_class = "class_fid" in chosen  # nothing is shipped for each class
+    source = config["reference"] or ("shipped" if has_shipped_reference(network, spec) and not by_class else "train")
+    if not needs_reference(chosen):
         reference = None
     elif source == "shipped":
         reference = shipped_reference(network, spec)
@@ -155,12 +160,17 @@ def _measure(
             network,
             split=f"{datamodule.spec.name}/{source}",
             fingerprint=datamodule.spec.fingerprint,
+            num_classes=spec.num_classes if by_class else 0,
             device=config["device"],
         )
     else:
-        raise InputError(f"FID and KID need real images to compare with: add data=NAME, such as data={spec.name}.")
+        raise InputError(
+            f"Of {', '.join(chosen)} some need real images to compare with: add data=NAME, such as data={spec.name}."
+        )
     samples = module_samples(module, config["num_samples"], config["seed"])
-    values, protocol = evaluate_samples(samples, network, reference, chosen, device=config["device"])
+    values, protocol = evaluate_samples(
+        samples, network, reference, chosen, bootstrap=config["bootstrap"], device=config["device"]
+    )
     return values, protocol | {"sample_seed": config["seed"]}
 
 
