@@ -60,7 +60,7 @@ def test_what_is_measured_on_request(by_class):
 
 
 def test_intervals(reference):
-    samples = in_batches(images(60), 20)
+    samples = in_batches(images(60) // 2, 20)
     plain, _ = evaluate_samples(samples, MeanColour(), reference, METRICS)
     values, protocol = evaluate_samples(samples, MeanColour(), reference, METRICS, bootstrap=50)
     assert {key: values[key] for key in plain} == plain
@@ -81,7 +81,7 @@ def test_intervals(reference):
 
 
 def test_intervals_shrink_with_the_number_of_samples_beyond_those_kept(reference, monkeypatch):
-    samples = in_batches(images(400), 100)
+    samples = in_batches(images(400) // 2, 100)
     whole, _ = evaluate_samples(samples, MeanColour(), reference, ("fid", "is"), bootstrap=100)
     monkeypatch.setattr("lit_aigc.metrics.generative.KID_LIMIT", 100)
     limited, protocol = evaluate_samples(samples, MeanColour(), reference, ("fid", "is"), bootstrap=100)
