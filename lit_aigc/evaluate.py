@@ -86,6 +86,8 @@ def _picture(config: dict[str, Any]) -> Path:
 
 def _check(config: dict[str, Any]) -> None:
     """Refuse numbers that are out of range, and what doesn't go together."""
+    from lit_aigc.metrics.bootstrap import LEAST
+
     _check_sources(config)
     number = config["classification_accuracy"]
     if config["num_samples"] < 2:
@@ -100,12 +102,14 @@ def _check(config: dict[str, Any]) -> None:
     for key, least, of_what in (("nll_samples", 1, "latents drawn for an image"), ("nll_images", 2, "test images")):
         if (value := config[key]) is not None and (type(value) is not int or value < least):
             raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
+    if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
+        raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
     if config["nll_images"] and not config["nll_samples"]:
         raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
     if config["metrics"] == [] and not (number or config["neighbours"] or config["nll_samples"]):
         raise InputError(
-            "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, or null for all "
-            "that apply."
+            "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, "
+            "precision_recall, class_fid, or null for the first four where they apply."
         )
 
 
@@ -190,7 +194,7 @@ def _measure(
     config: dict[str, Any], measured: Any, real: Any, datamodule: Any, network: Any
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The metrics of a bundle or a set of images on an extractor, and their protocol."""
-    from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
+    from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples, needs_reference
     from lit_aigc.metrics.image_sets import ImageSet, check_pair, refuse_colours
     from lit_aigc.metrics.reference import compute_reference, has_shipped_reference, shipped_reference
     from lit_aigc.spec import DataSpec
@@ -199,10 +203,11 @@ def _measure(
     spec = datamodule.spec if fake and datamodule else DataSpec("image", fake.shape) if fake else measured.spec
     conditional = not fake and measured.module.conditional
     chosen = choose_metrics(config["metrics"], network, spec.num_classes if conditional else 0)
-    source = config["reference"] or ("shipped" if has_shipped_reference(network, spec) else "train")
+    by_class = "class_fid" in chosen  # nothing is shipped for each class
+    source = config["reference"] or ("shipped" if has_shipped_reference(network, spec) and not by_class else "train")
     for image_set in filter(None, (real, fake)):
         refuse_colours(image_set, network)
-    if not {"fid", "kid"} & set(chosen):
+    if not needs_reference(chosen):
         reference = None
     elif real is not None:
         check_pair(real, fake.shape if fake else spec.shape, network)
@@ -215,13 +220,14 @@ def _measure(
             network,
             split=f"{datamodule.spec.name}/{source}",
             fingerprint=datamodule.spec.fingerprint,
+            num_classes=spec.num_classes if by_class else 0,
             device=config["device"],
         )
     else:
         data = f", such as data={spec.name}" if spec.name else ""
         raise InputError(
-            f"FID and KID need real images to compare with: add data=NAME{data}, or real=PATH, a folder, a .zip or an "
-            ".npz of images."
+            f"Of {', '.join(chosen)} some need real images to compare with: add data=NAME{data}, or real=PATH, a "
+            "folder, a .zip or an .npz of images."
         )
     if fake:
         samples = _shown(fake.batches(config["batch_size"]), "fake", fake.count, config["batch_size"])
@@ -229,7 +235,9 @@ def _measure(
     else:
         samples = module_samples(measured.module, config["num_samples"], config["seed"])
         facts = {"sample_seed": config["seed"]}
-    values, protocol = evaluate_samples(samples, network, reference, chosen, device=config["device"])
+    values, protocol = evaluate_samples(
+        samples, network, reference, chosen, bootstrap=config["bootstrap"], device=config["device"]
+    )
     if real and reference:
         facts |= {"real": real.facts(), "biased": protocol["biased"] or real.count < network.num_features}
     return values, protocol | facts

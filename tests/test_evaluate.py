@@ -68,6 +68,19 @@ def test_metrics_that_are_asked_for(bundle):
     assert results["protocol"]["mnist_classifier"]["reference"] is None
 
 
+def test_what_is_measured_on_request_and_intervals(bundle):
+    ask = ["num_samples=64", "metrics=[fid, precision_recall, class_fid]", "data=mnist5k", "bootstrap=20"]
+    results = measure(bundle, *ask)
+    found = {key.removesuffix("_mnist_classifier") for key in results if key.endswith("_mnist_classifier")}
+    assert found == {"fid", "precision", "recall", "class_fid"}
+    assert sum(key.startswith("class_fid_mnist_classifier_") for key in results) == 10
+    assert results["fid_mnist_classifier_low"] < results["fid_mnist_classifier"] < results["fid_mnist_classifier_high"]
+    protocol = results["protocol"]["mnist_classifier"]
+    assert protocol["reference"]["split"] == "mnist5k/train"  # what is shipped has no classes
+    assert sum(protocol["class_fid"]["n_real"]) == protocol["n_real"]
+    assert protocol["bootstrap"]["draws"] == 20
+
+
 def test_a_reference_of_the_data(bundle):
     results = measure(bundle, "num_samples=64", "metrics=[fid]", "data=mnist5k", "reference=val")
     protocol = results["protocol"]["mnist_classifier"]
@@ -90,6 +103,9 @@ def test_the_extractor_of_training_is_the_default(bundle):
         ([CLASSIFIER, "metrics=[fids]"], "unknown metric 'fids', did you mean 'fid'?"),
         ([CLASSIFIER, "metrics=fid"], "metrics=fid: expected a list"),
         ([CLASSIFIER, "metrics=[]"], "metrics is empty"),
+        ([CLASSIFIER, "metrics=[class_fid]"], "add data=NAME"),
+        ([CLASSIFIER, "metrics=[class_fid]", "reference=shipped"], "class_fid needs the statistics of each class"),
+        ([CLASSIFIER, "bootstrap=5"], "bootstrap=5: expected 0, or the number of draws, 20 or more"),
         ([CLASSIFIER, "num_samples=0"], "num_samples=0: expected"),
         ([CLASSIFIER, "num_samples=few"], "num_samples=few: expected a whole number"),
         ([CLASSIFIER, "reference=train"], "add data=NAME"),
