@@ -8,11 +8,12 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from lit_aigc import __version__
 from lit_aigc.build import build
@@ -21,6 +22,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.spec import DataSpec
 
+_Module = TypeVar("_Module", bound=nn.Module)
 FORMAT = 1
 _WEIGHTS, _CONFIG, _SPEC, _CARD, _MANIFEST = (
     "model.safetensors",
@@ -147,8 +149,13 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
     if differences:
         raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
     module.load_state_dict(weights)
+    return Bundle(to_device(module.eval(), device), spec, manifest)
+
+
+def to_device(module: _Module, device: str) -> _Module:
+    """The module on a device; raises `InputError` if the device isn't there."""
     try:
-        return Bundle(module.eval().to(device), spec, manifest)
+        return module.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"device={device} can't be used on this machine ({error}): device=cpu always can.") from error
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
+import os
 import warnings
-from pathlib import Path
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +21,14 @@ from torch import Tensor
 
 from lit_aigc.errors import InputError
 
+# Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file,
+# which in threads can leave all warnings of the process switched off.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+_LARGEST_FILE = 1 << 28  # bytes; more in one image file is a mistake or an attack
+_In, _Out = TypeVar("_In"), TypeVar("_Out")
 
 
 class UnreadableImageError(Exception):
@@ -45,22 +57,118 @@ class DecodedImage:
         return hashlib.blake2b(self.pixels.numpy(), digest_size=16, person=shape.encode()[:16]).digest()
 
 
-def decode(content: bytes) -> DecodedImage:
+class ImageFiles:
+    """The image files of a folder or a zip, by their names in it. Members of a zip are never written to disk.
+
+    Args:
+        root: The folder or the zip.
+        called: What messages call it: the key that it was given as.
+    """
+
+    def __init__(self, root: str | Path, called: str):
+        self.root, self.called = str(root), f"{called}={root}"
+        self._zip: zipfile.ZipFile | None = None
+        self._process = 0
+
+    def names(self) -> list[str]:
+        """Relative names with forward slashes, sorted; hidden files and unsafe names in a zip are left out.
+
+        Raises:
+            InputError: Not there, neither a folder nor a zip, or without images.
+        """
+        root = Path(self.root)
+        if not root.exists():
+            raise InputError(f"{self.called} does not exist. Expected a folder or a .zip of images.")
+        try:
+            if root.is_dir():
+                found = [file.relative_to(root).as_posix() for file in _walk(root)]
+            else:
+                found = [info.filename for info in self._archive().infolist() if not info.is_dir()]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{self.called} can't be read ({error}). Expected a folder or a .zip.") from None
+        names = sorted(name for name in set(found) if _is_image(name))
+        if not names:
+            raise InputError(f"{self.called}: there are no images in it, no files that end in {', '.join(SUFFIXES)}.")
+        return names
+
+    def stamps(self, names: list[str]) -> Iterator[str]:
+        """A string for each file that changes when it is changed."""
+        if Path(self.root).is_dir():
+            for name in names:
+                status = os.stat(os.path.join(self.root, name))
+                yield f"{name}:{status.st_size}:{status.st_mtime_ns}"
+        else:
+            for name in names:
+                info = self._archive().getinfo(name)
+                yield f"{name}:{info.file_size}:{info.CRC}"
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file; raises `UnreadableImageError`."""
+        try:
+            if Path(self.root).is_dir():
+                path = Path(self.root, name)
+                size = path.stat().st_size
+            else:
+                size = self._archive().getinfo(name).file_size
+            if size > _LARGEST_FILE:
+                raise UnreadableImageError(f"{size >> 20} MiB is too large")
+            return path.read_bytes() if Path(self.root).is_dir() else self._archive().read(name)
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # zipfile and zlib have many
+            raise UnreadableImageError(str(error) or type(error).__name__) from None
+
+    def _archive(self) -> zipfile.ZipFile:
+        """The open zip; each process opens its own, for a forked one would share the position in the file."""
+        if self._zip is None or self._process != os.getpid():
+            self._zip, self._process = zipfile.ZipFile(self.root), os.getpid()
+        return self._zip
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_zip": None}
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in files)
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    unsafe = path.is_absolute() or "\\" in name
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
+    return path.suffix.lower() in SUFFIXES and not unsafe and not hidden
+
+
+def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk: int = 256) -> Iterator[_Out]:
+    """The results in order; at most `chunk` of them at a time, for they hold pixels."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        remaining = iter(items)
+        while part := list(itertools.islice(remaining, chunk)):
+            yield from pool.map(function, part)
+
+
+def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
     """Decode the bytes of an image file, turned upright as its EXIF data say, 16 bits a pixel brought down to 8.
 
+    Args:
+        content: The bytes.
+        exact: Refuse what can't be brought to 8-bit grey or RGB without a choice: 16 bits a channel, CMYK and the like.
+
     Raises:
-        UnreadableImageError: Not an image of a known format, cut short, or damaged.
+        UnreadableImageError: Not an image of a known format, cut short, or damaged; or refused.
         AnimatedImageError: Several frames.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                if image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                    raise AnimatedImageError
-                image.load()
-                return _to_tensor(ImageOps.exif_transpose(image))
-    except AnimatedImageError:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+                raise AnimatedImageError
+            if exact:
+                _refuse_inexact(image, content)
+            image.load()
+            return _to_tensor(ImageOps.exif_transpose(image))
+    except (AnimatedImageError, UnreadableImageError):
         raise
     except Image.UnidentifiedImageError:
         raise UnreadableImageError("not an image" if content else "empty file") from None
@@ -68,11 +176,18 @@ def decode(content: bytes) -> DecodedImage:
         raise UnreadableImageError(str(error) or type(error).__name__) from None
 
 
+def _refuse_inexact(image: Image.Image, content: bytes) -> None:
+    deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow brings RGB down to 8 bits by itself
+    if deep_png or image.mode.startswith(("I", "F")):
+        raise UnreadableImageError("more than 8 bits a channel, and rounding is a choice: save it with 8")
+    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
+        raise UnreadableImageError(f"its colours are {image.mode}, whose RGB depends on the profile: save it as RGB")
+
+
 def probe(content: bytes) -> tuple[int, int, int]:
     """``(channels, height, width)`` of an image as its header says; raises `UnreadableImageError`."""
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # the EXIF orientations that lie on their side
                 width, height = height, width

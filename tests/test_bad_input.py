@@ -194,8 +194,9 @@ def test_a_folder_that_is_no_bundle(command, tiny_run):
     assert_refused(command("generate", f"bundle={tiny_run}"), "generate", str(tiny_run), "<run folder>/bundle")
 
 
-def test_no_bundle_given(command):
-    assert_refused(command("generate"), "generate", "bundle=", "missing", "--help")
+@pytest.mark.parametrize("verb", ["generate", "evaluate"])
+def test_no_bundle_given(command, verb):
+    assert_refused(command(verb), verb, "bundle=", "missing", "--help")
 
 
 def test_a_run_folder_that_is_in_use(command, tiny, tmp_path):

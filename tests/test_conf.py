@@ -103,8 +103,8 @@ def test_a_misspelt_key_of_every_member_is_refused(group, name):
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])
 def test_every_verb_composes(verb):
     assert compose(verb, ["bundle=here"])["bundle"] == "here"
-    with pytest.raises(InputError, match=re.escape("bundle= is missing")):
-        compose(verb, [])
+    with pytest.raises(InputError, match=re.escape("unknown key 'bundel', did you mean 'bundle'?")):
+        compose(verb, ["bundel=here"])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

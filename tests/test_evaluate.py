@@ -6,10 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lit_aigc.config import load
 from lit_aigc.evaluate import evaluate
+from lit_aigc.metrics.extractors import extractor as find_extractor
+from lit_aigc.metrics.frechet import SmallSampleWarning
+from lit_aigc.metrics.generative import evaluate_samples
+from lit_aigc.metrics.reference import compute_reference
+from lit_aigc.spec import Batch
 
 CLASSIFIER = "extractor=mnist_classifier"
 
@@ -60,6 +68,19 @@ def test_metrics_that_are_asked_for(bundle):
     assert results["protocol"]["mnist_classifier"]["reference"] is None
 
 
+def test_what_is_measured_on_request_and_intervals(bundle):
+    ask = ["num_samples=64", "metrics=[fid, precision_recall, class_fid]", "data=mnist5k", "bootstrap=20"]
+    results = measure(bundle, *ask)
+    found = {key.removesuffix("_mnist_classifier") for key in results if key.endswith("_mnist_classifier")}
+    assert found == {"fid", "precision", "recall", "class_fid"}
+    assert sum(key.startswith("class_fid_mnist_classifier_") for key in results) == 10
+    assert results["fid_mnist_classifier_low"] < results["fid_mnist_classifier"] < results["fid_mnist_classifier_high"]
+    protocol = results["protocol"]["mnist_classifier"]
+    assert protocol["reference"]["split"] == "mnist5k/train"  # what is shipped has no classes
+    assert sum(protocol["class_fid"]["n_real"]) == protocol["n_real"]
+    assert protocol["bootstrap"]["draws"] == 20
+
+
 def test_a_reference_of_the_data(bundle):
     results = measure(bundle, "num_samples=64", "metrics=[fid]", "data=mnist5k", "reference=val")
     protocol = results["protocol"]["mnist_classifier"]
@@ -82,6 +103,9 @@ def test_the_extractor_of_training_is_the_default(bundle):
         ([CLASSIFIER, "metrics=[fids]"], "unknown metric 'fids', did you mean 'fid'?"),
         ([CLASSIFIER, "metrics=fid"], "metrics=fid: expected a list"),
         ([CLASSIFIER, "metrics=[]"], "metrics is empty"),
+        ([CLASSIFIER, "metrics=[class_fid]"], "add data=NAME"),
+        ([CLASSIFIER, "metrics=[class_fid]", "reference=shipped"], "class_fid needs the statistics of each class"),
+        ([CLASSIFIER, "bootstrap=5"], "bootstrap=5: expected 0, or the number of draws, 20 or more"),
         ([CLASSIFIER, "num_samples=0"], "num_samples=0: expected"),
         ([CLASSIFIER, "num_samples=few"], "num_samples=few: expected a whole number"),
         ([CLASSIFIER, "reference=train"], "add data=NAME"),
@@ -226,3 +250,150 @@ def test_a_gan_has_no_likelihood(command, bundle):
     assert outcome.code == 2
     assert outcome.err.startswith("lit_aigc.evaluate: nll_samples needs a model that gives images a likelihood")
     assert outcome.err.count("\n") == 1
+
+
+def digits(seed: int, n: int) -> np.ndarray:
+    """Blurred squares, uint8 ``(n, 28, 28)``."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4), dtype=np.uint8)
+    return coarse.repeat(7, axis=1).repeat(7, axis=2)
+
+
+def save(folder: Path, images: np.ndarray) -> Path:
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def sets(tmp_path, monkeypatch):
+    """Real and generated images as folders; what is cached goes to the test's own folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return save(tmp_path / "real, ones", digits(0, 150)), save(tmp_path / "fake", digits(1, 140) // 2)
+
+
+def score(*arguments) -> dict:
+    return evaluate(load("evaluate", [CLASSIFIER, *arguments]))
+
+
+def metrics_of(results: dict) -> dict:
+    return {key: value for key, value in results.items() if key.endswith("_mnist_classifier")}
+
+
+def test_images_from_elsewhere_are_scored(command, sets, tmp_path):
+    real, fake = sets
+    outcome = command("evaluate", f"real={real}", f"fake={fake}", CLASSIFIER)
+    assert (outcome.code, outcome.err) == (0, "")
+    results = json.loads((tmp_path / "fake.evaluation.json").read_text())
+    assert (results["real"], results["fake"]) == (str(real), str(fake))
+    assert "fake.evaluation.json" in outcome.out.replace("\n", "")
+
+    network = find_extractor("mnist_classifier")
+    in_memory = [
+        [Batch(torch.from_numpy(images)[:, None], None, 0)] for images in (digits(0, 150), digits(1, 140) // 2)
+    ]
+    reference = compute_reference(in_memory[0], network, split="real")
+    expected, _ = evaluate_samples(in_memory[1], network, reference, ("fid", "kid", "is"))
+    assert metrics_of(results) == pytest.approx(expected, rel=1e-5)
+
+    protocol = results["protocol"]["mnist_classifier"]
+    assert (protocol["n_real"], protocol["n_fake"], protocol["biased"]) == (150, 140, False)
+    assert protocol["extractor_hash"] == network.hash
+    assert protocol["quantisation"] == "none: the files have 8 bits"
+    assert "sample_seed" not in protocol
+    for key, path, n in (("real", real, 150), ("fake", fake, 140)):
+        facts = protocol[key]
+        assert (facts["path"], facts["n"], facts["size"], facts["channels"]) == (str(path), n, "28x28", 1)
+        assert len(facts["fingerprint"]) == 32
+    assert protocol["reference"]["fingerprint"] == protocol["real"]["fingerprint"]
+
+
+def test_a_zip_or_an_array_on_either_side_and_any_batch_size_give_the_same_numbers(sets, tmp_path):
+    real, fake = sets
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", real)
+    np.savez_compressed(tmp_path / "fake.npz", digits(1, 140)[..., None] // 2)
+    one = score(f"real={real}", f"fake={fake}", "cache=false")
+    for size in (7, 1000):
+        other = score(f"real={packed}", f"fake={tmp_path / 'fake.npz'}", "cache=false", f"batch_size={size}")
+        assert metrics_of(other) == pytest.approx(metrics_of(one), rel=1e-5)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_statistics_of_real_images_are_computed_once(sets, tmp_path, monkeypatch):
+    real, fake = sets
+    one = score(f"real={real}", f"fake={fake}")
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_aigc.metrics.reference.compute_reference", None)
+        assert score(f"real={real}", f"fake={fake}") == one
+    Image.fromarray(digits(5, 1)[0]).save(real / "0000.png")
+    changed = score(f"real={real}", f"fake={fake}")
+    assert changed["fid_mnist_classifier"] != one["fid_mnist_classifier"]
+    assert len(list((tmp_path / "cache" / "lit_aigc").iterdir())) == 2
+
+
+def test_a_folder_against_itself(sets):
+    real, _ = sets
+    results = score(f"real={real}", f"fake={real}")
+    assert results["fid_mnist_classifier"] == pytest.approx(0.0, abs=1e-6)
+    assert results["kid_mnist_classifier"] < 0.0  # unbiased
+
+
+def test_too_few_images_are_warned_of_and_flagged(tmp_path, sets):
+    few = save(tmp_path / "few", digits(3, 20))
+    for real, fake in ((sets[0], few), (few, sets[1])):
+        with pytest.warns(SmallSampleWarning, match="biased"):
+            results = score(f"real={real}", f"fake={fake}", "metrics=[fid]")
+        assert results["protocol"]["mnist_classifier"]["biased"] is True
+
+
+def test_real_images_for_a_bundle(bundle, sets):
+    results = measure(bundle, "num_samples=130", "metrics=[fid]", f"real={sets[0]}")
+    protocol = results["protocol"]["mnist_classifier"]
+    assert (results["model"], results["real"], protocol["n_real"]) == ("mnist5k", str(sets[0]), 150)
+    assert (protocol["real"]["n"], protocol["sample_seed"], protocol["quantisation"]) == (150, 0, "8 bits")
+    assert "fake" not in protocol
+
+
+def test_images_from_elsewhere_against_a_data_set(sets):
+    results = score(f"fake={sets[1]}", "data=mnist5k", "reference=val")
+    assert results["protocol"]["mnist_classifier"]["reference"]["split"] == "mnist5k/val"
+    assert set(score(f"fake={sets[1]}", "metrics=[is]")) == {"fake", "is_mnist_classifier", "protocol"}
+
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "bundle= is missing, and so is fake="),
+        (["real={real}"], "bundle= is missing, and so is fake="),
+        (["fake={fake}"], "add data=NAME, or real=PATH"),
+        (["fake={fake}", "bundle=there", "real={real}"], "bundle= and fake= are both given"),
+        (["fake={fake}", "real={real}", "data=mnist5k"], "real= and data= both say"),
+        (["fake={fake}", "real={real}", "reference=train"], "real= and reference= both say"),
+        (["fake={fake}", "real={real}", "neighbours=true"], "neighbours needs a model"),
+        (["fake={fake}", "real={real}", "metrics=[accuracy]"], "these have no classes"),
+        (["fake={fake}", "real={real}", "batch_size=0"], "batch_size=0: expected 1 or more"),
+        (["fake={fake}", "real={real}", "device=abacus"], "device=abacus can't be used"),
+        (["fake={fake}", "real={real}", "weights_path={real}/0000.png"], "doesn't hold the weights"),
+        (["fake={fake}", "real={real}", "weights_path={real}"], "there is no file"),
+        (["fake={fake}", "real={empty}"], "there are no images in it"),
+        (["fake={nowhere}", "real={real}"], "does not exist"),
+        (["fake={colours}", "real={real}"], "has colour images, and the extractor mnist_classifier sees grey only"),
+        (["fake={fake}", "real={colours}"], "has colour images, and the extractor mnist_classifier sees grey only"),
+        (["fake={fake}", "data=mnist5k", "data.image_size=32"], "images of 32x32 (height x width), fake="),
+    ],
+)
+def test_sets_that_are_refused(command, sets, tmp_path, arguments, expected):
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "colours", COLOURS)
+    paths = {name: tmp_path / name for name in ("empty", "colours", "nowhere")} | dict(
+        zip(("real", "fake"), sets, strict=True)
+    )
+    outcome = command("evaluate", CLASSIFIER, *(argument.format_map(paths) for argument in arguments))
+    assert outcome.code == 2, outcome
+    assert outcome.err.count("lit_aigc.evaluate: ") == 1
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not list(tmp_path.glob("*.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lit_aigc.image_files import (
     AnimatedImageError,
     UnreadableImageError,
     decode,
+    map_in_threads,
     prepare,
     probe,
     read_folder,
@@ -55,6 +57,25 @@ def test_grey_stays_one_channel() -> None:
 def test_sixteen_bits_come_down_to_eight() -> None:
     deep = PIXELS[:, :, 0].astype(np.uint16) * 257
     assert np.array_equal(decode(encoded(Image.fromarray(deep), "png")).pixels[0].numpy(), PIXELS[:, :, 0])
+
+
+def test_what_takes_a_choice_is_refused_where_pixels_must_be_exact() -> None:
+    deep = encoded(Image.fromarray(PIXELS[:, :, 0].astype(np.uint16) * 257), "png")
+    cmyk = encoded(Image.fromarray(PIXELS).convert("CMYK"), "jpeg")
+    for content, reason in ((deep, "more than 8 bits a channel"), (cmyk, "its colours are CMYK")):
+        decode(content)
+        with pytest.raises(UnreadableImageError, match=reason):
+            decode(content, exact=True)
+    for image in (Image.fromarray(PIXELS), Image.fromarray(PIXELS).convert("P"), Image.fromarray(PIXELS[:, :, 0])):
+        content = encoded(image, "png")
+        assert torch.equal(decode(content, exact=True).pixels, decode(content).pixels)
+
+
+def test_decoding_in_threads_leaves_the_warnings_of_the_process_alone(monkeypatch) -> None:
+    monkeypatch.setattr(warnings, "catch_warnings", None)  # it is for one thread at a time
+    contents = [encoded(Image.fromarray(PIXELS), "png")] * 5
+    assert len(list(map_in_threads(decode, contents, 2))) == 5
+    assert probe(contents[0]) == (3, 10, 14)
 
 
 def test_transparent_pixels_become_white() -> None:

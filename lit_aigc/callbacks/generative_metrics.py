@@ -12,7 +12,7 @@ from torch import nn
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.extractors import check_extractor, extractor
-from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
+from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples, needs_reference
 from lit_aigc.metrics.reference import (
     Reference,
     compute_reference,
@@ -32,7 +32,8 @@ class GenerativeMetrics(L.Callback):
         extractor: Name of an extractor, or one that is built already (a node with ``_target_``).
         weights_path: The extractor's weights file, for a name; None: the shipped or downloaded one.
         num_samples: Number of samples over all processes.
-        metrics: Some of ``fid``, ``kid``, ``is``, ``accuracy``; None: all that go with the extractor and the model.
+        metrics: Some of ``fid``, ``kid``, ``is``, ``accuracy``, ``precision_recall``, ``class_fid``; None: all of the
+            first four that go with the extractor and the model.
         reference: What FID and KID compare with: the statistics ``shipped`` with the extractor, or those of the data's
             ``train``, ``val`` or ``test`` split, computed once.
         every: Measures at the first validation, each such one after it, and the last; in between, monitors see the last
@@ -87,7 +88,9 @@ class GenerativeMetrics(L.Callback):
         network = extractor(given, self.weights_path) if isinstance(given, str) else check_extractor(given)
         self._network = network.eval().requires_grad_(False)
         self._chosen = choose_metrics(self.metrics, network, pl_module.spec.num_classes if pl_module.conditional else 0)
-        if self.reference == "shipped" and {"fid", "kid"} & set(self._chosen):
+        if self.reference == "shipped" and "class_fid" in self._chosen:
+            raise InputError("class_fid needs the real images of each class: set reference=train (or val, test).")
+        if self.reference == "shipped" and needs_reference(self._chosen):
             self._reference = shipped_reference(network, pl_module.spec)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -112,12 +115,13 @@ class GenerativeMetrics(L.Callback):
         ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         network = self._network.to(device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []), pl_module.averaged():
-            if self._reference is None and {"fid", "kid"} & set(self._chosen):
+            if self._reference is None and needs_reference(self._chosen):
                 self._reference = compute_reference(
                     trainer.datamodule.real_batches(self.reference, **ranks),
                     network,
                     split=self.reference,
                     fingerprint=pl_module.spec.fingerprint,
+                    num_classes=pl_module.spec.num_classes if "class_fid" in self._chosen else 0,
                     device=device,
                 )
             samples = module_samples(pl_module, self.num_samples, self.seed, **ranks)

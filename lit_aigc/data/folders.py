@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import os
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
@@ -21,11 +18,12 @@ from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
 from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
 from lit_aigc.errors import InputError
 from lit_aigc.image_files import (
-    SUFFIXES,
     AnimatedImageError,
     DecodedImage,
+    ImageFiles,
     UnreadableImageError,
     decode,
+    map_in_threads,
     prepare,
     probe,
 )
@@ -39,90 +37,6 @@ _SPLIT_FOLDERS = {
 }
 CLEANING_ORDER = ("test", "val", "train")
 _CACHE_FORMAT = 1
-_LARGEST_FILE = 1 << 28  # bytes; more in one image file is a mistake or an attack
-
-
-class ImageFiles:
-    """The image files of a folder or a zip, by their names in it. Members of a zip are never written to disk."""
-
-    def __init__(self, root: str):
-        self.root = root
-        self._zip: zipfile.ZipFile | None = None
-        self._process = 0
-
-    def names(self) -> list[str]:
-        """Relative names with forward slashes, sorted; hidden files and unsafe names in a zip are left out.
-
-        Raises:
-            InputError: Not there, neither a folder nor a zip, or without images.
-        """
-        root = Path(self.root)
-        if not root.exists():
-            raise InputError(f"image_folder: data.root={root} does not exist. Expected a folder or a .zip of images.")
-        try:
-            if root.is_dir():
-                found = [file.relative_to(root).as_posix() for file in _walk(root)]
-            else:
-                found = [info.filename for info in self._archive().infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(
-                f"image_folder: data.root={root} can't be read ({error}). Expected a folder or a .zip."
-            ) from None
-        names = sorted(name for name in set(found) if _is_image(name))
-        if not names:
-            raise InputError(
-                f"image_folder: no images in data.root={root}. Expected files that end in {', '.join(SUFFIXES)}."
-            )
-        return names
-
-    def stamps(self, names: list[str]) -> Iterator[str]:
-        """A string for each file that changes when it is changed."""
-        if Path(self.root).is_dir():
-            for name in names:
-                status = os.stat(os.path.join(self.root, name))
-                yield f"{name}:{status.st_size}:{status.st_mtime_ns}"
-        else:
-            for name in names:
-                info = self._archive().getinfo(name)
-                yield f"{name}:{info.file_size}:{info.CRC}"
-
-    def content(self, name: str) -> bytes:
-        """The bytes of a file; raises `UnreadableImageError`."""
-        try:
-            if Path(self.root).is_dir():
-                path = Path(self.root, name)
-                size = path.stat().st_size
-            else:
-                size = self._archive().getinfo(name).file_size
-            if size > _LARGEST_FILE:
-                raise UnreadableImageError(f"{size >> 20} MiB is too large")
-            return path.read_bytes() if Path(self.root).is_dir() else self._archive().read(name)
-        except UnreadableImageError:
-            raise
-        except Exception as error:  # zipfile and zlib have many
-            raise UnreadableImageError(str(error) or type(error).__name__) from None
-
-    def _archive(self) -> zipfile.ZipFile:
-        """The open zip; each process opens its own, for a forked one would share the position in the file."""
-        if self._zip is None or self._process != os.getpid():
-            self._zip, self._process = zipfile.ZipFile(self.root), os.getpid()
-        return self._zip
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_zip": None}
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder, name) for name in files)
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    unsafe = path.is_absolute() or "\\" in name
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
-    return path.suffix.lower() in SUFFIXES and not unsafe and not hidden
 
 
 class PreparedFiles:
@@ -183,7 +97,7 @@ class ImageFolder:
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `ImageSource`: decodes every file once; keeps the pixels if all fit into `resident_bytes`."""
-        files = ImageFiles(str(root))
+        files = ImageFiles(str(root), "image_folder: data.root")
         names = files.names()
         splits, classes = self._layout(names)
         class_names = tuple(sorted(set(classes.values()) - {""}))
@@ -333,7 +247,7 @@ class ImageFolder:
             except (UnreadableImageError, AnimatedImageError) as error:
                 return name, error, b"", None
 
-        for name, image, content, prepared in _map_in_threads(load, names):
+        for name, image, content, prepared in map_in_threads(load, names):
             if isinstance(image, AnimatedImageError):
                 report.add_animated(name)
             elif isinstance(image, Exception):
@@ -375,11 +289,3 @@ def _inside_one_folder(paths: Iterable[tuple[str, ...]]) -> bool:
 def _hash_fraction(name: str) -> float:
     """A number in [0, 1) from a name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little") / 2**56
-
-
-def _map_in_threads(function, names: list[str]) -> Iterator:
-    """The results in order; a bounded number of them at a time, for they hold pixels."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        remaining = iter(names)
-        while chunk := list(itertools.islice(remaining, 256)):
-            yield from pool.map(function, chunk)

@@ -34,19 +34,44 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     """Squared 2-Wasserstein distance of two Gaussians with these moments (Dowson and Landau, 1982).
 
     ``|m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))``. With a root ``A A^T = S1`` the last trace is the sum of the
-    square roots of the eigenvalues of ``A^T S2 A``, which is symmetric, so no general matrix root is needed. The null
-    space of S1 is left out, so the cost falls with the rank: put the smaller set first.
+    square roots of the eigenvalues of ``A^T S2 A``, which is symmetric, so no general matrix root and no eigenvalues of
+    a general matrix are needed. The null space of S1 is left out, so the cost falls with the rank: put the smaller set
+    first.
 
     Returns:
         The distance, >= 0 and finite for singular covariances too.
     """
     gap = (first.mean - second.mean).square().sum()
     spread = first.covariance.trace() + second.covariance.trace()
-    values, vectors = torch.linalg.eigh(first.covariance)
-    kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
-    root = vectors[:, kept] * values[kept].sqrt()  # (d, rank)
+    root = covariance_root(first.covariance)
     overlap = torch.linalg.eigvalsh(root.T @ second.covariance @ root).clamp(min=0.0).sqrt().sum()
     return max(float(gap + spread - 2.0 * overlap), 0.0)
+
+
+def covariance_root(covariance: Tensor) -> Tensor:
+    """A root A of a covariance, ``A A^T = S``.
+
+    The Cholesky factor where S has full rank, but for features that never change: about a tenth of the time of the
+    eigenvectors, which are taken otherwise.
+
+    Args:
+        covariance: ``(d, d)`` float64, symmetric, positive semidefinite up to rounding.
+
+    Returns:
+        ``(d, r)`` float64, r the rank.
+    """
+    rounding = len(covariance) * torch.finfo(covariance.dtype).eps
+    varying = covariance.diagonal() > 0
+    within = covariance[varying][:, varying]
+    factor, failed = torch.linalg.cholesky_ex(within)
+    pivots = factor.diagonal().square()
+    if len(within) and not failed and bool((pivots > rounding * within.diagonal().max()).all()):
+        root = covariance.new_zeros(len(covariance), len(within))
+        root[varying] = factor
+        return root
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > values[-1].clamp(min=0.0) * rounding
+    return vectors[:, kept] * values[kept].sqrt()
 
 
 class FeatureMoments(Metric):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,13 +17,18 @@ from lit_aigc.noise import Noise
 _ROWS = 1024  # rows of the kernel matrix in memory at a time
 
 
+def kernel_rows(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """The kernel ``(x.y / d + 1)^3`` of all pairs of ``(n, d)`` and ``(m, d)``, some rows of ``(n, m)`` at a time."""
+    for rows in x.split(_ROWS):
+        yield (rows @ y.T / x.shape[1] + 1.0).pow_(3)
+
+
 def _kernel_sum(x: Tensor, y: Tensor) -> float:
-    """Sum over all pairs of the kernel ``(x.y / d + 1)^3``."""
-    return math.fsum(float((rows @ y.T / x.shape[1] + 1.0).pow_(3).sum()) for rows in x.split(_ROWS))
+    return math.fsum(float(rows.sum()) for rows in kernel_rows(x, y))
 
 
-def _kernel_sum_within(x: Tensor) -> float:
-    """Sum over all pairs of two different items."""
+def kernel_sum_within(x: Tensor) -> float:
+    """Sum of the kernel over all pairs of two different items of ``(n, d)``."""
     return _kernel_sum(x, x) - float((x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3).sum())
 
 
@@ -40,7 +46,7 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise InputError(f"A kernel distance needs at least 2 samples on either side, got {n} and {m}.")
-    within = _kernel_sum_within(x) / (n * (n - 1)) + _kernel_sum_within(y) / (m * (m - 1))
+    within = kernel_sum_within(x) / (n * (n - 1)) + kernel_sum_within(y) / (m * (m - 1))
     return within - 2.0 * _kernel_sum(x, y) / (n * m)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.class_frechet import ClassMoments
 from lit_aigc.metrics.extractors import facts, shipped_bytes
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
 from lit_aigc.metrics.kernel import FeatureSample
@@ -32,6 +33,7 @@ class Reference:
         real: Figures of other real data against it, by number of samples as a string: ``{"1000": {"fid": …, "kid": …,
             "is": …, "accuracy": …}}``: the floor of what a perfect generator can reach.
         real_split: What data these figures are of.
+        classes: Moments of each class, for ``class_fid``; empty: not known. Not part of `to_bytes`.
     """
 
     moments: Moments
@@ -41,6 +43,7 @@ class Reference:
     fingerprint: str = ""
     real: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     real_split: str = ""
+    classes: tuple[Moments, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The tensors as a safetensors file: float64 moments, float16 features."""
@@ -125,6 +128,7 @@ def compute_reference(
     split: str,
     fingerprint: str = "",
     limit: int = 10_000,
+    num_classes: int = 0,
     device: torch.device | str = "cpu",
 ) -> Reference:
     """Statistics of the real images of all processes; each gets the same.
@@ -134,22 +138,43 @@ def compute_reference(
         extractor: The extractor, on `device`.
         split: Name of the split, for the protocol.
         fingerprint: Hash of the data, for the protocol.
-        limit: Largest number of features kept for the kernel distance.
+        limit: Largest number of features kept for the kernel distance, precision and recall.
+        num_classes: Number of classes whose moments are computed too, 0 for none; images need labels then.
         device: Where to compute.
     """
     moments = FeatureMoments(extractor.num_features).to(device)
     sample = FeatureSample(extractor.num_features, limit).to(device)
+    classes = ClassMoments(extractor.num_features, num_classes).to(device) if num_classes else None
     for batch in batches:
         features, _ = extract(extractor, batch.images, device)
         moments.update(features)
         sample.update(features, batch.start)
-    return Reference(moments.compute(), sample.compute(), extractor.hash, split, fingerprint)
+        if classes is not None:
+            classes.update(features, batch.labels)
+    return Reference(
+        moments.compute(),
+        sample.compute(),
+        extractor.hash,
+        split,
+        fingerprint,
+        classes=() if classes is None else classes.compute(),
+    )
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-    """Features and logits of uint8 images in float32, whatever autocast is on around."""
+    """Features and logits of uint8 images in float32, whatever autocast is on around.
+
+    Raises:
+        InputError: If one of them is not finite.
+    """
     with torch.autocast(torch.device(device).type, enabled=False):
-        return extractor(images.to(device))
+        features, logits = extractor(images.to(device))
+    if not all(bool(torch.isfinite(x).all()) for x in (features, logits) if x is not None):
+        raise InputError(
+            f"The extractor {extractor.name} gives features that are not finite (NaN or infinite), of images that are: "
+            "its weights are damaged or not its own; check weights_path=."
+        )
+    return features, logits
 
 
 def describe(reference: Reference) -> dict[str, Any]:

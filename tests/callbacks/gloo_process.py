@@ -10,6 +10,7 @@ import torch
 from toy import MeanColour, Toy, ToyData
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
+from lit_aigc.metrics.generative import METRICS, ON_REQUEST
 
 
 class FakeTrainer:
@@ -22,7 +23,8 @@ class FakeTrainer:
 def main(rank: int, world_size: int, store: str, out: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    callback, module = GenerativeMetrics(MeanColour(), reference="train", num_samples=100), Toy(conditional=True)
+    options = {"reference": "train", "num_samples": 100, "metrics": METRICS + ON_REQUEST}
+    callback, module = GenerativeMetrics(MeanColour(), **options), Toy(conditional=True)
     callback.setup(FakeTrainer(rank, world_size), module, "fit")
     Path(out).write_text(json.dumps(callback.measure(FakeTrainer(rank, world_size), module)))
     torch.distributed.destroy_process_group()

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.generative import METRICS
+from lit_aigc.metrics.generative import METRICS, ON_REQUEST
 from lit_aigc.spec import Batch
 from tests.metrics.toy import MeanColour, Toy, ToyData
 
@@ -40,10 +40,13 @@ def test_three_processes_and_one_give_the_same_numbers(tmp_path):
         subprocess.Popen([sys.executable, script, str(rank), "3", tmp_path / "store", out], env=environment)
         for rank, out in enumerate(outs)
     ]
-    made, module = callback(num_samples=100), Toy(conditional=True)
+    made, module = callback(num_samples=100, metrics=METRICS + ON_REQUEST), Toy(conditional=True)
     made.setup(FakeTrainer(), module, "fit")
     values, protocol = made.measure(FakeTrainer(), module)
-    assert set(values) == {f"{name}_mean_colour" for name in METRICS}
+    names = {*METRICS, "precision", "recall", "class_fid"}
+    by_class = {f"class_fid_mean_colour_{label}" for label in (0, 1)}
+    assert set(values) == {f"{name}_mean_colour" for name in names} | by_class
+    assert protocol["class_fid"] == {"n_real": [51, 50], "n_fake": [50, 50]}
     assert protocol["n_real"] == 101
     assert protocol["n_fake"] == 100
     assert [child.wait(timeout=300) for child in running] == [0, 0, 0]
@@ -51,6 +54,14 @@ def test_three_processes_and_one_give_the_same_numbers(tmp_path):
         others, other_protocol = json.loads(out.read_text())
         assert others == pytest.approx(values, rel=1e-9, abs=1e-12)
         assert other_protocol == protocol
+
+
+def test_class_fid_is_refused_with_statistics_that_have_no_classes():
+    made = callback(metrics=["class_fid"], reference="shipped")
+    with pytest.raises(InputError, match="set reference=train"):
+        made.setup(FakeTrainer(), Toy(conditional=True), "fit")
+    with pytest.raises(InputError, match="samples asked for by class"):
+        callback(metrics=["class_fid"]).setup(FakeTrainer(), Toy(), "fit")
 
 
 def test_averaged_weights_are_measured_and_everything_is_left_as_it_was():

@@ -9,7 +9,14 @@ import scipy.linalg
 import torch
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.frechet import FeatureMoments, FrechetDistance, Moments, SmallSampleWarning, frechet_distance
+from lit_aigc.metrics.frechet import (
+    FeatureMoments,
+    FrechetDistance,
+    Moments,
+    SmallSampleWarning,
+    covariance_root,
+    frechet_distance,
+)
 
 
 def features(n: int, d: int = 12, seed: int = 0, offset: float = 0.0) -> torch.Tensor:
@@ -54,6 +61,32 @@ def test_distance_of_singular_covariances():
     mean = torch.zeros(6).double()
     found = frechet_distance(Moments(4, mean, torch.diag(s1**2)), Moments(4, mean, torch.diag(s2**2)))
     assert found == pytest.approx(3 * 4 + 2 * 9 - 2 * 6, rel=1e-7)
+
+
+@pytest.mark.parametrize("constant", [0, 3])
+@pytest.mark.parametrize("n", [8, 40])  # fewer items than features, and more
+def test_root_of_a_covariance(n, constant):
+    x = features(n)
+    x[:, :constant] = 1.0
+    covariance = moments(x).covariance
+    root = covariance_root(covariance)
+    assert root.shape == (12, min(n - 1, 12 - constant))
+    torch.testing.assert_close(root @ root.T, covariance, rtol=1e-9, atol=1e-9)
+
+
+def test_root_of_nothing():
+    assert covariance_root(torch.zeros(3, 3, dtype=torch.float64)).shape == (3, 0)
+
+
+def test_distance_of_gaussians_with_covariances_that_commute():
+    """In one orthogonal basis: |m1 - m2|^2 + sum (s1 - s2)^2, over eight orders of magnitude."""
+    basis = torch.linalg.qr(features(24, 24).double()).Q
+    s1, s2 = torch.logspace(0, -4, 24).double(), torch.logspace(-1, -3, 24).double()
+    m1, m2 = torch.zeros(24).double(), torch.full((24,), 0.1).double()
+    first, second = (Moments(99, m, basis * s**2 @ basis.T) for m, s in ((m1, s1), (m2, s2)))
+    expected = float((m1 - m2).square().sum() + (s1 - s2).square().sum())
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-7)
+    assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-7)
 
 
 def test_distance_to_itself_is_zero():

@@ -5,7 +5,7 @@ import torch
 
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.frechet import frechet_distance
-from lit_aigc.metrics.generative import METRICS, choose_metrics, evaluate_samples, module_samples
+from lit_aigc.metrics.generative import METRICS, ON_REQUEST, choose_metrics, evaluate_samples, module_samples
 from lit_aigc.metrics.reference import Reference, compute_reference, tensors_from_bytes
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
@@ -21,18 +21,82 @@ def images(n: int) -> torch.Tensor:
     return (Noise(7).uniform(n, 1, 8, 8) * 256).to(torch.uint8)
 
 
+@pytest.fixture
+def by_class() -> Reference:
+    return compute_reference(ToyData().real_batches("train"), MeanColour(), split="train", num_classes=2)
+
+
 def in_batches(x: torch.Tensor, size: int) -> list[Batch]:
     labels = torch.arange(len(x)) % 2
     return [Batch(x[i : i + size], labels[i : i + size], i) for i in range(0, len(x), size)]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
-def test_batch_size_makes_no_difference(reference, size):
-    extractor = MeanColour().double()
-    whole, _ = evaluate_samples(in_batches(images(101), 101), extractor, reference, METRICS)
-    parts, protocol = evaluate_samples(in_batches(images(101), size), extractor, reference, METRICS)
-    assert parts == pytest.approx(whole, rel=1e-9)
+def test_batch_size_makes_no_difference(by_class, size):
+    extractor, metrics = MeanColour().double(), METRICS + ON_REQUEST
+    whole, _ = evaluate_samples(in_batches(images(101), 101), extractor, by_class, metrics, bootstrap=20)
+    parts, protocol = evaluate_samples(in_batches(images(101), size), extractor, by_class, metrics, bootstrap=20)
+    assert parts == pytest.approx(whole, rel=1e-6, abs=1e-12)
     assert protocol["n_fake"] == 101
+
+
+def test_what_is_measured_on_request(by_class):
+    samples = in_batches(images(60), 20)
+    values, protocol = evaluate_samples(samples, MeanColour(), by_class, ON_REQUEST)
+    assert set(values) == {
+        "precision_mean_colour",
+        "recall_mean_colour",
+        "class_fid_mean_colour",
+        "class_fid_mean_colour_0",
+        "class_fid_mean_colour_1",
+    }
+    assert 0.5 < values["precision_mean_colour"] <= 1
+    assert values["class_fid_mean_colour"] == pytest.approx(
+        (values["class_fid_mean_colour_0"] + values["class_fid_mean_colour_1"]) / 2
+    )
+    assert protocol["precision_recall"] == {"neighbours": 3, "n_real": 101, "n_fake": 60}
+    assert protocol["class_fid"] == {"n_real": [51, 50], "n_fake": [30, 30]}
+    assert "bootstrap" not in protocol
+
+
+def test_intervals(reference):
+    samples = in_batches(images(60) // 2, 20)
+    plain, _ = evaluate_samples(samples, MeanColour(), reference, METRICS)
+    values, protocol = evaluate_samples(samples, MeanColour(), reference, METRICS, bootstrap=50)
+    assert {key: values[key] for key in plain} == plain
+    parts = ("standard_error", "low", "high")
+    assert set(values) - set(plain) == {f"{name}_mean_colour_{part}" for name in ("fid", "kid", "is") for part in parts}
+    for name in ("fid", "kid", "is"):
+        key = f"{name}_mean_colour"
+        assert values[f"{key}_low"] < values[key] < values[f"{key}_high"]
+        assert values[f"{key}_standard_error"] > 0
+    facts = {"draws": 50, "seed": 0, "level": 0.95, "over": "generated samples", "n": 60}
+    assert protocol["bootstrap"] == facts
+    again, _ = evaluate_samples(samples, MeanColour(), reference, METRICS, bootstrap=50)
+    assert again == values
+    other, _ = evaluate_samples(samples, MeanColour(), reference, ("fid",), bootstrap=50, bootstrap_seed=1)
+    assert other["fid_mean_colour_low"] != values["fid_mean_colour_low"]
+    with pytest.raises(InputError, match="bootstrap=3: expected"):
+        evaluate_samples(samples, MeanColour(), reference, ("fid",), bootstrap=3)
+
+
+def test_intervals_shrink_with_the_number_of_samples_beyond_those_kept(reference, monkeypatch):
+    samples = in_batches(images(400) // 2, 100)
+    whole, _ = evaluate_samples(samples, MeanColour(), reference, ("fid", "is"), bootstrap=100)
+    monkeypatch.setattr("lit_aigc.metrics.generative.KID_LIMIT", 100)
+    limited, protocol = evaluate_samples(samples, MeanColour(), reference, ("fid", "is"), bootstrap=100)
+    assert protocol["bootstrap"]["n"] == 100
+    for name in ("fid", "is"):
+        key = f"{name}_mean_colour_standard_error"
+        assert limited[key] == pytest.approx(whole[key], rel=0.4)
+
+
+def test_classes_that_are_not_known_are_refused(reference, by_class):
+    with pytest.raises(InputError, match="the reference \\(train\\) has none: take reference=train"):
+        evaluate_samples(in_batches(images(20), 5), MeanColour(), reference, ("class_fid",))
+    unlabelled = [Batch(images(20), None, 0)]
+    with pytest.raises(InputError, match="class of each image"):
+        evaluate_samples(unlabelled, MeanColour(), by_class, ("class_fid",))
 
 
 def test_odd_set_is_counted_once_over_two_shares():
@@ -120,12 +184,14 @@ def test_choice_of_metrics():
     assert choose_metrics(None, extractor, 0) == ("fid", "kid", "is")
     assert choose_metrics(None, featureless, 2) == ("fid", "kid")
     assert choose_metrics(["kid", "fid"], extractor, 0) == ("fid", "kid")
+    assert choose_metrics(["class_fid", "fid", "precision_recall"], featureless, 3) == ("fid", *ON_REQUEST)
     for asked, module, classes, message in (
         (["fdi"], extractor, 2, "did you mean 'fid'"),
         ([], extractor, 2, "metrics is empty"),
         (["accuracy"], extractor, 0, "these have no classes"),
         (["accuracy"], extractor, 10, "these have 10 classes"),
         (["is"], featureless, 2, "has none"),
+        (["class_fid"], extractor, 0, "leave out 'class_fid'"),
     ):
         with pytest.raises(InputError, match=message):
             choose_metrics(asked, module, classes)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from lit_aigc.config import load
 from lit_aigc.errors import InputError
+from lit_aigc.evaluate import evaluate
 from lit_aigc.media import save_images
 from lit_aigc.metrics.extractors import extractor
 from lit_aigc.metrics.generative import evaluate_samples
@@ -68,22 +70,76 @@ def test_numbers_equal_torch_fidelity_on_two_folders(random_weights, tmp_path):
         isc_splits=1,
         kid_subsets=1,
         kid_subset_size=n,
+        prc=True,
         batch_size=8,
         cache=False,
         save_cpu_ram=True,
         verbose=False,
         feature_extractor_weights_path=str(random_weights),
     )
-    network = extractor("inception", random_weights)
-    reference = compute_reference(batches(real, 8), network, split="real")
+    arguments = [f"real={tmp_path / 'real'}", f"fake={tmp_path / 'fake'}", "batch_size=5", "cache=false"]
+    arguments += ["extractor=inception", f"weights_path={random_weights}", "metrics=[fid, kid, is, precision_recall]"]
     with pytest.warns(UserWarning, match="16 samples on 2048 features"):
-        values, protocol = evaluate_samples(batches(fake, 5), network, reference, ("fid", "kid", "is"))
+        values = evaluate(load("evaluate", arguments))
+    protocol = values["protocol"]["inception"]
     assert values["fid_inception"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
     # torch-fidelity computes the kernel in float32
     assert values["kid_inception"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
     assert values["is_inception"] == pytest.approx(expected["inception_score_mean"], rel=1e-5)
+    for part in ("precision", "recall"):
+        assert values[f"{part}_inception"] == pytest.approx(expected[part], abs=1e-4)
     assert protocol["biased"] is True
     assert "TensorFlow" in protocol["resize"]
+
+
+@pytest.mark.slow
+def test_numbers_equal_torch_fidelity_to_six_digits(random_weights, tmp_path):
+    """From folders of PNG to the numbers, where these have six digits.
+
+    torch-fidelity computes means and kernels of its features in float32, and square roots of eigenvalues that should be
+    0 where images are fewer than features. So its own functions get its own features in float64, and the features are
+    the 64 of the network's stem, whose covariances have full rank with 70 images.
+    """
+    from torch_fidelity import metric_fid, metric_kid, metric_prc, utils
+
+    n, layer = 70, "64"
+    sets = {"fake": pictures(n + 1, 1, 1.0), "real": pictures(n, 0, 0.8)}
+    options = {
+        "cuda": False,
+        "cache": False,
+        "save_cpu_ram": True,
+        "verbose": False,
+        "batch_size": 16,
+        "kid_subsets": 1,
+        "kid_subset_size": n,
+        "prc_neighborhood": 3,
+        "feature_extractor_weights_path": str(random_weights),
+    }
+    theirs = utils.create_feature_extractor("inception-v3-compat", [layer], **options)
+    features = []
+    for number, (name, images) in enumerate(sets.items(), 1):
+        save_images(images, tmp_path / name)
+        options[f"input{number}"] = str(tmp_path / name)
+        features.append(utils.extract_featuresdict_from_input_id(number, theirs, **options)[layer].double())
+    statistics = [metric_fid.fid_features_to_statistics(x) for x in features]
+    fid = metric_fid.fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
+    kid = metric_kid.kid_features_to_metric(features[0][:n], features[1], **options)["kernel_inception_distance_mean"]
+    share = metric_prc.prc_features_to_metric(*features, **options)
+
+    network = extractor("inception", random_weights)
+    network.network.features_list = [layer]
+    network.num_features, network.num_classes = 64, 0
+    network.register_forward_hook(lambda *arguments: (arguments[2][0], None))
+    reference = compute_reference(batches(sets["real"], 16), network, split="real")
+    values, _ = evaluate_samples(batches(sets["fake"], 16), network, reference, ("fid", "precision_recall"))
+    values |= evaluate_samples(batches(sets["fake"][:n], 16), network, reference, ("kid",))[0]
+    assert values["fid_inception"] == pytest.approx(fid, rel=1e-6)
+    assert values["kid_inception"] == pytest.approx(kid, rel=1e-6)
+    assert 0 < share["precision"] < 1 > share["recall"] > 0
+    for part in ("precision", "recall"):
+        assert values[f"{part}_inception"] == pytest.approx(share[part], rel=1e-4)
+    odd, _ = evaluate_samples(batches(sets["fake"], 7), network, reference, ("fid", "precision_recall"))
+    assert odd == pytest.approx({key: values[key] for key in odd}, rel=1e-6)
 
 
 def test_grey_images_are_repeated(random_weights):

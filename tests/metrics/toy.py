@@ -60,4 +60,4 @@ class ToyData:
     def real_batches(self, split: str, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         images = (Noise({"train": 1, "test": 2}[split]).uniform(101, 1, 8, 8) * 256).to(torch.uint8)
         for start in range(rank * 10, 101, world_size * 10):
-            yield Batch(images[start : start + 10], None, start)
+            yield Batch(images[start : start + 10], torch.arange(101)[start : start + 10] % 2, start)
