@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -31,13 +32,14 @@ def callback(**options: object) -> GenerativeMetrics:
     return GenerativeMetrics(**{"extractor": MeanColour(), "reference": "train", "num_samples": 150, **options})
 
 
-def test_three_processes_and_one_give_the_same_numbers(tmp_path):
-    """PITFALLS 4 and 5: 11 batches of real images, 2 blocks of samples, so the last process has none of these."""
+@pytest.mark.parametrize("processes", [2, 3])
+def test_some_processes_and_one_give_the_same_numbers(processes, tmp_path, monkeypatch):
+    """PITFALLS 4 and 5: 11 batches of real images, 2 blocks of samples, so a third process has none of these."""
     script, root = Path(__file__).with_name("gloo_process.py"), Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests" / "metrics")])}
-    outs = [tmp_path / f"{rank}.json" for rank in range(3)]
+    outs = [tmp_path / f"{rank}.json" for rank in range(processes)]
     running = [
-        subprocess.Popen([sys.executable, script, str(rank), "3", tmp_path / "store", out], env=environment)
+        subprocess.Popen([sys.executable, script, str(rank), str(processes), tmp_path / "store", out], env=environment)
         for rank, out in enumerate(outs)
     ]
     made, module = callback(num_samples=100, metrics=METRICS + ON_REQUEST), Toy(conditional=True)
@@ -49,11 +51,16 @@ def test_three_processes_and_one_give_the_same_numbers(tmp_path):
     assert protocol["class_fid"] == {"n_real": [51, 50], "n_fake": [50, 50]}
     assert protocol["n_real"] == 101
     assert protocol["n_fake"] == 100
-    assert [child.wait(timeout=300) for child in running] == [0, 0, 0]
+    assert [child.wait(timeout=300) for child in running] == [0] * processes
+    monkeypatch.syspath_prepend(root / "tests" / "metrics")
+    monkeypatch.syspath_prepend(script.parent)
+    real = importlib.import_module("gloo_process").real_figures(0, 1)
+    assert 0.5 < real["precision_mean_colour"] <= 1
     for out in outs:
-        others, other_protocol = json.loads(out.read_text())
+        others, other_protocol, other_real = json.loads(out.read_text())
         assert others == pytest.approx(values, rel=1e-9, abs=1e-12)
         assert other_protocol == protocol
+        assert other_real == pytest.approx(real, rel=1e-6, abs=1e-12)
 
 
 def test_class_fid_is_refused_with_statistics_that_have_no_classes():

@@ -71,6 +71,8 @@ def test_numbers_equal_torch_fidelity_on_two_folders(random_weights, tmp_path):
         kid_subsets=1,
         kid_subset_size=n,
         prc=True,
+        feature_extractor="inception-v3-compat",  # precision and recall would take another one
+        feature_layer_prc="2048",
         batch_size=8,
         cache=False,
         save_cpu_ram=True,
