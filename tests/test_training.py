@@ -15,6 +15,7 @@ import torch
 
 from lit_aigc.build import build, resolve
 from lit_aigc.bundle import load_bundle
+from lit_aigc.checkpoint import latest_checkpoint
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
@@ -42,6 +43,12 @@ def start(arguments, *more):
 
 def checkpoint(folder, name="last.ckpt"):
     return torch.load(Path(folder) / "checkpoints" / name, weights_only=True)
+
+
+def time_of_writing(path):
+    """In nanoseconds; None for a file that isn't there at the moment."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
 
 
 def logged(folder):
@@ -278,19 +285,18 @@ def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
     run_command(tmp_path, *small, f"run_dir={tmp_path}/whole", *more)
     chance = random.Random(0)
     arguments = [*small, f"run_dir={tmp_path}/killed", *more]
-    last_batches = 0
+    last, last_batches = tmp_path / "killed/checkpoints/last.ckpt", 0
     for _ in range(6):
         process = subprocess.Popen(command(*arguments), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL)
-        folder = tmp_path / "killed/checkpoints"
-        seen = folder.stat().st_mtime_ns if folder.exists() else 0
-        wait_for(process, lambda folder=folder, seen=seen: folder.exists() and folder.stat().st_mtime_ns != seen)
+        seen = time_of_writing(last)
+        wait_for(process, lambda seen=seen: time_of_writing(last) not in (None, seen))
         try:
             process.wait(timeout=chance.random() * 0.3)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
             break
-        batches = checkpoint(tmp_path / "killed")["lit_aigc"]["counters"]["batches"]
+        batches = latest_checkpoint(tmp_path / "killed")[1]["lit_aigc"]["counters"]["batches"]
         assert batches >= last_batches
         last_batches = batches
         arguments = [f"resume={tmp_path}/killed"]
