@@ -46,12 +46,6 @@ def kl_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var)
 
 
-def kl_normal(mean_q: Tensor, log_var_q: Tensor, mean_p: Tensor, log_var_p: Tensor) -> Tensor:
-    """KL(N(mean_q, exp(log_var_q)) || N(mean_p, exp(log_var_p))), elementwise."""
-    difference = log_var_q - log_var_p
-    return 0.5 * ((mean_q - mean_p).square() * torch.exp(-log_var_p) + difference.exp() - 1 - difference)
-
-
 def free_bits(kl: Tensor, least: float) -> Tensor:
     """The KL of each group, of which the first nats are free (Kingma et al., 2016, equation 15).
 
