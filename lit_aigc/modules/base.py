@@ -304,6 +304,10 @@ class GenerativeModule(L.LightningModule):
                 pieces.append(block[inside])
         return torch.cat(pieces)
 
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """The labels ``(N,)`` that a model is told of a batch: None for an unconditional one."""
+        return batch.labels if self.conditional else None
+
     def _labels(self, n: int, condition: Condition | None, start: int) -> Tensor | None:
         labels = condition.labels if condition else None
         if not self.conditional:

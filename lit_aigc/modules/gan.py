@@ -155,7 +155,7 @@ class GAN(AdversarialModule, LatentModule):
         return values
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        y = batch.labels if self.conditional else None
+        y = self.labels_of(batch)
         with torch.set_grad_enabled(self._shares_fakes):
             self._fakes = self._generate(batch)
         weights = self.regularization if self.batches % self.regularization.every == 0 else Regularization()
@@ -183,7 +183,7 @@ class GAN(AdversarialModule, LatentModule):
         return loss, values | penalties
 
     def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        y = batch.labels if self.conditional else None
+        y = self.labels_of(batch)
         images = self._fakes if self._shares_fakes else self._generate(batch)
         fake = self._augmented(images, batch, "generator")
         real_logits, values = None, {}
@@ -208,7 +208,7 @@ class GAN(AdversarialModule, LatentModule):
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")
         z = noise.normal(len(batch.images), self.latent_dim, device=self.device)
-        return self.generator(z, batch.labels if self.conditional else None)
+        return self.generator(z, self.labels_of(batch))
 
     def _augmented(self, images: Tensor, batch: Batch, which: str) -> Tensor:
         if self.augment is None:

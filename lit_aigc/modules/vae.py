@@ -128,7 +128,7 @@ class VAE(Autoencoder):
         k, goal = self.objective.samples, self.objective
         x = self.network.likelihood.observe(batch.images, noise.stream("observation"))
         eps = noise.stream("posterior").normal(len(x), k, self.latent_dim, device=self.device)
-        drawn = self.network(x, eps, batch.labels if self.conditional else None)
+        drawn = self.network(x, eps, self.labels_of(batch))
         log_likelihood = self.network.likelihood.log_prob(drawn.parameters, _repeated(x, k))
         beta = annealed(goal.beta, self.progress, goal.warmup)
         if goal.bound == "iwae":
@@ -159,7 +159,7 @@ class VAE(Autoencoder):
         """Adds the batch to the sums, in evaluation mode and with averaged weights."""
         with self.averaged(), self.evaluating():
             noise = Noise(0, batch.start).stream("validation")
-            x, y = self.observed(batch.images, noise), batch.labels if self.conditional else None
+            x, y = self.observed(batch.images, noise), self.labels_of(batch)
             eps = noise.stream("posterior").normal(len(x), self.latent_dim, device=self.device)
             code = self.network.encode(x, y)
             drawn = self.network.infer(code, eps, y)

@@ -143,7 +143,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         return values
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        y = self._labels_of(batch)
+        y = self.labels_of(batch)
         with torch.set_grad_enabled(self._shares):
             self._made = self._make(batch)
         real = batch.images.detach().requires_grad_(self.r1 > 0)
@@ -163,7 +163,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         return loss, values
 
     def _autoencoder_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        y = self._labels_of(batch)
+        y = self.labels_of(batch)
         made = self._made if self._shares else self._make(batch)
         with torch.no_grad():
             real_features = self.discriminator.features(batch.images)
@@ -176,7 +176,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         return loss, {"loss": loss, "g_loss": adversarial, "kl": kl, "similarity": similarity}
 
     def _make(self, batch: Batch) -> Made:
-        y, n = self._labels_of(batch), len(batch.images)
+        y, n = self.labels_of(batch), len(batch.images)
         noise = Noise(self.seed, batch.start).stream("training")
         drawn = self.network(
             batch.images, noise.stream("posterior").normal(n, 1, self.latent_dim, device=self.device), y
@@ -186,9 +186,6 @@ class VAEGAN(AdversarialModule, Autoencoder):
         mean = self.network.likelihood.mean
         fakes = mean(self.network.decode(z, None if y is None else y.repeat(2)))
         return Made(mean(drawn.parameters), drawn.kl.sum(dim=1), fakes)
-
-    def _labels_of(self, batch: Batch) -> Tensor | None:
-        return batch.labels if self.conditional else None
 
     # -- validation
 
@@ -202,7 +199,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         with self.averaged(), self.evaluating():
             noise = Noise(0, batch.start).stream("validation").stream("posterior")
             eps = noise.normal(len(batch.images), 1, self.latent_dim, device=self.device)
-            drawn = self.network.forward(batch.images, eps, self._labels_of(batch))
+            drawn = self.network.forward(batch.images, eps, self.labels_of(batch))
             images = self.network.likelihood.mean(drawn.parameters)
             similarity = learned_similarity(*(self.discriminator.features(x) for x in (batch.images, images)))
             error = (images.clamp(*self.spec.value_range) - batch.images).square().flatten(1).mean(dim=1)

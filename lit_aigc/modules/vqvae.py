@@ -122,7 +122,7 @@ class VQVAE(GenerativeModule):
 
         def prior_loss(part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             first = part.start - batch.start
-            log_prob = self.network.prior.log_prob(codes[first : first + len(part.images)], self._labels_of(part))
+            log_prob = self.network.prior.log_prob(codes[first : first + len(part.images)], self.labels_of(part))
             return -log_prob.mean() / self.network.prior.length, {"prior_nll": -log_prob.mean()}
 
         values |= self.update(prior_optimizer, batch, prior_loss, name="prior")
@@ -182,9 +182,6 @@ class VQVAE(GenerativeModule):
         ranked = self.all_gather(ranked).reshape(-1, ranked.shape[1])
         return ranked[ranked[:, 0].argsort(stable=True), 1:][: self.network.quantizer.codes]
 
-    def _labels_of(self, batch: Batch) -> Tensor | None:
-        return batch.labels if self.conditional else None
-
     # -- validation
 
     def on_validation_epoch_start(self) -> None:
@@ -197,7 +194,7 @@ class VQVAE(GenerativeModule):
         with self.averaged(), self.evaluating():
             made = self.network(batch.images)
             error = (made.images - batch.images).square().flatten(1).mean(dim=1).sum()
-            nll = -self.network.prior.log_prob(made.codes, self._labels_of(batch)).sum()
+            nll = -self.network.prior.log_prob(made.codes, self.labels_of(batch)).sum()
         counts = torch.bincount(made.codes.flatten(), minlength=self.network.quantizer.codes)
         self._sums += torch.cat([torch.stack([error.new_tensor(len(batch.images)), error, nll]), counts]).double()
 
