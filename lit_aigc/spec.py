@@ -18,11 +18,12 @@ class DataSpec:
 
     Attributes:
         modality: ``"image"``, ``"text"`` or ``"audio"``.
-        shape: Shape of one sample without the batch dimension: ``(C, H, W)`` for images.
+        shape: Shape of one sample without the batch dimension: ``(C, H, W)`` for images,
+            ``(T,)`` for text that a model reads T tokens of at once.
         value_range: Smallest and largest value of a sample as the model sees it.
         num_classes: Number of classes, 0 when the data has no labels.
         class_names: One name a class, in the order of the labels.
-        vocab_size: Number of token ids of text, else 0.
+        vocab_size: Number of token ids of text, 0 of which is the boundary between texts; else 0.
         sample_rate: Samples per second of audio, else 0.
         fingerprint: Hash of the data's content and preparation; equal data have equal fingerprints.
         name: The name of the data set as in ``conf/data``.
@@ -65,6 +66,56 @@ class Batch(NamedTuple):
     labels: Tensor | None
     start: int
 
+    def part(self, items: slice) -> Batch:
+        """Some of the items, which know where they are in the stream."""
+        labels = None if self.labels is None else self.labels[items]
+        return Batch(self.images[items], labels, self.start + (items.start or 0))
+
+
+class TextBatch(NamedTuple):
+    """A batch of rows of tokens: a language model reads ``ids[:, :-1]`` and is scored on ``ids[:, 1:]``.
+
+    Attributes:
+        ids: ``(N, T + 1)`` int64.
+        mask: ``(N, T)`` bool, the targets that count; None: all of them do. What doesn't count is padding, or is
+            context only.
+        start: Global position of the first row in the stream (training) or in the split (evaluation).
+        carried: Whether each row goes on where the same row of the batch before ended, so that a recurrent network
+            keeps its state.
+        source: ``(N, S)`` int64, what each row is the translation of; None for plain text.
+        source_mask: ``(N, S)`` bool, false on the padding of `source`.
+        labels: ``(N,)`` int64 class of each row, or None.
+    """
+
+    ids: Tensor
+    mask: Tensor | None
+    start: int
+    carried: bool = False
+    source: Tensor | None = None
+    source_mask: Tensor | None = None
+    labels: Tensor | None = None
+
+    def part(self, items: slice) -> TextBatch:
+        """Some of the rows, which know where they are in the stream."""
+        first = items.start or 0
+        return TextBatch(
+            *(value[items] if hasattr(value, "shape") else value for value in self[:2]),
+            self.start + first,
+            *(value[items] if hasattr(value, "shape") else value for value in self[3:]),
+        )
+
+
+class Texts(NamedTuple):
+    """Generated text.
+
+    Attributes:
+        ids: ``(n, L)`` int64 without the prompt, padded with 0.
+        lengths: ``(n,)`` int64 number of tokens of each.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
@@ -72,10 +123,13 @@ class Condition:
 
     Attributes:
         labels: ``(n,)`` int64 class labels.
+        prompts: Of text, n 1-D int64 tensors of token ids, each of its own length: what a text begins with, or (for a
+            translation) its source.
     """
 
     labels: Tensor | None = None
+    prompts: tuple[Tensor, ...] | None = None
 
-    def __getitem__(self, items: Any) -> Condition:
-        """The conditions of some of the samples: a slice or an index tensor."""
-        return Condition(labels=None if self.labels is None else self.labels[items])
+    def __getitem__(self, items: slice) -> Condition:
+        """The conditions of some of the samples."""
+        return Condition(*(None if entry is None else entry[items] for entry in (self.labels, self.prompts)))

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from lit_aigc.spec import Condition, DataSpec
+from lit_aigc.spec import Batch, Condition, DataSpec, TextBatch
 
 SPECS = [
     DataSpec("image", (1, 28, 28), num_classes=2, class_names=("a", "b"), fingerprint="f", name="n"),
@@ -48,3 +48,14 @@ def test_parts_of_a_condition() -> None:
     assert condition[1:].labels.tolist() == [1, 2]
     assert condition[torch.tensor([2, 0])].labels.tolist() == [2, 3]
     assert Condition()[0:2].labels is None
+
+
+def test_parts_of_batches_know_where_they_are() -> None:
+    ids = torch.arange(12).reshape(4, 3)
+    part = TextBatch(ids, ids[:, 1:] > 2, 8, carried=True, labels=torch.arange(4)).part(slice(1, 3))
+    assert part.ids.tolist() == [[3, 4, 5], [6, 7, 8]]
+    assert part.mask.all() and part.mask.shape == (2, 2)
+    assert (part.start, part.carried, part.source) == (9, True, None)
+    assert part.labels.tolist() == [1, 2]
+    images = Batch(torch.zeros(4, 1, 2, 2), None, 8).part(slice(2, 9))
+    assert images.images.shape == (2, 1, 2, 2) and images.labels is None and images.start == 10

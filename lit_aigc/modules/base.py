@@ -361,16 +361,9 @@ def _length(batch: Any) -> int:
     return len(batch[0])
 
 
-def _split(batch: Batch, parts: int) -> list[Batch]:
+def _split(batch: Any, parts: int) -> list[Any]:
     """A batch in parts of nearly equal size; each knows where it starts in the stream."""
     if parts == 1:
         return [batch]
-    size = math.ceil(len(batch.images) / parts)
-    return [
-        Batch(
-            batch.images[first : first + size],
-            None if batch.labels is None else batch.labels[first : first + size],
-            batch.start + first,
-        )
-        for first in range(0, len(batch.images), size)
-    ]
+    size = math.ceil(_length(batch) / parts)
+    return [batch.part(slice(first, first + size)) for first in range(0, _length(batch), size)]
