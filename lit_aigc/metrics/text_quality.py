@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 from sacrebleu.metrics.bleu import BLEU
 
@@ -81,3 +82,11 @@ def _two_largest(counts: Sequence[Counter]) -> dict[tuple[str, ...], tuple[int, 
 
 def _pairs(grams: Counter, largest: dict[tuple[str, ...], tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
     return [(count, largest[gram]) for gram, count in grams.items()]
+
+
+def first_words(text: str, number: int) -> str:
+    """The beginning of a text up to the end of so many of its `words`, or all of it."""
+    if number == 0:
+        return ""
+    last = next(islice(_WORD.finditer(text), number - 1, None), None)
+    return text if last is None else text[: last.end()]
