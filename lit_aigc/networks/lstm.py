@@ -33,6 +33,15 @@ class State:
         """The state of other rows: some of these ``(n,)``, in any order, any of them several times."""
         return State(self.lengths[rows], self.tail[rows], [tuple(s[:, rows] for s in layer) for layer in self.layers])
 
+    def join(self, other: State) -> State:
+        """The state of these rows and then those of another."""
+        layers = zip(self.layers, other.layers, strict=True)
+        return State(
+            torch.cat([self.lengths, other.lengths]),
+            torch.cat([self.tail, other.tail]),
+            [tuple(torch.cat(pair, dim=1) for pair in zip(*both, strict=True)) for both in layers],
+        )
+
     def detach(self) -> State:
         """The same without a gradient's way back: where backpropagation through time is truncated."""
         return State(self.lengths, self.tail, [tuple(s.detach() for s in layer) for layer in self.layers])
