@@ -49,7 +49,9 @@ class LanguageModel(GenerativeModule):
     ) -> None:
         super().__init__(spec, recipe=recipe)
         if spec.modality != "text":
-            raise InputError(f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}.")
+            raise InputError(
+                f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
+            )
         self.network = network
         self._optimizer_configs = dict(optimizer or {}), matrix_optimizer
         self._ramp = _checked_ramp(batch_ramp)
@@ -123,10 +125,9 @@ class LanguageModel(GenerativeModule):
     @torch.no_grad()
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
         """Adds the batch to the sums, in evaluation mode and with averaged weights."""
-        inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
         with self.averaged(), self.evaluating():
             nats, self._validation_state = self.score(batch, self._validation_state)
-        self._sums += likelihood_sums(nats, targets, self._token_sizes(), batch.mask).to(self._sums)
+        self._sums += likelihood_sums(nats, batch.ids[:, 1:], self._token_sizes(), batch.mask).to(self._sums)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the figures over all processes."""
@@ -220,7 +221,7 @@ def _checked_ramp(ramp: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
     fine = all(len(step) == 2 and 0 <= step[0] < 1 and isinstance(step[1], int) and step[1] >= 1 for step in steps)
     if not fine or steps != sorted(steps):
         raise InputError(
-            f"batch_ramp={list(ramp)}: expected steps such as [[0.0, 4], [0.2, 1]], each a share of the budget in [0, 1), "
-            "rising, and a number of updates from 1 on."
+            f"batch_ramp={list(ramp)}: expected steps such as [[0.0, 4], [0.2, 1]], each a share of the budget in "
+            "[0, 1), rising, and a number of updates from 1 on."
         )
     return steps

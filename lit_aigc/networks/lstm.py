@@ -62,6 +62,7 @@ class Recurrent(nn.Module):
         tied: Whether the output layer has the weights of the embedding.
         ngrams: Lengths of n-grams whose hashes have embeddings too; see `NgramEmbedding`.
         ngram_buckets: Size of each table of them.
+        ngram_dropout: Share of those embeddings that are left out in training.
 
     Attributes:
         context: 0: a state holds a row of any length.
@@ -84,6 +85,7 @@ class Recurrent(nn.Module):
         tied: bool = True,
         ngrams: Sequence[int] = (),
         ngram_buckets: int = 8192,
+        ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if min(width, hidden, layers) < 1 or not (0 <= dropout < 1 and 0 <= weight_drop < 1):
@@ -94,7 +96,7 @@ class Recurrent(nn.Module):
         kind, self._function, self._states = _CELLS[cell]
         self.vocab_size, self.dropout, self.weight_drop = vocab_size, dropout, weight_drop
         self.embedding = nn.Embedding(vocab_size, width)
-        self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets) if ngrams else None
+        self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets, ngram_dropout) if ngrams else None
         widths = [width, *[hidden] * (layers - 1), width if tied else hidden]
         self.layers = nn.ModuleList(kind(a, b, batch_first=True) for a, b in itertools.pairwise(widths))
         self.head = nn.Linear(widths[-1], vocab_size)

@@ -24,19 +24,21 @@ class NgramEmbedding(nn.Module):
         width: Of the embeddings.
         lengths: The n of each table, 2 or more.
         buckets: Rows of each table.
+        dropout: Share of the embeddings that are left out in training, each as a whole: what they know by heart has to
+            be known otherwise too.
 
     Raises:
         InputError: If an option is out of range.
     """
 
-    def __init__(self, width: int, lengths: Sequence[int], buckets: int) -> None:
+    def __init__(self, width: int, lengths: Sequence[int], buckets: int, dropout: float = 0.0) -> None:
         super().__init__()
-        if min(lengths) < 2 or buckets < 1:
+        if min(lengths) < 2 or buckets < 1 or not 0 <= dropout < 1:
             raise InputError(
-                f"network.ngrams={list(lengths)}, network.ngram_buckets={buckets}: expected lengths from 2 on, and 1 "
-                "or more."
+                f"network.ngrams={list(lengths)}, network.ngram_buckets={buckets}, network.ngram_dropout={dropout}: "
+                "expected lengths from 2 on, a number from 1 on, and a share in [0, 1)."
             )
-        self.lengths, self.buckets = tuple(lengths), buckets
+        self.lengths, self.buckets, self.dropout = tuple(lengths), buckets, dropout
         self.table = nn.Embedding(len(self.lengths) * buckets, width)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -56,7 +58,10 @@ class NgramEmbedding(nn.Module):
         else:
             reach = positions[:, :, None] + torch.arange(before + 1, device=ids.device)
             tokens = padded[:, None].expand(-1, positions.shape[1], -1).gather(2, reach)
-        return self.table(self._rows(tokens)).sum(dim=2)
+        found = self.table(self._rows(tokens))  # (N, T, tables, width)
+        if self.training and self.dropout:
+            found = found * F.dropout(found.new_ones(*found.shape[:3], 1), self.dropout)
+        return found.sum(dim=2)
 
     def _rows(self, tokens: Tensor) -> Tensor:
         """``(N, T, n)`` to ``(N, T, tables)``: the row of each n-gram in the table."""

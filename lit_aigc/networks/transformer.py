@@ -147,6 +147,7 @@ class Transformer(nn.Module):
         dropout: On the embedding and on what each block adds.
         ngrams: Lengths of n-grams whose hashes have embeddings too, such as [2, 3, 4]; see `NgramEmbedding`.
         ngram_buckets: Size of each table of them.
+        ngram_dropout: Share of those embeddings that are left out in training.
 
     Attributes:
         context: The most tokens that a cache may hold.
@@ -173,6 +174,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
         ngrams: Sequence[int] = (),
         ngram_buckets: int = 8192,
+        ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check(width, layers, heads, positions, dropout, soft_cap)
@@ -181,7 +183,7 @@ class Transformer(nn.Module):
         self.vocab_size, self.context = vocab_size, shape[0]
         self.soft_cap, self.heads, self.rotary = soft_cap, heads, positions == "rotary"
         self.embedding = nn.Embedding(vocab_size, width)
-        self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets) if ngrams else None
+        self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets, ngram_dropout) if ngrams else None
         self.positions = None if self.rotary else nn.Embedding(self.context, width)
         self.dropout = nn.Dropout(dropout)
         self.embedding_norm = make_norm(norm, width, bias) if self.rotary else nn.Identity()
