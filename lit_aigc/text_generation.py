@@ -48,6 +48,8 @@ def write_texts(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> N
         raise InputError("stream=true prints one text: give one prompt, and leave n out.")
     module = bundle.module
     encoded = [encode_prompt(prompt, module) for prompt in prompts]
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        _tell_if_too_long(prompt, len(ids), module.network.context)
     noise = Noise(config["seed"], config["start"])
     if config["stream"]:
         texts = [_print_stream(prompts[0], module, module.stream(encoded[0], noise=noise, **given))]
@@ -59,12 +61,12 @@ def write_texts(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> N
     repeated = [prompt for prompt in prompts for _ in range(n)]
     for i, (prompt, text) in enumerate(zip(repeated, texts, strict=True), config["start"]):
         name = f"{i:06d}.txt"
-        start = _start(prompt, module)
+        whole = with_prompt(prompt, text, module)
         if not config["stream"]:
             headline = f"{name}, from {visible(_shortened(prompt))}" if prompt else name
             console.print(Text(f"── {headline} ──", "dim"), soft_wrap=True)
-            console.print(Text.assemble((visible(start), "bold"), visible(text)), soft_wrap=True)
-        write_atomically(directory / name, start + text)
+            console.print(Text.assemble((visible(prompt), "bold"), visible(whole[len(prompt) :])), soft_wrap=True)
+        write_atomically(directory / name, whole)
     print(f"{len(texts)} {'text is' if len(texts) == 1 else 'texts are'} in {directory}")
 
 
@@ -88,7 +90,7 @@ def read_prompts(prompt: str | None, file: str | None) -> list[str]:
 
 
 def encode_prompt(prompt: str, module: Any) -> torch.Tensor:
-    """``(T,)`` int64 ids of a prompt; says so on stderr where the model can't read the whole of it at once.
+    """``(T,)`` int64 ids of a prompt.
 
     Raises:
         InputError: If it has characters or words that training never saw.
@@ -98,15 +100,12 @@ def encode_prompt(prompt: str, module: Any) -> torch.Tensor:
             f"The prompt {_shortened(prompt)} has what the model never saw in training: "
             f"{', '.join(map(repr, unknown))}. Leave it out, or write it otherwise."
         )
-    ids = torch.tensor(module.tokenizer.encode(prompt).tolist(), dtype=torch.int64)
-    context = module.network.context
-    if context and len(ids) + 1 > longest_start(context):
-        print(
-            f"The prompt {_shortened(prompt)} has {len(ids):,} tokens: the model, whose context is {context:,}, goes "
-            f"on from the last {longest_start(context):,}.",
-            file=sys.stderr,
-        )
-    return ids
+    return torch.tensor(module.tokenizer.encode(prompt).tolist(), dtype=torch.int64)
+
+
+def with_prompt(prompt: str, text: str, module: Any) -> str:
+    """A text with the prompt that it goes on from."""
+    return f"{prompt}{module.tokenizer.separator}{text}" if prompt else text
 
 
 def visible(text: str) -> str:
@@ -114,19 +113,23 @@ def visible(text: str) -> str:
     return text.translate(_SYMBOLS)
 
 
+def _tell_if_too_long(prompt: str, tokens: int, context: int) -> None:
+    if context and tokens + 1 > longest_start(context):
+        print(
+            f"The prompt {_shortened(prompt)} has {tokens:,} tokens: the model, whose context is {context:,}, goes "
+            f"on from the last {longest_start(context):,}.",
+            file=sys.stderr,
+        )
+
+
 def _print_stream(prompt: str, module: Any, pieces: Iterable[str]) -> str:
-    Console(highlight=False).print(Text(visible(_start(prompt, module)), "bold"), end="", soft_wrap=True)
+    Console(highlight=False).print(Text(visible(with_prompt(prompt, "", module)), "bold"), end="", soft_wrap=True)
     so_far = []
     for piece in pieces:
         print(visible(piece), end="", flush=True)
         so_far.append(piece)
     print()
     return "".join(so_far)
-
-
-def _start(prompt: str, module: Any) -> str:
-    """The prompt as the beginning of a text."""
-    return prompt + module.tokenizer.separator if prompt else ""
 
 
 def _shortened(prompt: str) -> str:

@@ -19,7 +19,7 @@ from lit_aigc.text_generation import encode_prompt, with_prompt
 
 
 class TextSamples(Callback):
-    """Writes ``samples/<samples_seen>.txt`` of a language model at every validation, and sends the texts to the loggers.
+    """Writes ``samples/<samples_seen>.txt`` of a language model at every validation, and sends them to the loggers.
 
     Drawn with averaged weights on rank 0 alone. The noise is the same at every validation and in every run, so that
     texts can be compared. A model of anything but text gets nothing.
