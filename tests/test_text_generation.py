@@ -110,9 +110,10 @@ def test_a_stream_is_the_text_of_the_file(ask, module, tmp_path):
     ],
 )
 def test_stop_strings_on_the_command_line(ask, module, tmp_path, argument, stop):
-    ways = {"max_tokens": 120, "temperature": 20.0}  # all characters come
-    whole = drawn(module, "R", **ways)
-    outcome = ask("prompt=R", argument, *(f"{name}={value}" for name, value in ways.items()))
+    ways = {"max_tokens": 60, "temperature": 20.0}  # all characters come
+    texts = ((seed, drawn(module, "R", seed=seed, **ways)) for seed in range(100))
+    seed, whole = next((seed, text) for seed, text in texts if all(string in text for string in stop))
+    outcome = ask("prompt=R", argument, f"seed={seed}", *(f"{name}={value}" for name, value in ways.items()))
     assert outcome.code == 0, outcome.err
     assert files(tmp_path / "out")["000000.txt"] == "R" + whole[: min(map(whole.index, stop))]
 
