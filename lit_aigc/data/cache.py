@@ -15,6 +15,12 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 
+def folder() -> Path:
+    """Where it all lies; RuntimeError if there is no home."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "lit_aigc"
+
+
 def load(key: str) -> dict[str, Any] | None:
     """What was stored under this key, or None."""
     try:
@@ -51,5 +57,4 @@ def _write(key: str, suffix: str, content: bytes) -> None:
 
 
 def _file(key: str, suffix: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "lit_aigc" / f"{key}{suffix}"
+    return folder() / f"{key}{suffix}"

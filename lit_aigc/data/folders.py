@@ -28,7 +28,7 @@ from lit_aigc.image_files import (
     probe,
 )
 
-_SPLIT_FOLDERS = {
+SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
     "valid": "val",
@@ -142,13 +142,13 @@ class ImageFolder:
         splits: dict[str, list[str]] = {split: [] for split in SPLITS}
         if _are_splits(parts.values()):
             for name, path in parts.items():
-                splits[_SPLIT_FOLDERS[path[0].lower()]].append(name)
+                splits[SPLIT_FOLDERS[path[0].lower()]].append(name)
             given = {split for split, members in splits.items() if members}
             parts = {name: path[1:] for name, path in parts.items()}
         else:
             given = {"train"}
             splits["train"] = list(names)
-        position = {name: _hash_fraction("/".join(parts[name])) for name in splits["train"]}
+        position = {name: hash_fraction("/".join(parts[name])) for name in splits["train"]}
         self._cut(splits, given, position)
 
         outside = [name for name, path in parts.items() if len(path) == 1]
@@ -277,7 +277,7 @@ def _labels(names: list[str], classes: dict[str, str], class_names: tuple[str, .
 def _are_splits(paths: Iterable[tuple[str, ...]]) -> bool:
     """Whether the folders on top are splits, train among them, with everything inside."""
     tops = {path[0].lower() if len(path) > 1 else "" for path in paths}
-    return tops <= set(_SPLIT_FOLDERS) and "train" in {_SPLIT_FOLDERS[top] for top in tops}
+    return tops <= set(SPLIT_FOLDERS) and "train" in {SPLIT_FOLDERS[top] for top in tops}
 
 
 def _inside_one_folder(paths: Iterable[tuple[str, ...]]) -> bool:
@@ -286,6 +286,6 @@ def _inside_one_folder(paths: Iterable[tuple[str, ...]]) -> bool:
     return len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths)
 
 
-def _hash_fraction(name: str) -> float:
-    """A number in [0, 1) from a name."""
+def hash_fraction(name: str) -> float:
+    """A number in [0, 1) from a name, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little") / 2**56

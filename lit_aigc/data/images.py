@@ -17,11 +17,12 @@ from lit_aigc.data.loaders import (
     Loader,
     SizedLoader,
     TrainingOrder,
+    check_share,
     evaluation_requests,
     training_requests,
 )
 from lit_aigc.data.sources import SPLITS, ImageSource, Preparation
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, not_whole
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
@@ -75,11 +76,11 @@ class ImageData(L.LightningDataModule):
     ):
         super().__init__()
         problems = [
-            *_not_whole("data.batch_size", batch_size, least=1),
-            *_not_whole("data.eval_batch_size", eval_batch_size, least=1),
-            *_not_whole("data.workers", workers, least=0),
-            *_not_whole("data.seed", seed, least=None),
-            *([] if image_size is None else _not_whole("data.image_size", image_size, least=1)),
+            *not_whole("data.batch_size", batch_size, least=1),
+            *not_whole("data.eval_batch_size", eval_batch_size, least=1),
+            *not_whole("data.workers", workers, least=0),
+            *not_whole("data.seed", seed, least=None),
+            *([] if image_size is None else not_whole("data.image_size", image_size, least=1)),
         ]
         if isinstance(channels, bool) or channels not in (None, 1, 3):
             problems.append(f"data.channels is {channels!r}, expected 1, 3 or null.")
@@ -155,13 +156,7 @@ class ImageData(L.LightningDataModule):
 
     def check_world_size(self, world_size: int) -> None:
         """Raises InputError if this many processes can't share a training batch equally."""
-        if self.batch_size % world_size:
-            below, above = self.batch_size // world_size * world_size, -(-self.batch_size // world_size) * world_size
-            near = " or ".join(str(size) for size in (below, above) if size)
-            raise InputError(
-                f"data.batch_size={self.batch_size} is the number of images over all processes and can't be divided by "
-                f"{world_size} processes; use {near}, or another number of devices."
-            )
+        check_share(self.batch_size, world_size, "images")
 
     def train_dataloader(self) -> Loader:
         """Endless, from batch number `start_batch` on; this rank's share of each batch."""
@@ -237,13 +232,6 @@ class ImageData(L.LightningDataModule):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _not_whole(name: str, value: object, *, least: int | None) -> list[str]:
-    """A sentence if the value is no int, or is less than `least`."""
-    if isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least):
-        return []
-    return [f"{name} is {value!r}, expected a whole number" + ("." if least is None else f", {least} or more.")]
 
 
 @rank_zero_only

@@ -164,6 +164,17 @@ def training_requests(
         yield start, order.indices(start, start + share)
 
 
+def check_share(batch_size: int, world_size: int, items: str) -> None:
+    """Raises InputError if this many processes can't share a training batch of `items` equally."""
+    if batch_size % world_size:
+        below, above = batch_size // world_size * world_size, -(-batch_size // world_size) * world_size
+        near = " or ".join(str(size) for size in (below, above) if size)
+        raise InputError(
+            f"data.batch_size={batch_size} is the number of {items} over all processes and can't be divided by "
+            f"{world_size} processes; use {near}, or another number of devices."
+        )
+
+
 def evaluation_requests(items: int, block: int, *, rank: int = 0, world_size: int = 1) -> list[Request]:
     """Every item once over all ranks, in blocks dealt round: the same blocks for any number of ranks."""
     starts = range(rank * block, items, world_size * block)

@@ -186,7 +186,7 @@ class TorchvisionImages:
             return
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
-            with _locked(Path(root) / ".download.lock"), _network_timeout(30):
+            with locked(Path(root) / ".download.lock"), _network_timeout(30):
                 if self._missing(root):
                     self._kind()(root, train=True, download=True)
         except (OSError, RuntimeError) as error:
@@ -253,7 +253,7 @@ class TorchvisionImages:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One process at a time: ranks that start together would write over each other's downloads."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,0 +1,307 @@
+"""Where text comes from: sets with a name of their own. Files of the user's own are in `lit_aigc.data.text_files`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import os
+import re
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+from lit_aigc.data.folders import hash_fraction
+from lit_aigc.data.sources import SPLITS
+from lit_aigc.data.text_pieces import Documents, Piece, files_as_documents, stamp
+from lit_aigc.errors import InputError
+
+
+@dataclasses.dataclass
+class Corpus:
+    """What a source gives; nothing of it is read before it is asked for.
+
+    Attributes:
+        splits: The documents of ``train``, ``val`` and ``test``; where val has to do for test too, the same object.
+        stamp: Changes whenever the documents may have changed.
+        translations: What each document of the splits is the translation of, in the same order; empty for plain text.
+        report: What was counted while the files were looked through.
+    """
+
+    splits: dict[str, Documents]
+    stamp: str
+    translations: dict[str, Documents] = dataclasses.field(default_factory=dict)
+    report: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class TextSource(Protocol):
+    """A source of text; write your own and name it as ``data.source._target_``.
+
+    Attributes:
+        name: Name of the data set, as in ``conf/data``.
+    """
+
+    name: str
+
+    def problems(self, root: str | None) -> list[str]:
+        """What is wrong with `root` before anything is read, a sentence each; cheap."""
+
+    def read(self, root: str | None) -> Corpus:
+        """Find the documents; raises InputError for what is missing."""
+
+
+def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
+    """A tenth of the names each to val and test, by their hash; of three names or more at least one.
+
+    A name stays in its split whatever other names come and go, unless its split would be empty without it.
+    """
+    position = {name: hash_fraction(name) for name in names}
+    splits = {
+        "val": [name for name, place in position.items() if place < 0.1],
+        "test": [name for name, place in position.items() if 0.1 <= place < 0.2],
+    }
+    for split in ("val", "test"):
+        rest = set(position).difference(*splits.values())
+        if not splits[split] and len(rest) > 1:
+            splits[split] = [min(rest, key=position.__getitem__)]
+    held_out = {name for members in splits.values() for name in members}
+    return {"train": [name for name in position if name not in held_out], **splits}
+
+
+class PyDocs:
+    """The English of Python's own language reference, from the module `pydoc_data.topics`: text without any download.
+
+    A document is a topic, such as ``"assert"``; the running Python's version sets which there are. Many topics are
+    sections of longer ones: one of which half the paragraphs stand in longer topics is left out. Split by the hash of
+    ``"pydocs/"`` and the topic's name.
+    """
+
+    name = "pydocs"
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `TextSource`."""
+        return []
+
+    def read(self, root: str | None) -> Corpus:
+        """See `TextSource`."""
+        from pydoc_data.topics import topics
+
+        texts = {f"{self.name}/{name}": topics[name] for name in sorted(_not_in_longer_ones(topics))}
+        splits = split_by_name(texts)
+        digest = hashlib.blake2b(repr(texts).encode(), digest_size=16).hexdigest()
+        report = {"topics": len(topics), "parts_of_others": len(topics) - len(texts)}
+        return Corpus({split: _whole(texts[name] for name in splits[split]) for split in SPLITS}, digest, report=report)
+
+
+def _whole(texts: Iterable[str]) -> Documents:
+    documents = [Piece(text) for text in texts]
+    return lambda: iter(documents)
+
+
+def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
+    """The names of those texts of which less than half the paragraphs stand in longer ones."""
+    seen: set[str] = set()
+    kept = []
+    for name in sorted(texts, key=lambda name: (-len(texts[name]), name)):
+        paragraphs = {" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", texts[name])}
+        paragraphs = {paragraph for paragraph in paragraphs if len(paragraph) >= 40}
+        if not paragraphs or 2 * len(paragraphs & seen) < len(paragraphs):
+            kept.append(name)
+            seen |= paragraphs
+    return kept
+
+
+class PythonSource:
+    """The Python files of the running Python's standard library, without its tests: code without any download.
+
+    A document is a file. Split by the hash of ``"python_source/"`` and the file's name, such as ``json/decoder.py``.
+    """
+
+    name = "python_source"
+    _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `TextSource`."""
+        return []
+
+    def read(self, root: str | None) -> Corpus:
+        """See `TextSource`."""
+        library = Path(sysconfig.get_path("stdlib"))
+        files = {}
+        for folder, folders, names in os.walk(library):
+            folders[:] = sorted(set(folders) - self._LEFT_OUT)
+            for file in sorted(Path(folder, name) for name in names if name.endswith(".py")):
+                files[f"{self.name}/{file.relative_to(library).as_posix()}"] = file
+        if len(files) < 100:
+            raise InputError(
+                f"python_source: only {len(files)} Python files in {library}: this Python comes without the source of "
+                "its standard library. Choose other data, such as data=pydocs."
+            )
+        splits = split_by_name(files)
+        documents = {split: files_as_documents(files[name] for name in splits[split]) for split in SPLITS}
+        return Corpus(documents, stamp(files.values(), self.name), report={"files": len(files)})
+
+
+class TinyShakespeare:
+    """40,000 lines of Shakespeare's plays (Karpathy's char-rnn): ``tinyshakespeare/input.txt`` under the root.
+
+    The first ``int(0.9 * n)`` of its n characters are for training and the others for validation, as in nanoGPT. They
+    are the test text as well, since nobody keeps a third part.
+    """
+
+    name = "tinyshakespeare"
+    _URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `TextSource`."""
+        return _needs_folder(self.name, root)
+
+    def read(self, root: str | None) -> Corpus:
+        """See `TextSource`."""
+        file = Path(root, "tinyshakespeare", "input.txt")
+        _expect(self.name, root, [file], self._URL)
+
+        def part(training: bool) -> Iterator[Piece]:
+            text = file.read_bytes().decode("utf-8", "surrogateescape")
+            cut = int(0.9 * len(text))
+            yield Piece(text[:cut] if training else text[cut:], ends=False)  # a slice: no text ends there
+
+        held_out = functools.partial(part, False)
+        splits = {"train": functools.partial(part, True), "val": held_out, "test": held_out}
+        return Corpus(splits, stamp([file], self.name))
+
+
+class Multi30k:
+    """Captions of 31,014 photographs (Elliott et al. 2016), one sentence a document, in the official splits.
+
+    29,000 for training, 1,014 for validation, and the 1,000 of ``test_2016_flickr``: files ``multi30k/train.en.gz`` and
+    so on under the root, or the same without ``.gz``.
+
+    Args:
+        language: What to learn to write.
+        source_language: With one, each sentence comes with its original in that language: data for translation.
+    """
+
+    _STEMS = ("train", "val", "test_2016_flickr")
+    _URL = "https://github.com/multi30k/dataset/tree/master/data/task1/raw"
+
+    def __init__(self, language: Literal["en", "de"] = "en", source_language: Literal["en", "de"] | None = None):
+        if {language, source_language} - {"en", "de", None} or language is None or language == source_language:
+            raise InputError(
+                f"Multi30k: language={language!r}, source_language={source_language!r}, expected en and de, or one of "
+                "them and null."
+            )
+        self.language, self.source_language = language, source_language
+        self.name = f"multi30k_{source_language}_{language}" if source_language else f"multi30k_{language}"
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `TextSource`."""
+        return _needs_folder("multi30k", root)
+
+    def read(self, root: str | None) -> Corpus:
+        """See `TextSource`."""
+        languages = [language for language in (self.language, self.source_language) if language]
+        files = {language: [self._file(root, stem, language) for stem in self._STEMS] for language in languages}
+        everything = [file for found in files.values() for file in found]
+        _expect("multi30k", root, everything, self._URL)
+        sides = [
+            {split: functools.partial(_sentences, file) for split, file in zip(SPLITS, files[language], strict=True)}
+            for language in languages
+        ]
+        return Corpus(sides[0], stamp(everything, self.name), *sides[1:])
+
+    @staticmethod
+    def _file(root: str | None, stem: str, language: str) -> Path:
+        plain = Path(root, "multi30k", f"{stem}.{language}")
+        return plain if plain.is_file() else plain.with_name(plain.name + ".gz")
+
+
+def _sentences(file: Path) -> Iterator[Piece]:
+    """Every line, blank ones too, for they have a translation."""
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
+        try:
+            for row in rows:
+                yield Piece(row.rstrip("\r\n"))
+        except (OSError, EOFError) as error:
+            raise InputError(f"{file} is damaged ({error}); get it anew.") from None
+
+
+class WikiText2:
+    """Two million words of Wikipedia (Merity et al. 2016): ``wiki.train.raw``, ``wiki.valid.raw``, ``wiki.test.raw``.
+
+    The files lie in ``wikitext-2-raw`` or ``wikitext-2`` under the root; there may be the older ``.tokens`` instead,
+    in which rare words are ``<unk>``. Official splits, and not a character is changed.
+
+    Args:
+        documents: ``"articles"``, or ``"lines"`` that are not blank, each then ended by the boundary: the ``<eos>`` of
+            published perplexities per word.
+    """
+
+    name = "wikitext2"
+    _URL = "https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-raw-v1.zip"
+    _TITLE = re.compile(r" = [^=].* = ?$")
+
+    def __init__(self, documents: Literal["articles", "lines"] = "articles"):
+        if documents not in ("articles", "lines"):
+            raise InputError(f"WikiText2: documents={documents!r}, expected articles or lines.")
+        self.documents = documents
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `TextSource`."""
+        return _needs_folder(self.name, root)
+
+    def read(self, root: str | None) -> Corpus:
+        """See `TextSource`."""
+        files = {split: self._file(root, part) for split, part in zip(SPLITS, ("train", "valid", "test"), strict=True)}
+        _expect(self.name, root, files.values(), self._URL)
+        read = self._articles if self.documents == "articles" else self._lines
+        splits = {split: functools.partial(read, file) for split, file in files.items()}
+        return Corpus(splits, stamp(files.values(), self.name, self.documents))
+
+    @staticmethod
+    def _file(root: str | None, part: str) -> Path:
+        places = [
+            Path(root, folder, f"wiki.{part}.{suffix}")
+            for folder in ("wikitext-2-raw", "wikitext-2")
+            for suffix in ("raw", "tokens")
+        ]
+        return next((place for place in places if place.is_file()), places[0])
+
+    @classmethod
+    def _articles(cls, file: Path) -> Iterator[Piece]:
+        article: list[str] = []
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
+            for row in rows:
+                title = cls._TITLE.match(row.rstrip("\n")) and article and not article[-1].strip()
+                if title and any(line.strip() for line in article):
+                    yield Piece("".join(article))
+                    article = []
+                article.append(row)
+        yield Piece("".join(article))
+
+    @staticmethod
+    def _lines(file: Path) -> Iterator[Piece]:
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
+            yield from (Piece(row.rstrip("\n")) for row in rows if row.strip())
+
+
+def _needs_folder(name: str, root: str | None) -> list[str]:
+    if not root:
+        return [f"{name} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
+    if Path(root).exists() and not Path(root).is_dir():
+        return [f"data.root={root} is not a folder."]
+    return []
+
+
+def _expect(name: str, root: str | None, files: Iterable[Path], url: str) -> None:
+    """Raises InputError if a file is missing: says where to put it and where to get it."""
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise InputError(
+            f"{name}: missing under data.root={root}:\n"
+            + "\n".join(f"  {file}" for file in missing)
+            + f"\nPut them there (from {url}), or name the folder that has them with data.root=PATH or LIT_AIGC_DATA."
+        )

@@ -1,0 +1,109 @@
+"""Text from files of the user's own: what there is, and how it is split."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from lit_aigc.data.corpora import Corpus, split_by_name
+from lit_aigc.data.folders import SPLIT_FOLDERS
+from lit_aigc.data.sources import SPLITS
+from lit_aigc.data.text_pieces import Documents, Piece, file_pieces, is_text, line_start, lines, stamp
+from lit_aigc.errors import InputError
+
+_FEW = 10
+Part = tuple[Path, int, "int | None"]  # a file, its first byte, and one past its last (None: to the end)
+
+
+class TextFiles:
+    """UTF-8 text in a folder, in the files that a glob such as ``notes/**/*.md`` names, or in one file.
+
+    Splits: folders or files on top named `train` and `val` (`valid`, `validation`), and `test`, are the splits; without
+    a `test` the validation text is the test text too. Otherwise, of 10 files or more, each goes to a split by the hash
+    of its name (folders included): a tenth each to val and test, so adding files moves none. Of fewer files, each is
+    split by position: the first 80 % for training, then 10 % for validation and 10 % for the test, cut at line ends.
+
+    Hidden files are not looked at. Files that are no text are left out and counted.
+
+    Args:
+        documents: ``"files"``, or ``"lines"`` that are not blank.
+    """
+
+    name = "text_files"
+
+    def __init__(self, documents: Literal["files", "lines"] = "files"):
+        if documents not in ("files", "lines"):
+            raise InputError(f"TextFiles: documents={documents!r}, expected files or lines.")
+        self.documents = documents
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `TextSource`."""
+        return [] if root else ["text_files needs a folder, a glob or a file: set data.root=PATH."]
+
+    def read(self, root: str | None) -> Corpus:
+        """See `TextSource`."""
+        found = _files(str(root))
+        files = {name: path for name, path in found.items() if is_text(path)}
+        report = {"files": len(found), "not_text": len(found) - len(files)}
+        if not files:
+            raise InputError(
+                f"text_files: no text in data.root={root} ({len(found)} files, none of them UTF-8 text). "
+                "Expected a folder, a glob or a file of UTF-8 text."
+            )
+        splits = {split: self._documents(parts) for split, parts in _split(files).items()}
+        splits.setdefault("test", splits["val"])
+        return Corpus(splits, stamp(files.values(), self.name, self.documents, *files), report=report)
+
+    def _documents(self, parts: list[Part]) -> Documents:
+        return functools.partial(_line_documents if self.documents == "lines" else _documents, parts)
+
+
+def _documents(parts: list[Part]) -> Iterator[Piece]:
+    for file, start, stop in parts:
+        yield from file_pieces(file, start, stop)
+
+
+def _line_documents(parts: list[Part]) -> Iterator[Piece]:
+    return itertools.chain.from_iterable(lines(file_pieces(*part)) for part in parts)
+
+
+def _files(root: str) -> dict[str, Path]:
+    """Files that aren't hidden by their names below the folder, in order."""
+    place = Path(root)
+    if place.is_file():
+        return {place.name: place}
+    if place.is_dir():
+        paths = [Path(folder, file) for folder, _, files in os.walk(place) for file in files]
+    else:
+        fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), place.parts))
+        paths = [Path(path) for path in glob.glob(root, recursive=True) if os.path.isfile(path)]
+        if not paths:
+            raise InputError(
+                f"text_files: data.root={root} is no folder and no file, and as a glob it matches nothing. "
+                "Set data.root=PATH."
+            )
+        place = Path(*fixed)
+    names = {path.relative_to(place).as_posix(): path for path in paths if path.is_file()}
+    return {name: names[name] for name in sorted(names) if not any(part[0] == "." for part in name.split("/"))}
+
+
+def _split(files: dict[str, Path]) -> dict[str, list[Part]]:
+    """The parts of files that make up each split; no test where only train and val are given."""
+    named: dict[str, list[Part]] = {split: [] for split in SPLITS}
+    tops = {name: SPLIT_FOLDERS.get(Path(name.split("/")[0]).stem.lower()) for name in files}
+    if {"train", "val"} <= set(tops.values()) <= set(SPLITS):
+        for name, split in tops.items():
+            named[split].append((files[name], 0, None))
+        return named if named["test"] else {"train": named["train"], "val": named["val"]}
+    if len(files) >= _FEW:
+        return {split: [(files[name], 0, None) for name in names] for split, names in split_by_name(files).items()}
+    for path in files.values():
+        first, second = line_start(path, 0.8), line_start(path, 0.9)
+        for split, start, stop in (("train", 0, first), ("val", first, second), ("test", second, None)):
+            named[split].append((path, start, stop))
+    return named
