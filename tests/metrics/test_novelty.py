@@ -20,9 +20,9 @@ def share_by_definition(texts, training, n, split):
     return sum(gram in known for gram in made) / len(made)
 
 
-@pytest.fixture(params=[7, 1 << 20])
+@pytest.fixture(params=[24, 1 << 20])
 def block(request, monkeypatch):
-    monkeypatch.setattr(novelty, "BLOCK", request.param)  # smaller than some n-grams: then they still meet
+    monkeypatch.setattr(novelty, "BLOCK", request.param)  # longer than any word, shorter than texts
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 11])
@@ -30,6 +30,7 @@ def test_shares_equal_brute_force(block, n):
     draw = random.Random(n)
     training = [text_of(draw, draw.randint(0, 40)) for _ in range(30)]
     training.append(text_of(draw, 500, "abc  \n"))
+    assert max(map(len, training[-1].split())) < 24
     texts = [text_of(draw, 60) for _ in range(4)] + ["", training[-1][100:140]]
     for codes, split in ((characters, list), (word_codes, words)):
         others = [training[-1]]
