@@ -13,14 +13,21 @@ from lit_aigc.errors import InputError
 from lit_aigc.losses.language import LikelihoodSums
 from lit_aigc.metrics.bleu import bleu
 from lit_aigc.metrics.novelty import copied_share, longest_copy
-from lit_aigc.metrics.text_likelihood import carried_sums, running_text, window_sums, windows
+from lit_aigc.metrics.text_likelihood import text_likelihood
 from lit_aigc.metrics.text_quality import distinct, first_words, repetition, self_bleu, words
 from lit_aigc.noise import Noise
-from lit_aigc.spec import Condition, TextBatch
+from lit_aigc.sampling.tokens import Decoding
+from lit_aigc.spec import Condition
 
 Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 PROTOCOLS = ("windows", "strided", "carried")
+_MEANING = {
+    "windows": "windows of the context that don't overlap, each on its own",
+    "sentences": "each sentence on its own",
+    "strided": "windows that move on by the stride, whose last targets count",
+    "carried": "rows of consecutive text, each read from its beginning to its end with the state carried on",
+}
 REPEATED = 4  # n of the repetition rate
 COPIED = (4, 8)  # lengths in words of the n-grams that are looked up in the training text
 _BOUNDARY = 0
@@ -35,21 +42,17 @@ class TextOptions:
 
     Attributes:
         split: ``val`` or ``test``: the held-out text.
-        protocols: Of the likelihood, some of `PROTOCOLS`.
-        stride: Tokens by which windows of ``strided`` move on; None: half the context.
+        protocols: Of the likelihood, some of `PROTOCOLS`; for data of sentences ``windows`` means one sentence each.
         texts: Texts generated, and as many real ones; 0: none.
-        max_tokens: Tokens of each at most.
-        temperature: Of generation.
+        decoding: Fields of `lit_aigc.sampling.tokens.Decoding`: how many tokens at most, and how they are drawn.
         prompt_tokens: Tokens of held-out text that each generated text goes on from; None: 0 where the held-out text
             is at least as many texts as are asked for, else 32.
     """
 
     split: str = "val"
     protocols: Sequence[str] = ("windows",)
-    stride: int | None = None
     texts: int = 200
-    max_tokens: int = 256
-    temperature: float = 1.0
+    decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,16 +61,15 @@ class TextOptions:
             wrong.append(f"text.split={self.split}: expected val or test.")
         if isinstance(self.protocols, str) or not set(self.protocols) <= set(PROTOCOLS):
             wrong.append(f"text.protocols={self.protocols}: expected a list of some of {', '.join(PROTOCOLS)}.")
-        for name, least in (("stride", 1), ("texts", 0), ("max_tokens", 1), ("prompt_tokens", 0)):
+        for name, least in (("texts", 0), ("prompt_tokens", 0)):
             value = getattr(self, name)
-            if value is None and name in ("stride", "prompt_tokens"):
+            if value is None and name == "prompt_tokens":
                 continue
             if type(value) is not int or value < least or (name == "texts" and value == 1):
                 wrong.append(f"text.{name}={value}: expected {'0, or 2' if name == 'texts' else least} or more.")
-        if not 0 <= self.temperature < float("inf"):
-            wrong.append(f"text.temperature={self.temperature}: expected 0 or more, such as 1.")
         if wrong:
             raise InputError("\n".join(wrong))
+        object.__setattr__(self, "decoding", Decoding(**self.decoding))
 
 
 class Excerpt(NamedTuple):
@@ -91,14 +93,11 @@ def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
     if data is None:
         name = subject.bundle.spec.name
         raise InputError(f"A language model is measured on held-out text: add data=NAME, such as data={name}.")
-    _check_tokens(module.tokenizer, data)
+    _check_fit(subject.bundle, data)
     with module.evaluating():
-        batches = list(getattr(data, f"{options.split}_dataloader")())
-        if not batches:
-            raise InputError(f"data={data.spec.name} has no text in {options.split}.")
-        if batches[0].source is not None:
-            return translation(module, batches, options, config["seed"])
-        values, protocol = likelihood(module, data, batches, options)
+        if next(iter(data.originals(options.split)), None) is not None:
+            return translation(module, data, options, config["seed"])
+        values, protocol = likelihood(module, data, options)
         if options.texts:
             found, facts = generation(module, data, options, config["seed"])
             values |= found
@@ -106,43 +105,47 @@ def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
     return values, protocol
 
 
-def _check_tokens(own: Any, data: Any) -> None:
-    given = data.tokenizer
-    same = own.name == given.name and own.vocab_size == given.vocab_size
-    if not (same and all(own.decode([i]) == given.decode([i]) for i in range(own.vocab_size))):
+def _check_fit(bundle: Any, data: Any) -> None:
+    own, given = bundle.module.tokenizer, data.tokenizer
+    if own is not given and own.to_dict() != given.to_dict():
         raise InputError(
             f"data={data.spec.name} makes other tokens ({given.name}, {given.vocab_size} ids) than the bundle "
             f"({own.name}, {own.vocab_size} ids): give the data and the tokenizer that it was trained on."
+        )
+    (context,), (read,) = bundle.spec.shape, data.spec.shape
+    if data.batching != "sentences" and read != context:
+        raise InputError(
+            f"data={data.spec.name} is read {read} tokens at once, by the bundle {context}: set data.context={context}."
         )
 
 
 # -- likelihood
 
 
-def likelihood(module: Any, data: Any, batches: Sequence[TextBatch], options: TextOptions) -> Numbers:
+def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
     """The likelihood of a split, by each protocol asked for; the keys of all but ``windows`` end in its name."""
-    tokenizer, context = module.tokenizer, module.network.context or data.spec.shape[0]
+    tokenizer, plain = module.tokenizer, "sentences" if data.batching == "sentences" else "windows"
     sizes = torch.from_numpy(tokenizer.sizes() if tokenizer.lossless else np.zeros_like(tokenizer.sizes()))
-    text = running_text(batches) if {"strided", "carried"} & set(options.protocols) else None
-    number, what = _words(tokenizer, batches)
+    number, what = _words(tokenizer, data.tokens(options.split))
     values: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
     for name in options.protocols:
-        if name == "windows":
-            sums, how = window_sums(module, batches, sizes), f"each row of {options.split} of the data on its own"
-            facts = {"context": batches[0].ids.shape[1] - 1}
-        elif name == "strided":
-            stride = options.stride or max(context // 2, 1)
-            sums, how = window_sums(module, windows(text, context, stride), sizes), "windows that overlap"
-            facts = {"context": context, "stride": stride, "least_context": context - stride}
-        else:
-            sums, how = carried_sums(module, text, sizes), "the state is carried from the beginning of the split"
-            facts = {}
-        nats, tokens, characters, size = sums.tolist()
-        found = LikelihoodSums(nats, tokens, characters, size, number)
-        values |= found.numbers("" if name == "windows" else f"_{name}")
-        protocol["likelihood" if name == "windows" else f"likelihood_{name}"] = facts | {
-            "protocol": how,
+        if plain == "sentences" and name != "windows":
+            raise InputError(
+                f"text.protocols has {name}, which is of one running text; data={data.spec.name} has separate "
+                "sentences, each of which is given its own context: ask for windows alone."
+            )
+        evaluation = plain if name == "windows" else name
+        batches = data.evaluation_batches(options.split, evaluation=evaluation)
+        nats, tokens, characters, size = text_likelihood(module, batches, sizes).tolist()
+        suffix = "" if name == "windows" else f"_{name}"
+        values |= LikelihoodSums(nats, tokens, characters, size, number).numbers(suffix)
+        facts = {"protocol": _MEANING[evaluation], "context": data.spec.shape[0]}
+        if name == "strided":
+            facts["stride"] = data.stride or -(-data.spec.shape[0] // 2)
+        if name == "carried":
+            facts["rows"] = data.eval_batch_size
+        protocol[f"likelihood{suffix}"] = facts | {
             "split": f"{data.spec.name}/{options.split}",
             "fingerprint": data.spec.fingerprint,
             "tokenizer": tokenizer.name,
@@ -155,26 +158,23 @@ def likelihood(module: Any, data: Any, batches: Sequence[TextBatch], options: Te
     return values, protocol
 
 
-def _words(tokenizer: Any, batches: Iterable[TextBatch]) -> tuple[int, str]:
-    """Number of words among the targets that count, and what a word is."""
-    parts = (batch.ids[:, 1:] if batch.mask is None else batch.ids[:, 1:][batch.mask] for batch in batches)
-    targets = torch.cat([part.flatten() for part in parts]).numpy()
-    if tokenizer.separator:  # its tokens are words
-        return len(targets), "tokens, <unk> and the ends of texts among them"
-    ends = np.flatnonzero(targets == _BOUNDARY)
-    texts = np.split(targets, ends)
-    number = sum(len(tokenizer.decode(ids.tolist()).split()) for ids in texts)
-    return number + len(ends), "words between white space, and ends of texts"
+def _words(tokenizer: Any, stream: np.ndarray) -> tuple[int, str]:
+    """Number of words among the targets of a stream ``0 d1 0 d2 0``, and what a word is."""
+    if tokenizer.name == "word":
+        return len(stream) - 1, "tokens, <unk> and the ends of texts among them"
+    ends = np.flatnonzero(stream == _BOUNDARY)
+    number = sum(len(tokenizer.decode(ids).split()) for ids in np.split(stream, ends))
+    return number + len(ends) - 1, "words between white space, and ends of texts"
 
 
 # -- generated text
 
 
-def excerpts(documents: Iterable[np.ndarray], options: TextOptions) -> list[Excerpt]:
+def excerpts(stream: np.ndarray, options: TextOptions) -> list[Excerpt]:
     """Where generated texts go on from, and the real text there, evenly from all over the held-out text.
 
     Args:
-        documents: Ids of each text, without any boundary; read up to some millions of tokens.
+        stream: Ids ``0 d1 0 d2 0 … dn 0`` of all texts; some millions of them are read.
         options: How many, how long.
 
     Returns:
@@ -184,26 +184,20 @@ def excerpts(documents: Iterable[np.ndarray], options: TextOptions) -> list[Exce
     Raises:
         InputError: If there is not enough text for two.
     """
-    known: list[np.ndarray] = []
-    total = 0
-    for ids in documents:
-        known.append(ids)
-        total += len(ids)
-        if total >= _READ:
-            break
-    prompt, most = options.prompt_tokens, options.max_tokens
-    whole = [ids for ids in known if len(ids) > (prompt or 0)]
+    row = np.asarray(stream[1:_READ], dtype=np.int64)
+    known = [ids[ids != _BOUNDARY] for ids in np.split(row, np.flatnonzero(row == _BOUNDARY))]
+    prompt, most = options.prompt_tokens, options.decoding.max_tokens
+    whole = [ids for ids in known if len(ids) > (prompt or 0)]  # not the empty rest
     if len(whole) >= options.texts:
         prompt = prompt or 0
         chosen = (whole[i * len(whole) // options.texts] for i in range(options.texts))
     else:
         prompt = _PROMPT if prompt is None else prompt
-        row = np.concatenate([part for ids in known for part in (ids, np.zeros(1, ids.dtype))] or [np.zeros(0, int)])
         room = len(row) // (prompt + most)
         if room < 2:
             raise InputError(
                 f"The held-out text has {len(row)} tokens, too few for two parts of {prompt + most}: set "
-                "text.max_tokens lower, or text.texts=0 to leave out the numbers of generated text."
+                "text.decoding.max_tokens lower, or text.texts=0 to leave out the numbers of generated text."
             )
         number = min(options.texts, room)
         chosen = (row[i * len(row) // number :] for i in range(number))
@@ -213,7 +207,7 @@ def excerpts(documents: Iterable[np.ndarray], options: TextOptions) -> list[Exce
 def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbers:
     """Variety and novelty of generated text, each with the same figure of real text: ``…_real``."""
     tokenizer = module.tokenizer
-    taken = excerpts(map(tokenizer.encode, data.texts(options.split)), options)
+    taken = excerpts(data.tokens(options.split), options)
     real = [tokenizer.decode(excerpt.rest) for excerpt in taken]
     generated = [tokenizer.decode(ids) for ids in _generate(module, [e.prompt for e in taken], options, seed)]
     sides = {"": generated, "_real": real}
@@ -235,8 +229,7 @@ def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbe
     protocol = {
         "texts": len(taken),
         "words": sum(len(words(text)) for text in sides[""]),
-        "max_tokens": options.max_tokens,
-        "temperature": options.temperature,
+        **dataclasses.asdict(options.decoding),
         "prompt_tokens": max(len(excerpt.prompt) for excerpt in taken),
         "prompts": f"{data.spec.name}/{options.split}, evenly from all of it",
         "size": "both sides in order of length, each pair cut to the words of the shorter",
@@ -264,16 +257,15 @@ def _order(key: str) -> tuple[str, bool]:
 def _generate(module: Any, prompts: Sequence[np.ndarray], options: TextOptions, seed: int) -> list[np.ndarray]:
     found = []
     for start in range(0, len(prompts), _BLOCK):
-        given = [torch.from_numpy(np.asarray(ids, dtype=np.int64)) for ids in prompts[start : start + _BLOCK]]
+        given = [torch.from_numpy(ids.astype(np.int64)) for ids in prompts[start : start + _BLOCK]]
         texts = module.sample(
             len(given),
             condition=Condition(prompts=tuple(given)),
             noise=Noise(seed, start),
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
+            **dataclasses.asdict(options.decoding),
         )
         rows = zip(texts.ids.cpu().numpy(), texts.lengths.tolist(), strict=True)
-        found += [_to_end(ids[:length]) for ids, length in rows]
+        found += [ids[:length] for ids, length in rows]
     return found
 
 
@@ -285,16 +277,11 @@ def _to_end(ids: np.ndarray) -> np.ndarray:
 # -- translations
 
 
-def translation(module: Any, batches: Sequence[TextBatch], options: TextOptions, seed: int) -> Numbers:
-    """BLEU of translations of a split's sources, with the split's targets as references."""
-    sources, references = [], []
-    for batch in batches:
-        for row, (source, given) in enumerate(zip(batch.source, batch.source_mask, strict=True)):
-            target = batch.ids[row, 1:]
-            kept = target if batch.mask is None else target[batch.mask[row]]
-            sources.append(source[given].numpy())
-            references.append(module.tokenizer.decode(kept.tolist()))
-    made = [module.tokenizer.decode(ids.tolist()) for ids in _generate(module, sources, options, seed)]
+def translation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbers:
+    """BLEU of translations of a split's originals, with its texts as references."""
+    references = list(data.texts(options.split))
+    sources = [module.tokenizer.encode(text) for text in data.originals(options.split)]
+    made = [module.tokenizer.decode(ids) for ids in _generate(module, sources, options, seed)]
     values, facts = bleu(made, references)
-    facts |= {"max_tokens": options.max_tokens, "temperature": options.temperature, "split": options.split}
-    return values, {"bleu": facts | {"references": "as the tokenizer gives them back"}}
+    facts |= {"split": f"{data.spec.name}/{options.split}", "fingerprint": data.spec.fingerprint}
+    return values, {"bleu": facts | dataclasses.asdict(options.decoding)}

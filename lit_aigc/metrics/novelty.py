@@ -62,25 +62,28 @@ def hashes(codes: Codes, n: int) -> np.ndarray:
     return _mixed(result)
 
 
-def found_in(queries: Sequence[Codes], training: Iterable[Codes], n: int) -> list[np.ndarray]:
+def found_in(
+    texts: Sequence[str], training: Iterable[str], n: int, codes: Callable[[str], Codes] = word_codes
+) -> list[np.ndarray]:
     """Which n-grams of some texts stand in a training text.
 
     Args:
-        queries: Codes of each text.
-        training: Codes of each text of the training split; an n-gram doesn't reach from one into the next.
+        texts: Those that are looked up.
+        training: Texts of the training split; an n-gram doesn't reach from one into the next.
         n: Length of an n-gram.
+        codes: `word_codes`, or `characters`.
 
     Returns:
-        For each text ``(max(m - n + 1, 0),)`` bool. Memory is that of the queries and of some blocks.
+        For each text ``(max(m - n + 1, 0),)`` bool. Memory is that of these texts and of some blocks.
     """
-    own = [hashes(codes, n) for codes in queries]
+    own = [hashes(codes(text), n) for text in texts]
     sought = np.unique(np.concatenate([*own, np.zeros(0, dtype=np.uint64)]))
     seen = np.zeros(len(sought), dtype=bool)
     if len(sought):
         shift = np.uint64(64 - _TABLE)
         table = np.zeros(1 << _TABLE, dtype=bool)
         table[sought >> shift] = True
-        for block in _blocks(training, n):
+        for block in _blocks(training, n, codes):
             there = hashes(block, n)
             there = there[table[there >> shift]]  # nearly all of what was not generated ends here
             at = np.searchsorted(sought, there).clip(max=len(sought) - 1)
@@ -102,8 +105,7 @@ def copied_share(
     Returns:
         One number a set; 0 for a set without any n-gram.
     """
-    queries = [codes(text) for texts in sets for text in texts]
-    marks = iter(found_in(queries, map(codes, training()), n))
+    marks = iter(found_in([text for texts in sets for text in texts], training(), n, codes))
     joined = [np.concatenate([np.zeros(0, dtype=bool), *(next(marks) for _ in texts)]) for texts in sets]
     return [float(each.mean()) if len(each) else 0.0 for each in joined]
 
@@ -113,11 +115,10 @@ def longest_copy(texts: Sequence[str], training: Training) -> int:
 
     Every part of a copy is a copy, so the length is found by bisection, with a pass over the training text a step.
     """
-    queries = [characters(text) for text in texts]
-    copied, too_long = 0, max(map(len, queries), default=0) + 1
+    copied, too_long = 0, max(map(len, texts), default=0) + 1
     length = min(32, too_long // 2)  # a likely upper bound of what isn't learnt by heart, doubled while it is copied
     while too_long - copied > 1:
-        if any(mark.any() for mark in found_in(queries, map(characters, training()), length)):
+        if any(mark.any() for mark in found_in(texts, training(), length, characters)):
             copied = length
             length = min(2 * length, (copied + too_long) // 2)
         else:
@@ -126,15 +127,14 @@ def longest_copy(texts: Sequence[str], training: Training) -> int:
     return copied
 
 
-def _blocks(training: Iterable[Codes], n: int) -> Iterator[Codes]:
+def _blocks(training: Iterable[str], n: int, codes: Callable[[str], Codes]) -> Iterator[Codes]:
     """The training text in blocks of about `BLOCK` symbols that overlap by n - 1, with a mark between texts."""
     waiting: list[Codes] = []
     count = 0
-    for codes in training:
-        for start in range(0, len(codes), BLOCK):
-            piece = codes[start : start + BLOCK]
-            waiting.append(piece)
-            count += len(piece)
+    for text in training:
+        for piece in _pieces(text):
+            waiting.append(codes(piece))
+            count += len(waiting[-1])
             if count >= BLOCK:
                 block = np.concatenate(waiting)
                 yield block
@@ -144,6 +144,17 @@ def _blocks(training: Iterable[Codes], n: int) -> Iterator[Codes]:
         count += 1
     if waiting:
         yield np.concatenate(waiting)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Parts of a text of at most `BLOCK` characters, which end where a word does, unless one word is as long."""
+    start = 0
+    while start < len(text):
+        stop = start + BLOCK
+        if stop < len(text):
+            stop = max(text.rfind(space, start, stop) for space in " \n") + 1 or stop
+        yield text[start:stop]
+        start = stop
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.attention import causal_attention
+from lit_aigc.networks.attention import causal_attention, masked_attention
 from lit_aigc.networks.key_value_cache import KeyValueCache, Places, attend
 from lit_aigc.networks.ngrams import NgramEmbedding
 from lit_aigc.networks.pointwise import rms_norm, rotate, squared_relu
@@ -22,7 +22,7 @@ _ROTARY_BASE = 10_000.0
 
 
 class Attention(nn.Module):
-    """Causal self-attention (Vaswani et al., 2017).
+    """Self-attention (Vaswani et al., 2017).
 
     Args:
         width: Of the residual stream.
@@ -39,15 +39,21 @@ class Attention(nn.Module):
         self.project = nn.Linear(width, width, bias)
 
     def forward(
-        self, x: Tensor, turn: Tensor | None = None, held: Tensor | None = None, places: Places | None = None
+        self,
+        x: Tensor,
+        turn: Tensor | None = None,
+        held: Tensor | None = None,
+        places: Places | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
-        """``(N, T, width)`` to the same shape.
+        """``(N, T, width)`` to the same shape, causal unless told what is `seen`.
 
         Args:
             x: New positions.
             turn: Cosines and sines of their angles, ``(2, N or 1, T, 1, d / 2)``, for rotary positions.
             held: ``(2, N, heads, room, d)`` keys and values of a cache, which those of `x` are added to.
             places: Where to.
+            seen: ``(N, T)`` bool: each position looks at all of these.
         """
         qkv = self.attend(x).unflatten(2, (3, self.heads, -1))  # (N, T, 3, heads, d)
         qk, v = qkv[:, :, :2].flatten(2, 3), qkv[:, :, 2]  # (N, T, 2 heads, d), (N, T, heads, d)
@@ -57,7 +63,9 @@ class Attention(nn.Module):
             qk = rotate(qk, *turn)
         q, k = qk.transpose(1, 2).chunk(2, dim=1)  # (N, heads, T, d)
         v = v.transpose(1, 2)
-        if held is None:
+        if seen is not None:
+            h = masked_attention(q, k, v, seen)
+        elif held is None:
             h = causal_attention(q, k, v)
         else:
             h = attend(q, k, v, held, places)
@@ -229,22 +237,22 @@ class Transformer(nn.Module):
             x = x + (self.ngrams(ids) if cache is None else self.ngrams(cache.ids, positions))
         if self.positions is not None:
             x = x + self.positions(positions.clamp_max(self.context - 1))
-        x = self.dropout(self.embedding_norm(_in_autocast(x)))
-        turn = self._turn(positions) if self.rotary else None
+        x = self.dropout(self.embedding_norm(in_autocast(x)))
+        turn = turns(positions, x.shape[2] // self.heads) if self.rotary else None
         for i, block in enumerate(self.blocks):
             x = block(x, turn, None if cache is None else cache.blocks[i], places)
         logits = self.head(self.norm(x))
         return self.soft_cap * torch.tanh(logits.float() / self.soft_cap) if self.soft_cap else logits
 
-    def _turn(self, positions: Tensor) -> Tensor:
-        """``(2, N, T, 1, d / 2)``: cosines and sines of the angles of positions ``(N, T)``."""
-        half = self.embedding.weight.shape[1] // self.heads // 2
-        speeds = _ROTARY_BASE ** (-torch.arange(half, device=positions.device) / half)
-        angles = (positions[:, :, None].float() * speeds)[:, :, None]
-        return torch.stack([angles.cos(), angles.sin()])
+
+def turns(positions: Tensor, d: int) -> Tensor:
+    """Cosines and sines ``(2, N, T, 1, d / 2)`` of the angles of rotary positions ``(N, T)``; d: width of a head."""
+    speeds = _ROTARY_BASE ** (-torch.arange(d // 2, device=positions.device) / (d // 2))
+    angles = (positions[:, :, None].float() * speeds)[:, :, None]
+    return torch.stack([angles.cos(), angles.sin()])
 
 
-def _in_autocast(x: Tensor) -> Tensor:
+def in_autocast(x: Tensor) -> Tensor:
     """In autocast's precision where that is on: the residual stream is most of the memory that a small model moves."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

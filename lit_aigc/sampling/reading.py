@@ -28,7 +28,8 @@ class Reader:
 
     Args:
         network: A language network: ``network(ids, cache, lengths) -> logits``, ``network.context`` (0: no limit),
-            ``network.new_cache(n)``, and of the cache ``select(rows)`` and ``lengths``.
+            ``network.new_cache(n)``, if need be ``network.rows_differ`` (what follows depends on more than what was
+            read, so no two rows are the same), and of the cache ``select(rows)`` and ``lengths``.
         prompts: What the texts begin with, token ids without the boundary; may be empty.
 
     Attributes:
@@ -84,7 +85,8 @@ class Reader:
 
     def _read(self, contexts: list[list[int]]) -> None:
         """Read all rows from nothing; equal ones once."""
-        distinct = list(dict.fromkeys(map(tuple, contexts)))
+        alike = not getattr(self.network, "rows_differ", False)
+        distinct = list(dict.fromkeys(map(tuple, contexts))) if alike else list(map(tuple, contexts))
         lengths = torch.tensor([len(ids) for ids in distinct])
         ids = torch.full((len(distinct), int(lengths.max())), BOUNDARY)
         for row, context in enumerate(distinct):

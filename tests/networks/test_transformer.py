@@ -8,7 +8,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.networks.attention import causal_attention
 from lit_aigc.networks.ngrams import NgramEmbedding
 from lit_aigc.networks.pointwise import rms_norm, rotate, squared_relu
-from lit_aigc.networks.transformer import Transformer
+from lit_aigc.networks.transformer import Transformer, turns
 
 OPTIONS = {
     "default": {"ngrams": [2, 4], "ngram_buckets": 64},
@@ -112,8 +112,8 @@ def test_rotary_attention_depends_on_distances_alone() -> None:
     made = network("swiglu")
     x = torch.randn(1, 3, 16)
     with torch.no_grad():
-        near = made.blocks[0].attention(x, made._turn(torch.arange(3)[None]))
-        far = made.blocks[0].attention(x, made._turn(torch.arange(50, 53)[None]))
+        near = made.blocks[0].attention(x, turns(torch.arange(3)[None], 8))
+        far = made.blocks[0].attention(x, turns(torch.arange(50, 53)[None], 8))
     assert torch.allclose(near, far, atol=1e-5)
 
 
