@@ -15,6 +15,7 @@ from rich.text import Text
 from lit_aigc.bundle import Bundle
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
+from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.reading import longest_start
 from lit_aigc.sampling.text import written
@@ -30,7 +31,7 @@ _SYMBOLS |= dict.fromkeys(range(128, 160), "\ufffd")
 
 
 def write_texts(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> None:
-    """Print texts that go on from prompts, and write each, its prompt included, to a file of its own.
+    """Print texts that go on from prompts, or are translations of them, and write each to a file of its own.
 
     Texts are numbered from ``start`` on, all of the first prompt first; text i is drawn with item i of the noise.
 
@@ -47,6 +48,8 @@ def write_texts(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> N
     if config["stream"] and (n > 1 or len(prompts) > 1):
         raise InputError("stream=true prints one text: give one prompt, and leave n out.")
     module = bundle.module
+    if isinstance(module, Translator) and not all(prompts):
+        raise InputError("This model translates: give what to translate as prompt, or a file of prompts.")
     encoded = [encode_prompt(prompt, module) for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
         _tell_if_too_long(prompt, len(ids), module.network.context)
@@ -61,12 +64,12 @@ def write_texts(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> N
     repeated = [prompt for prompt in prompts for _ in range(n)]
     for i, (prompt, text) in enumerate(zip(repeated, texts, strict=True), config["start"]):
         name = f"{i:06d}.txt"
-        whole = with_prompt(prompt, text, module)
+        start = start_of(prompt, module)
         if not config["stream"]:
             headline = f"{name}, from {visible(_shortened(prompt))}" if prompt else name
             console.print(Text(f"── {headline} ──", "dim"), soft_wrap=True)
-            console.print(Text.assemble((visible(prompt), "bold"), visible(whole[len(prompt) :])), soft_wrap=True)
-        write_atomically(directory / name, whole)
+            console.print(Text.assemble((visible(start), "bold"), visible(text)), soft_wrap=True)
+        write_atomically(directory / name, start + text)
     print(f"{len(texts)} {'text is' if len(texts) == 1 else 'texts are'} in {directory}")
 
 
@@ -103,9 +106,9 @@ def encode_prompt(prompt: str, module: Any) -> torch.Tensor:
     return torch.tensor(module.tokenizer.encode(prompt).tolist(), dtype=torch.int64)
 
 
-def with_prompt(prompt: str, text: str, module: Any) -> str:
-    """A text with the prompt that it goes on from."""
-    return f"{prompt}{module.tokenizer.separator}{text}" if prompt else text
+def start_of(prompt: str, module: Any) -> str:
+    """What a text from a prompt begins with: the prompt, but nothing where the text is a translation of it."""
+    return prompt + module.tokenizer.separator if prompt and not isinstance(module, Translator) else ""
 
 
 def visible(text: str) -> str:
@@ -123,7 +126,7 @@ def _tell_if_too_long(prompt: str, tokens: int, context: int) -> None:
 
 
 def _print_stream(prompt: str, module: Any, pieces: Iterable[str]) -> str:
-    Console(highlight=False).print(Text(visible(with_prompt(prompt, "", module)), "bold"), end="", soft_wrap=True)
+    Console(highlight=False).print(Text(visible(start_of(prompt, module)), "bold"), end="", soft_wrap=True)
     so_far = []
     for piece in pieces:
         print(visible(piece), end="", flush=True)

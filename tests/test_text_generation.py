@@ -9,6 +9,8 @@ from lit_aigc.bundle import Bundle
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
 from lit_aigc.modules.language_model import LanguageModel
+from lit_aigc.modules.translation import Translator
+from lit_aigc.networks.encoder_decoder import EncoderDecoder
 from lit_aigc.networks.transformer import Transformer
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition, DataSpec
@@ -135,6 +137,28 @@ def test_a_long_prompt_keeps_its_last_part_with_a_notice(ask, module, tmp_path):
     assert "has 26 tokens: the model, whose context is 16, goes on from the last 15" in outcome.err
     assert files(tmp_path / "out")["000000.txt"].startswith("To be, or not! That is the")
     assert ask("prompt=To be, or not!", "max_tokens=3").err == ""
+
+
+def test_a_translator_gets_what_it_translates(command, monkeypatch, tmp_path):
+    tokenizer = CharacterTokenizer()
+    tokenizer.train([PLAY])
+    spec = DataSpec("text", (16,), vocab_size=tokenizer.vocab_size)
+    torch.manual_seed(0)
+    module = Translator(
+        EncoderDecoder(spec.vocab_size, width=16, encoder_layers=1, decoder_layers=1, heads=2), spec
+    ).eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    module.tokenizer = tokenizer
+    monkeypatch.setattr("lit_aigc.bundle.load_bundle", lambda *asked: Bundle(module, spec, {}))
+    ask = ["bundle=x", f"out={tmp_path}", "beams=3", "max_tokens=12"]
+    outcome = command("generate", *ask, "prompt=That is")
+    assert outcome.code == 0, outcome.err
+    translation = drawn(module, "That is", beams=3, max_tokens=12)
+    assert files(tmp_path) == {"000000.txt": translation}
+    assert f"── 000000.txt, from 'That is' ──\n{translation}\n" in outcome.out
+    refused = command("generate", *ask)
+    assert refused.code == 2 and "This model translates: give what to translate" in refused.err
 
 
 @pytest.mark.parametrize(

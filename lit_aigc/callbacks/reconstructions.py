@@ -79,7 +79,7 @@ class Reconstructions(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sheet, write and log it."""
         draws = has_codes(pl_module) or hasattr(pl_module, "reconstruct")
-        if not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image" or not draws:
+        if not draws or not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image":
             return
         sheet, seen = self.draw(trainer, pl_module), int(pl_module.samples_seen)
         save_png(sheet, Path(trainer.default_root_dir) / "samples" / f"{seen:010d}_reconstructions.png")

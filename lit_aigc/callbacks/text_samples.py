@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers import log_texts
+from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.text import written
-from lit_aigc.sampling.tokens import Decoding
+from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Condition
-from lit_aigc.text_generation import encode_prompt, with_prompt
+from lit_aigc.text_generation import encode_prompt, start_of
 
 
 class TextSamples(Callback):
@@ -26,7 +29,9 @@ class TextSamples(Callback):
 
     Args:
         n: Texts of each prompt.
-        prompts: What texts begin with; by default nothing.
+        prompts: What texts begin with; by default nothing. For a translator what it translates; by default the first
+            `originals` of the validation split.
+        originals: Their number.
         max_tokens: Most tokens of each; they cost time of training.
         temperature: As in `lit_aigc.sampling.tokens.Decoding`.
         top_k: As there.
@@ -41,6 +46,7 @@ class TextSamples(Callback):
         self,
         n: int = 4,
         prompts: Sequence[str] = ("",),
+        originals: int = 4,
         max_tokens: int = 200,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -55,6 +61,7 @@ class TextSamples(Callback):
             )
         self.n = n
         self.prompts = tuple(prompts)
+        self.originals = originals
         self.options: dict[str, Any] = {
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -67,24 +74,36 @@ class TextSamples(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the prompts."""
         if pl_module.spec.modality == "text":
-            for prompt in self.prompts:
-                encode_prompt(prompt, pl_module)
+            self._encoded(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample, write and log."""
         if not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "text":
             return
-        texts, seen = self.texts(pl_module), int(pl_module.samples_seen)
+        prompts = self._encoded(pl_module)
+        if isinstance(pl_module, Translator) and not any(self.prompts):
+            prompts = _originals(trainer.datamodule, self.originals)
+        texts, seen = self.texts(pl_module, prompts), int(pl_module.samples_seen)
         lines = [f"── {i} ──\n{text}\n" for i, text in enumerate(texts)]
         path = Path(trainer.default_root_dir) / "samples" / f"{seen:010d}.txt"
         write_atomically(path, f"{seen:,} samples seen\n\n" + "\n".join(lines))
         log_texts(trainer.loggers, "samples", texts, seen)
 
-    def texts(self, module: Any) -> list[str]:
-        """Texts of the module as it is now, prompts included; all of the first prompt first."""
-        prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
-        condition = Condition(prompts=tuple(encode_prompt(prompt, module) for prompt in prompts))
+    def texts(self, module: Any, prompts: Sequence[Tensor]) -> list[str]:
+        """Texts of the module as it is now, with their prompts; all of the first prompt first."""
+        prompts = [prompt for prompt in prompts for _ in range(self.n)]
         with module.averaged():
+            condition = Condition(prompts=tuple(prompts))
             drawn = module.sample(len(prompts), condition=condition, noise=self.noise, **self.options)
-        texts = written(drawn, module.tokenizer.decode)
-        return [with_prompt(prompt, text, module) for prompt, text in zip(prompts, texts, strict=True)]
+        shown = [module.tokenizer.decode(prompt.tolist()) for prompt in prompts]
+        starts = [f"{text}\n→ " if isinstance(module, Translator) else start_of(text, module) for text in shown]
+        return [start + text for start, text in zip(starts, written(drawn, module.tokenizer.decode), strict=True)]
+
+    def _encoded(self, module: Any) -> list[Tensor]:
+        return [encode_prompt(prompt, module) for prompt in self.prompts]
+
+
+def _originals(datamodule: Any, n: int) -> list[Tensor]:
+    """The first n texts of the validation split that there are translations of, without boundaries and padding."""
+    rows = itertools.chain.from_iterable(batch.source for batch in datamodule.val_dataloader())
+    return [ids[ids != BOUNDARY] for ids in itertools.islice(rows, n)]

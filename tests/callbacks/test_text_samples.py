@@ -14,8 +14,9 @@ from lit_aigc.callbacks.reconstructions import Reconstructions
 from lit_aigc.callbacks.sample_grid import SampleGrid
 from lit_aigc.callbacks.text_samples import TextSamples
 from lit_aigc.errors import InputError
+from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
-from lit_aigc.spec import DataSpec, Texts
+from lit_aigc.spec import DataSpec, TextBatch, Texts
 from lit_aigc.tokenization import CharacterTokenizer
 
 
@@ -81,6 +82,27 @@ def test_only_rank_0_writes_and_not_in_the_sanity_check(tmp_path, facts):
     model = Model()
     TextSamples().on_validation_end(make_trainer(tmp_path, **facts), model)
     assert model.asked == [] and not list(tmp_path.iterdir())
+
+
+class Translating(Model, Translator):
+    """Says the last letter of what it translates."""
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+        Model.__init__(self)
+
+    spec, sample = Model.spec, Model.sample
+
+
+def test_a_translator_translates_the_first_validation_texts(tmp_path):
+    model = Translating()
+    a, b = (int(model.tokenizer.encode(letter)[0]) for letter in "ab")
+    batches = [TextBatch(None, None, 0, source=torch.tensor([[a, b, 0, 0], [b, b, a, 0]]))] * 2
+    trainer = make_trainer(tmp_path, datamodule=types.SimpleNamespace(val_dataloader=lambda: batches))
+    TextSamples(n=1, originals=3).on_validation_end(trainer, model)
+    one, two, three = (Noise(0).integers(3, 3) + 1).tolist()
+    expected = ["ab\n→ " + "b" * one, "bba\n→ " + "a" * two, "ab\n→ " + "b" * three]
+    assert trainer.loggers[0].texts == [("samples", expected, 640)]
 
 
 def test_models_of_images_get_no_text(tmp_path):
