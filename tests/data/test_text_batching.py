@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_sentences_of_a_batch_are_of_like_length() -> None:
     spans = [(int(span.min()), int(span.max())) for span in spans]
     assert spans != sorted(spans)  # the batches are shuffled
     spans.sort()
-    assert all(low[1] <= high[0] for low, high in zip(spans, spans[1:], strict=False))
+    assert all(low[1] <= high[0] for low, high in itertools.pairwise(spans))
 
 
 def test_a_long_sentence_is_several_rows() -> None:
@@ -285,7 +286,6 @@ def test_carried_evaluation_goes_on_where_it_was(world_size: int) -> None:
         parts = batches(reader, made.requests(99, rank, world_size))
         assert [part.carried for part in parts] == [False, True, True]
         for i in range(len(parts[0].ids)):
-            assert all(a.ids[i, -1] == b.ids[i, 0] for a, b in zip(parts, parts[1:], strict=False) if b.mask is None)
-            masked = [(p.ids[i, 1:] if p.mask is None else p.ids[i, 1:][p.mask[i]]).tolist() for p in parts]
-            rows.append(sum(masked, []))
+            assert all(a.ids[i, -1] == b.ids[i, 0] for a, b in itertools.pairwise(parts) if b.mask is None)
+            rows.append([target for part in parts for target in counted(part.part(slice(i, i + 1))).tolist()])
     assert rows == [[*range(1, 13)], [*range(13, 25)], [*range(25, 37)], [*range(37, 48)]]
