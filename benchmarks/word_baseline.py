@@ -15,9 +15,8 @@ import os
 import time
 from pathlib import Path
 
-from lit_aigc.tokenization import WordTokenizer
-
 from lit_aigc.metrics.kneser_ney import KneserNey
+from lit_aigc.tokenization import WordTokenizer
 
 
 def captions(root: Path, split: str) -> list[str]:
