@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -18,6 +20,18 @@ from lit_aigc.metrics.extractors import facts, shipped_bytes
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
 from lit_aigc.metrics.kernel import FeatureSample
 from lit_aigc.spec import Batch, DataSpec
+
+KID_LIMIT = 10_000  # features that are kept of a set
+
+
+class TensorCache(Protocol):
+    """Where tensors are kept for another time, such as the module `lit_aigc.data.cache`."""
+
+    def load_tensors(self, key: str) -> dict[str, Tensor] | None:
+        """What was stored under this key, or None."""
+
+    def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Store under this key, if that can be done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +141,7 @@ def compute_reference(
     *,
     split: str,
     fingerprint: str = "",
-    limit: int = 10_000,
+    limit: int = KID_LIMIT,
     num_classes: int = 0,
     device: torch.device | str = "cpu",
 ) -> Reference:
@@ -159,6 +173,42 @@ def compute_reference(
         fingerprint,
         classes=() if classes is None else classes.compute(),
     )
+
+
+def set_reference(
+    batches: Iterable[Batch],
+    extractor: nn.Module,
+    *,
+    split: str,
+    fingerprint: str,
+    cache: TensorCache | None = None,
+    device: torch.device | str = "cpu",
+) -> Reference:
+    """Statistics of a set of real images from elsewhere: those in the cache, if they are of the same, or computed.
+
+    The same are pixels (by fingerprint), weights and preparation of the extractor; `batches` are not touched then.
+
+    Args:
+        batches: uint8 images of the whole set.
+        extractor: The extractor, on `device`.
+        split: What messages and the protocol call the set.
+        fingerprint: Hash of its pixels.
+        cache: Where statistics are kept; None: nowhere.
+        device: Where to compute.
+    """
+    facts = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    key = f"reference_{extractor.name}_{digest}"
+    known = cache.load_tensors(key) if cache else None
+    if known is not None:
+        moments = Moments(int(known["count"]), known["mean"], known["covariance"])
+        return Reference(moments, known["features"], extractor.hash, split, fingerprint)
+    reference = compute_reference(batches, extractor, split=split, fingerprint=fingerprint, device=device)
+    if cache:
+        tensors = {"count": torch.tensor(reference.moments.count), "features": reference.features}
+        tensors |= {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
+        cache.store_tensors(key, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    return reference
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
