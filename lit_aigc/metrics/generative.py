@@ -141,6 +141,11 @@ def evaluate_samples(
             f"The reference was made with an extractor of hash {reference.extractor_hash[:16]}…, the samples are "
             f"measured with {extractor.name} of hash {extractor.hash[:16]}…: make the reference anew."
         )
+    if reference is not None and reference.preparation and reference.preparation != extractor.protocol:
+        raise InputError(
+            f"The reference was made with {reference.preparation}, the samples are measured with {extractor.protocol}: "
+            "make the reference anew."
+        )
     computed = _make(extractor, reference, metrics)
     if bootstrap:
         computed |= _collectors(extractor, metrics, bootstrap)
