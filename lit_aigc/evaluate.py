@@ -10,7 +10,7 @@ from lit_aigc.config import DONE, command
 from lit_aigc.errors import InputError
 
 # For each modality a module with `measure(config, subject)`, which returns numbers by key and their protocol.
-_MEASURED_BY = {"image": "lit_aigc.evaluation.images"}
+_MEASURED_BY = {"image": "lit_aigc.evaluation.images", "text": "lit_aigc.evaluation.text"}
 
 
 def main(config: dict[str, Any]) -> int:

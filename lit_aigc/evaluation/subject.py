@@ -65,5 +65,8 @@ def open_subject(config: Mapping[str, Any]) -> Subject:
         check_needs(config, bundle)
     if config.get("data"):
         datamodule = instantiate(config["data"])
-        check_fit(config, datamodule.spec, bundle, fake)
+        if bundle and bundle.spec.modality == "text" and hasattr(datamodule, "use_tokenizer"):
+            datamodule.use_tokenizer(bundle.module.tokenizer)
+        else:
+            check_fit(config, datamodule.spec, bundle, fake)
     return Subject(bundle, str(config["bundle"]), fake, real, datamodule)
