@@ -7,22 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 VOID = ("br", "img", "meta")  # elements without an end
-LINES = (
-    "div",
-    "figure",
-    "figcaption",
-    "head",
-    "header",
-    "li",
-    "meta",
-    "nav",
-    "p",
-    "section",
-    "style",
-    "svg",
-    "title",
-    "tr",
-)
+LINES = ("div", "figure", "figcaption", "header", "li", "meta", "nav", "p", "section", "style", "svg", "title", "tr")
 # Control characters have no place in HTML, and half a surrogate pair, as in a file name that is no UTF-8, no encoding.
 _CONTROLS = (*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0))
 _FORBIDDEN = dict.fromkeys((*_CONTROLS, *range(0xD800, 0xE000)), "\ufffd")

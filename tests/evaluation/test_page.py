@@ -230,7 +230,7 @@ def test_a_difference_says_whether_it_is_larger_than_the_noise():
             "fid_floor_inception": 1.0,
             "accuracy_real_inception": True,
             "recall_x": None,
-            "list": [1, 2, 3, 3],
+            "list": [1, 2, 2],
             "empty": {},
         },
         {"class_fid_x": math.nan, "class_fid_x_0": math.nan, "class_fid_x_1": -1.0},

@@ -1,5 +1,6 @@
-"""The page in a real browser: nothing asked for, nothing complained about, all of it seen, at the width of a phone too."""
+"""The page in a real browser: nothing asked for, nothing complained about, all of it seen, on a phone too."""
 
+import html
 import json
 import math
 import re
@@ -84,8 +85,9 @@ def text():
 
 def visit(folder, text, width, *options):
     """What the probe finds in a frame of this width: a window of a browser can't be as narrow as a phone."""
-    assert POLICY in text
-    probed = text.replace(POLICY, POLICY + "; script-src 'unsafe-inline'").replace("<body>", "<body>" + PROBE)
+    policy = html.escape(POLICY)
+    assert policy in text
+    probed = text.replace(policy, f"{policy}; script-src 'unsafe-inline'").replace("<body>", "<body>" + PROBE)
     frame = f'<!DOCTYPE html><body style="margin:0"><iframe style="width:{width}px;height:900px;border:0"></iframe>'
     escaped = json.dumps(probed).replace("</", "<\\/").replace("<!--", "<\\!--")
     (folder / "frame.html").write_text(
@@ -104,8 +106,7 @@ def visit(folder, text, width, *options):
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
-    plain = found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return {**json.loads(plain), "console": console}
+    return {**json.loads(html.unescape(found[1])), "console": console}
 
 
 @pytest.mark.parametrize("width", [400, 1600])
