@@ -23,6 +23,8 @@ def range_chart(entry: Entry) -> Markup | None:
     Returns:
         The picture; None where there is nothing to see the number against.
     """
+    if not is_number(entry.value):
+        return None
     places = [entry.value, entry.low, entry.high, entry.real]
     known = [place for place in places if place is not None and math.isfinite(place)]
     share = bool(entry.kind and entry.kind.share)

@@ -33,6 +33,7 @@ class Kind:
     protocol: str = ""
 
 
+AUDIT = "memorisation"  # name of the protocol of the audit
 # In the order of the headlines. A key is of the longest kind that it begins with.
 KINDS = {
     "fid": Kind("FID", "Fréchet distance of the features", "lower"),
@@ -48,14 +49,18 @@ KINDS = {
     "nll": Kind("NLL", "nats an image, at most", "lower", protocol="likelihood"),
     "elbo": Kind("ELBO", "nats an image", "higher", protocol="likelihood"),
     "bits_per_dim": Kind("Bits per dimension", "of the NLL", "lower", protocol="likelihood"),
+    "memorised": Kind("Memorised", "verdict of the audit", protocol=AUDIT),
+    "memorised_share": Kind(
+        "Memorised share", "samples closer to training images than nearly all real ones are", "lower", True, AUDIT
+    ),
+    "authenticity": Kind("Authenticity", "samples that are no copies", "higher", True, AUDIT),
+    "duplicates": Kind("Duplicates", "samples that are as good as equal", "lower", protocol=AUDIT),
+    "copying_z": Kind("Copying", "standard score; far below 0: copies", protocol=AUDIT),
+    "nearest_distance": Kind("Distance to training images", "median, in grey levels", protocol=AUDIT),
     "perplexity": Kind("Perplexity", "of a token", "lower"),
-    "nats_per_char": Kind("Nats per character", "", "lower"),
-    "bits_per_byte": Kind("Bits per byte", "", "lower"),
-    "nearest_distance": Kind("Distance to training images", "median, grey levels; far below real: copies"),
-    "memorised": Kind("Memorised", "samples nearer to training images than real ones are"),
-    "memorised_share": Kind("Memorised", "share of the samples", "lower", share=True),
-    "authenticity": Kind("Authenticity", "samples that are no copies", "higher", share=True),
-    "duplicates": Kind("Duplicates", "samples that repeat another", "lower"),
+    "nats_per_char": Kind("Nats per character", "of the test text", "lower"),
+    "bits_per_byte": Kind("Bits per byte", "of the test text", "lower"),
+    "bleu": Kind("BLEU", "of the translations", "higher"),
 }
 LEVEL = 0.95
 _SATELLITES = ("standard_error", "low", "high", "biased")
@@ -125,7 +130,7 @@ class Findings:
     def headlines(self) -> list[Entry]:
         """The numbers of the known kinds, in their order."""
         order = list(KINDS.values())
-        chosen = [entry for entry in self.entries if entry.kind and entry.label is None and is_number(entry.value)]
+        chosen = [each for each in self.entries if each.kind and each.label is None and _in_a_word(each.value)]
         return sorted(chosen, key=lambda entry: order.index(entry.kind))
 
     def classes(self) -> dict[Entry, list[Entry]]:
@@ -201,6 +206,10 @@ def read_findings(results: Mapping[str, Any], class_names: Sequence[str] = ()) -
 def is_number(value: Any) -> bool:
     """Whether a value is a number, finite or not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_a_word(value: Any) -> bool:
+    return isinstance(value, int | float)  # a verdict too
 
 
 def decimals(value: float, digits: int) -> int:

@@ -95,7 +95,7 @@ def _measured(found: Findings, facts: Mapping[str, str]) -> Markup:
 
 
 def _warnings(found: Findings) -> Markup:
-    """What nobody may overlook: numbers of too few images."""
+    """What nobody may overlook: numbers of too few images, and samples that are copies."""
     notes = []
     for part, entries in found.by_protocol().items():
         names = list(dict.fromkeys(entry.name for entry in entries if entry.biased))
@@ -110,6 +110,9 @@ def _warnings(found: Findings) -> Markup:
             "take more images, or look at KID, which has no such bias."
         )
         notes.append(tag("p", tag("strong", f"Biased: {', '.join(names)}. "), text, class_="warning", role="note"))
+    if any(entry.key == "memorised" and entry.value is True for entry in found.entries):
+        text = "The audit finds more samples that repeat training images than real test images would give by chance."
+        notes.append(tag("p", tag("strong", "Memorised. "), text, class_="warning", role="note"))
     return join(notes)
 
 
@@ -119,6 +122,7 @@ def _cards(found: Findings) -> Markup | None:
 
 
 def _card(entry: Entry, level: str) -> Markup:
+    variant = entry.variant if entry.variant == entry.protocol else entry.variant.replace("_", " ")
     lines = []
     if entry.low is not None and entry.high is not None:
         lines.append(tag("li", tag("span", class_="sign interval"), f"{level} interval ", tag("b", interval(entry))))
@@ -132,7 +136,7 @@ def _card(entry: Entry, level: str) -> Markup:
             "p",
             tag("span", entry.name, class_="name"),
             tag("span", "biased", class_="flag") if entry.biased else None,
-            tag("span", entry.variant, class_="variant") if entry.variant else None,
+            tag("span", variant, class_="variant") if variant else None,
         ),
         tag("p", entry.shown(), class_="figure"),
         range_chart(entry),

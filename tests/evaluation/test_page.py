@@ -118,6 +118,16 @@ def test_a_biased_number_is_flagged_and_only_that():
     assert not honest.all("p", "warning") and not honest.all("span", "flag")
 
 
+def test_the_verdict_of_an_audit_stands_among_the_headlines_and_above_them_if_it_is_bad():
+    audit = {"memorised_share_pixels": 0.05, "memorised_share_pixels_low": 0.03, "memorised_share_pixels_high": 0.08}
+    audit |= {"authenticity_pixels": 0.5, "authenticity_real_pixels": 0.52, "protocol": {"memorisation": {"seed": 0}}}
+    bad, good = make({**audit, "memorised": True}), make({**audit, "memorised": False})
+    assert "Memorised. The audit finds" in bad.text and "Memorised yes Verdict" in bad.text
+    assert "The audit finds" not in good.text and "Memorised no Verdict" in good.text
+    assert "0.03000 to 0.08000" in good.text and "real images 0.5200" in good.text
+    assert "Other" not in good.texts  # all depend on the one protocol
+
+
 def test_bars_are_as_long_as_their_numbers():
     bars = [float(bar["width"].rstrip("%")) for bar in make().all("rect", "bar")]
     assert bars == pytest.approx([bars[0] * (10 + 4 * label) / 10 for label in range(6)], rel=2e-3)
