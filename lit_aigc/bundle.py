@@ -21,6 +21,7 @@ from lit_aigc.checkpoint import state_differences
 from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.spec import DataSpec
+from lit_aigc.tokenization import TOKENIZER_FILE, load_tokenizer
 
 _Module = TypeVar("_Module", bound=nn.Module)
 FORMAT = 1
@@ -47,7 +48,8 @@ class Bundle:
     """A bundle, read and built.
 
     Attributes:
-        module: The model in evaluation mode, with the weights that the bundle holds (the averaged ones of training).
+        module: The model in evaluation mode, with the weights that the bundle holds (the averaged ones of training),
+            and its tokenizer, if it is one of text.
         spec: The facts of the data that it was trained on.
         manifest: Format and code version, data, metrics with their protocol, hashes of the files.
     """
@@ -109,6 +111,8 @@ def _write(
     plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
     (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
+    if module.tokenizer is not None:
+        module.tokenizer.save(building)
     card = _model_card(model_config, spec, summary, sum(w.numel() for w in weights.values()))
     (building / _CARD).write_text(card, encoding="utf-8")
     manifest = {
@@ -144,11 +148,18 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
         raise InputError(f"The bundle {directory} can't be read: {error}") from error
     except (yaml.YAMLError, SafetensorError) as error:
         raise InputError(f"The bundle {directory} can't be read: {error}") from error
+    tokenizer = load_tokenizer(directory) if TOKENIZER_FILE in manifest["files"] else None
+    if tokenizer and tokenizer.vocab_size != spec.vocab_size:
+        raise InputError(
+            f"The tokenizer in {directory} is not that of the model: it has {tokenizer.vocab_size:,} ids, "
+            f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from where it came from."
+        )
     module = _build(config, spec, tuple(trust), directory)
     differences = state_differences(module.state_dict(), weights)
     if differences:
         raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
     module.load_state_dict(weights)
+    module.tokenizer = tokenizer
     return Bundle(to_device(module.eval(), device), spec, manifest)
 
 
@@ -198,12 +209,15 @@ def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mappin
     attribution = (
         f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
     )
+    text = spec.modality == "text"
+    sample = f"text, {spec.shape[0]:,} tokens at once" if text else " x ".join(map(str, spec.shape))
+    kinds = f"{spec.vocab_size:,} tokens" if text else f"{spec.num_classes} classes"
     return f"""# {summary.get("experiment", "model")}
 
-{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({" x ".join(map(str, spec.shape))},
-{spec.num_classes} classes) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
+{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({sample},
+{kinds}) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
 
-    python -m lit_aigc.generate bundle=. n=64 out=samples
+    python -m lit_aigc.generate {'bundle=. prompt="..." n=4 max_tokens=300' if text else "bundle=. n=64 out=samples"}
 
 | figure | value |
 |---|---|

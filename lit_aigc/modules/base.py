@@ -19,6 +19,7 @@ from lit_aigc.modules.ema import EMA
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import schedule
 from lit_aigc.spec import Batch, Condition, DataSpec
+from lit_aigc.tokenization import Tokenizer
 
 SAMPLING_BLOCK = 64
 CHECKPOINT_KEY = "lit_aigc"
@@ -87,6 +88,7 @@ class GenerativeModule(L.LightningModule):
 
     Attributes:
         seed: Seed of all randomness of training; set before the fit.
+        tokenizer: Of a model of text, what its ids mean; set before the fit and by `load_bundle`, else None.
         config: The resolved config that it was built from, which goes into checkpoints; set before the fit.
         batches: Training batches done.
         samples_seen: Samples seen, over all processes; the x-axis of every log.
@@ -106,6 +108,7 @@ class GenerativeModule(L.LightningModule):
         self.conditional = conditional
         self.recipe = recipe or Recipe()
         self.seed = 0
+        self.tokenizer: Tokenizer | None = None
         self.config: dict[str, Any] = {}
         self.log_every = 50
         self.batches = 0
