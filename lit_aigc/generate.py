@@ -1,4 +1,4 @@
-"""``python -m lit_aigc.generate``: samples from a bundle, pictures of its latent space, codes of images."""
+"""``python -m lit_aigc.generate``: images or texts from a bundle, pictures of its latent space, codes of images."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from lit_aigc.config import DONE, command
 from lit_aigc.errors import InputError
 from lit_aigc.spec import Condition, DataSpec
 
+IMAGES = 64  # by default
+
 
 def main(config: dict[str, Any]) -> int:
     """Write what the config asks for, and return the exit code."""
-    directory = generate(config)
-    what = f"{config['n']} samples and grid.png"
-    if config["directions"] or config["interpolate"]:
-        what = "pictures of the latent space"
-    if config["encode"]:
-        what = "codes.npz, reconstructions.png and map.png"
-    print(f"{what} are in {directory}")
+    generate(config)
     return DONE
 
 
 def generate(config: dict[str, Any]) -> Path:
-    """Write samples as PNG files, named by their index, and a grid of them; or pictures of the latent space, or codes.
+    """Write samples, named by their index, or pictures of the latent space, or codes; and say what is where.
 
     Returns:
         The folder.
@@ -34,13 +30,12 @@ def generate(config: dict[str, Any]) -> Path:
         InputError: If the bundle can't be read, or is asked for something that it can't do.
     """
     from lit_aigc.bundle import load_bundle
-    from lit_aigc.media import make_grid, save_images, save_png, to_uint8
-    from lit_aigc.noise import Noise
+    from lit_aigc.text_generation import OPTIONS, write_texts
 
     wrong = [
         f"{key}={config[key]}: expected {expected}"
         for key, least, expected in (
-            ("n", 1, "at least one sample"),
+            ("n", 1, "a whole number, 1 or more, or null"),
             ("start", 0, "0 or more"),
             ("columns", 1, "1 or more"),
             ("directions", 1, "a whole number, 1 or more, or null"),
@@ -56,18 +51,40 @@ def generate(config: dict[str, Any]) -> Path:
     directory = Path(config["out"])
     if bundle.spec.attribution:
         print(f"data: {bundle.spec.attribution}")
+    if bundle.spec.modality == "text":
+        _refuse(config, ("label", "directions", "interpolate", "encode"), "models of images", "texts")
+        write_texts(bundle, config, directory)
+        return directory
+    _refuse(config, OPTIONS, "language models", "images")
+    config = config | {"n": config["n"] or IMAGES}
+    what = f"{config['n']} samples and grid.png"
     if config["directions"] or config["interpolate"]:
         explore(bundle, config, directory)
-        return directory
-    if config["encode"]:
+        what = "pictures of the latent space"
+    elif config["encode"]:
         encode(bundle, config, directory)
-        return directory
+        what = "codes.npz, reconstructions.png and map.png"
+    else:
+        write_images(bundle, config, directory)
+    print(f"{what} are in {directory}")
+    return directory
+
+
+def _refuse(config: dict[str, Any], keys: Sequence[str], whose: str, kind: str) -> None:
+    if given := [key for key in keys if config[key] is not None and config[key] is not False]:
+        raise InputError(f"{', '.join(given)}: for {whose}. This bundle generates {kind}: leave that out.")
+
+
+def write_images(bundle: Any, config: dict[str, Any], directory: Path) -> None:
+    """Write samples as PNG files and a grid of them."""
+    from lit_aigc.media import make_grid, save_images, save_png, to_uint8
+    from lit_aigc.noise import Noise
+
     condition = condition_of(config["label"], config["n"], bundle.spec)
     images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
     levels = to_uint8(images, bundle.spec.value_range)
     save_images(levels, directory, start=config["start"])
     save_png(make_grid(levels, config["columns"]), directory / "grid.png")
-    return directory
 
 
 def explore(bundle: Any, config: dict[str, Any], directory: Path) -> None:

@@ -1,10 +1,11 @@
 """TensorBoard and Weights & Biases, with samples_seen as their x-axis; metrics.csv has `lit_aigc.metrics_csv`.
 
 Each logger takes plain values from rank 0 and ignores the other ranks. Beside Lightning's Logger interface a logger may
-have three methods, and is left alone where it hasn't:
+have four methods, and is left alone where it hasn't:
 
 * ``truncate(samples_seen)``: a resumed run goes on from there; forget what came after.
 * ``log_picture(key, picture, step)``: a uint8 array ``(H, W, 1|3)``; see `log_picture`.
+* ``log_texts(key, texts, step)``: a list of strings; see `log_texts`.
 * ``close(exit_code)``: nothing more will come; 0 done, 75 paused, anything else failed.
 """
 
@@ -50,6 +51,30 @@ def log_picture(loggers: Iterable[Logger], key: str, picture: np.ndarray, step: 
             logger.log_image(key, [picture], step=step)
         elif hasattr(getattr(logger, "experiment", None), "add_image"):  # Lightning's TensorBoard logger
             logger.experiment.add_image(key, picture, step, dataformats="HWC")
+
+
+def log_texts(loggers: Iterable[Logger], key: str, texts: Sequence[str], step: int) -> None:
+    """Send texts to every logger that can take some.
+
+    Args:
+        loggers: Those of the trainer, Lightning's own among them.
+        key: Name of the texts, say ``"samples"``.
+        texts: The texts.
+        step: The value of samples_seen.
+    """
+    for logger in loggers:
+        if hasattr(logger, "log_texts"):
+            logger.log_texts(key, texts, step)
+        elif hasattr(logger, "log_text"):  # Lightning's W&B logger
+            logger.log_text(key, columns=["text"], data=[[text] for text in texts], step=step)
+        elif hasattr(getattr(logger, "experiment", None), "add_text"):  # Lightning's TensorBoard logger
+            logger.experiment.add_text(key, _as_it_is(texts), step)
+
+
+def _as_it_is(texts: Sequence[str]) -> str:
+    """Markdown that shows texts as they are, one below the other."""
+    blocks = ("\n".join(f"    {line}" for line in text.splitlines()) for text in texts)
+    return "\n\n---\n\n".join(blocks)
 
 
 class TensorBoardLogger(Logger):
@@ -104,7 +129,7 @@ class TensorBoardLogger(Logger):
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Show the config as JSON text."""
         text = json.dumps(dict(params), indent=2, default=str)
-        self.experiment.add_text("config", "\n".join("    " + line for line in text.splitlines()), 0)
+        self.experiment.add_text("config", _as_it_is([text]), 0)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -116,6 +141,11 @@ class TensorBoardLogger(Logger):
     def log_picture(self, key: str, picture: np.ndarray, step: int) -> None:
         """Write a uint8 picture ``(H, W, 1|3)``."""
         self.experiment.add_image(key, picture, step, dataformats="HWC")
+
+    @rank_zero_only
+    def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
+        """Write texts, one below the other."""
+        self.experiment.add_text(key, _as_it_is(texts), step)
 
     @rank_zero_only
     def truncate(self, samples_seen: int) -> None:
@@ -232,6 +262,14 @@ class WandbLogger(Logger):
         import wandb
 
         self.experiment.log({key: wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture), STEP: int(step)})
+
+    @rank_zero_only
+    def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
+        """Log texts as a table, a row each."""
+        import wandb
+
+        table = wandb.Table(columns=["text"], data=[[text] for text in texts])
+        self.experiment.log({key: table, STEP: int(step)})
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:

@@ -64,3 +64,9 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
         return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer {name} can't do {config}: {error}") from error
+
+
+def hidden_matrices(network: torch.nn.Module, vocab_size: int) -> list[torch.nn.Parameter]:
+    """The weights of a network's linear layers but those that give the logits: what Muon (Jordan, 2024) is made for."""
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    return [layer.weight for layer in layers if layer.out_features != vocab_size]

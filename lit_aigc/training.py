@@ -103,6 +103,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     if config["log_every"] < 1:
         raise InputError(f"log_every={config['log_every']}: expected a number of batches, 1 or more.")
     module.config, module.seed, module.log_every = model_config, config["seed"], config["log_every"]
+    module.tokenizer = getattr(datamodule, "tokenizer", None)
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
     checkpoint_path, counters = _checkpoint(folder, module)

@@ -118,14 +118,16 @@ def test_class_names_on_the_command_line():
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("n=0", "n=0: expected at least one sample"),
-        ("n=-1", "n=-1: expected at least one sample"),
+        ("n=0", "n=0: expected a whole number, 1 or more"),
+        ("n=-1", "n=-1: expected a whole number, 1 or more"),
         ("n=many", "n=many: expected a whole number"),
         ("n=2.5", "n=2.5: expected a whole number"),
         ("start=-1", "start=-1: expected"),
         ("columns=0", "columns=0: expected"),
         ("seed=x", "seed=x: expected a whole number"),
         ("label=12", "label=12 is unknown"),
+        ("prompt=ROMEO:", "prompt: for language models. This bundle generates images"),
+        ("stream=true", "stream: for language models"),
         ("m=3", "unknown key 'm'"),
         ("trust=[no_such_package]", None),
     ],

@@ -26,7 +26,8 @@ class GenerativeMetrics(L.Callback):
     """Samples with the averaged weights and measures, on all processes, before that validation's checkpoint is saved.
 
     The keys logged are ``fid_<extractor>``, ``kid_…``, ``is_…``, ``accuracy_…``, and, where they are on record for this
-    number of samples, ``fid_floor_…``, ``kid_floor_…``, ``is_real_…`` and ``accuracy_real_…``.
+    number of samples, ``fid_floor_…``, ``kid_floor_…``, ``is_real_…`` and ``accuracy_real_…``. Of images alone: a model
+    of anything else has none.
 
     Args:
         extractor: Name of an extractor, or one that is built already (a node with ``_target_``).
@@ -82,7 +83,7 @@ class GenerativeMetrics(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Loads the extractor and checks that the metrics asked for can be computed."""
-        if self._network is not None:
+        if self._network is not None or pl_module.spec.modality != "image":
             return
         given = self.extractor
         network = extractor(given, self.weights_path) if isinstance(given, str) else check_extractor(given)
@@ -95,7 +96,7 @@ class GenerativeMetrics(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measures, if it is due, and logs."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or pl_module.spec.modality != "image":
             return
         self._calls += 1
         due = (self._calls - 1) % self.every == 0 or pl_module.progress >= 1.0

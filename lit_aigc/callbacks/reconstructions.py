@@ -38,7 +38,7 @@ class Reconstructions(Callback):
     first two principal components, coloured by class.
 
     All of it with averaged weights, on the first process alone. A module that has no ``encode`` and ``decode`` but
-    ``reconstruct`` gets the reconstructions alone, one that has neither nothing.
+    ``reconstruct`` gets the reconstructions alone, one that has neither nothing, as does one that is not of images.
 
     Args:
         rows: Rows of reconstructions.
@@ -79,7 +79,7 @@ class Reconstructions(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sheet, write and log it."""
         draws = has_codes(pl_module) or hasattr(pl_module, "reconstruct")
-        if not trainer.is_global_zero or trainer.sanity_checking or not draws:
+        if not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image" or not draws:
             return
         sheet, seen = self.draw(trainer, pl_module), int(pl_module.samples_seen)
         save_png(sheet, Path(trainer.default_root_dir) / "samples" / f"{seen:010d}_reconstructions.png")
@@ -87,7 +87,8 @@ class Reconstructions(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the map, write and log it, unless the run has only paused."""
-        if not trainer.is_global_zero or pl_module.progress < 1 or not self.map_images or not has_codes(pl_module):
+        draws = self.map_images and has_codes(pl_module) and pl_module.spec.modality == "image"
+        if not trainer.is_global_zero or pl_module.progress < 1 or not draws:
             return
         images, labels = self._images_of(trainer, self.map_images)
         with _looking_at(pl_module):

@@ -20,7 +20,7 @@ DASH = "\u2013"
 
 
 class SampleGrid(Callback):
-    """Writes ``samples/<samples_seen>.png`` at every validation and sends it to the loggers.
+    """Writes ``samples/<samples_seen>.png`` of images at every validation and sends it to the loggers.
 
     A conditional model gets a row a class, named at its left, with real images of the same class beside; another gets
     `rows` rows. Below, strips of latent interpolation where the module has ``interpolate``. The latents are the same at
@@ -47,7 +47,7 @@ class SampleGrid(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample, draw, write and log."""
-        if not trainer.is_global_zero or trainer.sanity_checking:
+        if not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image":
             return
         sheet = self.draw(trainer, pl_module)
         seen = int(pl_module.samples_seen)

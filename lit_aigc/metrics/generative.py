@@ -19,14 +19,13 @@ from lit_aigc.metrics.frechet import FrechetDistance
 from lit_aigc.metrics.inception_score import InceptionScore
 from lit_aigc.metrics.kernel import FeatureSample, KernelDistance
 from lit_aigc.metrics.precision_recall import NEIGHBOURS, PrecisionRecall
-from lit_aigc.metrics.reference import Reference, describe, extract
+from lit_aigc.metrics.reference import KID_LIMIT, Reference, describe, extract
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, Condition
 
 METRICS = ("fid", "kid", "is", "accuracy")
 ON_REQUEST = ("precision_recall", "class_fid")
 BLOCK = 64
-KID_LIMIT = 10_000
 
 
 def choose_metrics(asked: Sequence[str] | None, extractor: nn.Module, num_classes: int) -> tuple[str, ...]:
@@ -141,6 +140,11 @@ def evaluate_samples(
         raise InputError(
             f"The reference was made with an extractor of hash {reference.extractor_hash[:16]}…, the samples are "
             f"measured with {extractor.name} of hash {extractor.hash[:16]}…: make the reference anew."
+        )
+    if reference is not None and reference.preparation and reference.preparation != extractor.protocol:
+        raise InputError(
+            f"The reference was made with {reference.preparation}, the samples are measured with {extractor.protocol}: "
+            "make the reference anew."
         )
     computed = _make(extractor, reference, metrics)
     if bootstrap:

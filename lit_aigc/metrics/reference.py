@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -16,8 +18,21 @@ from lit_aigc.errors import InputError
 from lit_aigc.metrics.class_frechet import ClassMoments
 from lit_aigc.metrics.extractors import facts, shipped_bytes
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
+from lit_aigc.metrics.image_sets import ImageSet
 from lit_aigc.metrics.kernel import FeatureSample
 from lit_aigc.spec import Batch, DataSpec
+
+KID_LIMIT = 10_000  # features that are kept of a set
+
+
+class TensorCache(Protocol):
+    """Where tensors are kept for another time, such as the module `lit_aigc.data.cache`."""
+
+    def load_tensors(self, key: str) -> dict[str, Tensor] | None:
+        """What was stored under this key, or None."""
+
+    def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Store under this key, if that can be done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Reference:
             "is": …, "accuracy": …}}``: the floor of what a perfect generator can reach.
         real_split: What data these figures are of.
         classes: Moments of each class, for ``class_fid``; empty: not known. Not part of `to_bytes`.
+        preparation: The extractor's ``protocol`` then: how it resized and how precisely it computed.
     """
 
     moments: Moments
@@ -44,6 +60,7 @@ class Reference:
     real: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     real_split: str = ""
     classes: tuple[Moments, ...] = ()
+    preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The tensors as a safetensors file: float64 moments, float16 features."""
@@ -84,6 +101,11 @@ def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Ref
             f"reference=shipped: the reference of {extractor.name} was made with the weights {record['sha256'][:16]}…, "
             f"the extractor has {extractor.hash[:16]}…: take reference=train (or val, test)."
         )
+    if "precision" in extractor.protocol:
+        raise InputError(
+            f"reference=shipped is of features in float32, these are other ({extractor.protocol['precision']}): "
+            "leave bf16_features out, or take reference=train (or val, test)."
+        )
     moments, features = tensors_from_bytes(shipped_bytes(stored["file"], stored["sha256"]))
     fits = spec is None or has_shipped_reference(extractor, spec)
     if not fits:
@@ -114,6 +136,7 @@ def has_shipped_reference(extractor: nn.Module, spec: DataSpec) -> bool:
     height, width = spec.shape[1:]
     return (
         extractor.hash == record["sha256"]
+        and "precision" not in extractor.protocol  # the shipped ones are of float32
         and spec.name in record["data"]
         and height == width
         and height in record["sizes"]
@@ -127,7 +150,7 @@ def compute_reference(
     *,
     split: str,
     fingerprint: str = "",
-    limit: int = 10_000,
+    limit: int = KID_LIMIT,
     num_classes: int = 0,
     device: torch.device | str = "cpu",
 ) -> Reference:
@@ -158,7 +181,46 @@ def compute_reference(
         split,
         fingerprint,
         classes=() if classes is None else classes.compute(),
+        preparation=dict(extractor.protocol),
     )
+
+
+def set_reference(
+    images: ImageSet,
+    batches: Iterable[Batch],
+    extractor: nn.Module,
+    *,
+    cache: TensorCache | None = None,
+    device: torch.device | str = "cpu",
+) -> Reference:
+    """Statistics of a set of real images from elsewhere: those in the cache, if they are of the same, or computed.
+
+    The same are pixels (by fingerprint), weights and preparation of the extractor; `batches` are not touched then.
+
+    Args:
+        images: The set.
+        batches: Its batches.
+        extractor: The extractor, on `device`.
+        cache: Where statistics are kept; None: nowhere.
+        device: Where to compute.
+    """
+    if cache is None:
+        reference = compute_reference(batches, extractor, split=images.called, device=device)
+        return dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
+    fingerprint = images.pixels.fingerprint
+    facts = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    key = f"reference_{extractor.name}_{digest}"
+    known = cache.load_tensors(key)
+    if known is not None:
+        moments = Moments(int(known["count"]), known["mean"], known["covariance"])
+        facts = {"split": images.called, "fingerprint": fingerprint, "preparation": dict(extractor.protocol)}
+        return Reference(moments, known["features"], extractor.hash, **facts)
+    reference = compute_reference(batches, extractor, split=images.called, fingerprint=fingerprint, device=device)
+    tensors = {"count": torch.tensor(reference.moments.count), "features": reference.features}
+    tensors |= {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
+    cache.store_tensors(key, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    return reference
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
@@ -169,6 +231,11 @@ def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) ->
     """
     with torch.autocast(torch.device(device).type, enabled=False):
         features, logits = extractor(images.to(device))
+    if features.shape != (len(images), extractor.num_features):
+        raise InputError(
+            f"The extractor {extractor.name} gives features of shape {tuple(features.shape)} for {len(images)} images: "
+            f"expected ({len(images)}, {extractor.num_features}), its num_features wide."
+        )
     if not all(bool(torch.isfinite(x).all()) for x in (features, logits) if x is not None):
         raise InputError(
             f"The extractor {extractor.name} gives features that are not finite (NaN or infinite), of images that are: "

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -165,15 +165,15 @@ class GenerativeModule(L.LightningModule):
 
     def update(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         batch: Any,
         loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
         name: str = "",
     ) -> dict[str, Tensor]:
-        """One optimizer step on a batch.
+        """One step on a batch.
 
         Args:
-            optimizer: One of ``self.optimizers()``; all its parameters' gradients are reset.
+            optimizer: One of ``self.optimizers()``, or several of them; all their parameters' gradients are reset.
             batch: The batch, split in ``recipe.accumulate`` parts.
             loss: From a part to its mean loss and scalars to log.
             name: Of the network, for the log.
@@ -181,8 +181,10 @@ class GenerativeModule(L.LightningModule):
         Returns:
             The scalars, averaged over the parts; once a log window also ``grad_norm``, before clipping.
         """
-        parts = _split(batch, self.recipe.accumulate)
-        optimizer.zero_grad()
+        optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
+        parts = split_batch(batch, self.recipe.accumulate)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         values: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             share = _length(part) / _length(batch)
@@ -193,20 +195,24 @@ class GenerativeModule(L.LightningModule):
                 values[key] = values.get(key, 0.0) + scalar.detach() * share
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of half precision
         if scaler:
-            optimizer = getattr(optimizer, "optimizer", optimizer)
-            scaler.unscale_(optimizer)  # what is clipped and logged is the gradient, not a multiple of it
+            optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)  # what is clipped and logged is the gradient, not a multiple of it
         if self.log_is_due or self.recipe.clip_norm is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+            parameters = [p for group in groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in parameters])
             if self.recipe.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
             if self.log_is_due:
                 values[f"{name}_grad_norm" if name else "grad_norm"] = norm
+        for optimizer in optimizers:
+            if scaler:
+                scaler.step(optimizer)
+            else:
+                optimizer.step()
         if scaler:
-            scaler.step(optimizer)
             scaler.update()
-        else:
-            optimizer.step()
         return values
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -364,7 +370,7 @@ def _length(batch: Any) -> int:
     return len(batch[0])
 
 
-def _split(batch: Any, parts: int) -> list[Any]:
+def split_batch(batch: Any, parts: int) -> list[Any]:
     """A batch in parts of nearly equal size; each knows where it starts in the stream."""
     if parts == 1:
         return [batch]

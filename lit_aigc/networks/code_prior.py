@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
+from lit_aigc.networks.attention import causal_attention
 from lit_aigc.networks.vector_quantizer import map_size
 from lit_aigc.noise import Noise
 
@@ -45,24 +46,13 @@ class Block(nn.Module):
         qkv = self.attend(self.norm(x)).unflatten(2, (3, self.heads, -1))  # (N, T, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         if cache is None:
-            h = _causal_attention(q, k, v)
+            h = causal_attention(q, k, v)
         else:
             cache[:, :, :, position] = torch.stack([k, v])[:, :, :, 0]
             k, v = cache[:, :, :, : position + 1]
             h = F.scaled_dot_product_attention(q, k, v)
         x = x + self.project(h.transpose(1, 2).flatten(2))
         return x + self.shrink(F.gelu(self.expand(self.hidden_norm(x))))
-
-
-def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`F.scaled_dot_product_attention` written out, ``(N, heads, T, d)`` each: on a CPU with 49 positions in bf16 the
-    gradient of the fused one takes six times as long, and more than all else here together.
-    """
-    n, heads, length, d = q.shape
-    later = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
-    q, k, v = (x.reshape(n * heads, length, d) for x in (q, k, v))
-    scores = torch.baddbmm(later, q, k.transpose(1, 2), alpha=d**-0.5)  # (N heads, T, T)
-    return (F.softmax(scores, dim=2) @ v).unflatten(0, (n, heads))
 
 
 class CodePrior(nn.Module):

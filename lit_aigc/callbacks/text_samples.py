@@ -1,0 +1,90 @@
+"""Samples of text at every validation: the same noise and prompts through a model that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_aigc.errors import InputError
+from lit_aigc.files import write_atomically
+from lit_aigc.loggers import log_texts
+from lit_aigc.noise import Noise
+from lit_aigc.sampling.text import written
+from lit_aigc.sampling.tokens import Decoding
+from lit_aigc.spec import Condition
+from lit_aigc.text_generation import encode_prompt, with_prompt
+
+
+class TextSamples(Callback):
+    """Writes ``samples/<samples_seen>.txt`` of a language model at every validation, and sends them to the loggers.
+
+    Drawn with averaged weights on rank 0 alone. The noise is the same at every validation and in every run, so that
+    texts can be compared. A model of anything but text gets nothing.
+
+    Args:
+        n: Texts of each prompt.
+        prompts: What texts begin with; by default nothing.
+        max_tokens: Most tokens of each; they cost time of training.
+        temperature: As in `lit_aigc.sampling.tokens.Decoding`.
+        top_k: As there.
+        top_p: As there.
+        seed: Seed of the noise.
+
+    Raises:
+        InputError: If an option is out of range; when training starts, if a prompt has what the data have not.
+    """
+
+    def __init__(
+        self,
+        n: int = 4,
+        prompts: Sequence[str] = ("",),
+        max_tokens: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if n < 1 or isinstance(prompts, str) or not prompts:
+            raise InputError(
+                f"n={n}, prompts={prompts}: expected 1 or more of each of a list of prompts; "
+                "callbacks.text_samples=null switches these texts off."
+            )
+        self.n = n
+        self.prompts = tuple(prompts)
+        self.options: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+        }
+        Decoding(**self.options)
+        self.noise = Noise(seed)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks the prompts."""
+        if pl_module.spec.modality == "text":
+            for prompt in self.prompts:
+                encode_prompt(prompt, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sample, write and log."""
+        if not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "text":
+            return
+        texts, seen = self.texts(pl_module), int(pl_module.samples_seen)
+        lines = [f"── {i} ──\n{text}\n" for i, text in enumerate(texts)]
+        path = Path(trainer.default_root_dir) / "samples" / f"{seen:010d}.txt"
+        write_atomically(path, f"{seen:,} samples seen\n\n" + "\n".join(lines))
+        log_texts(trainer.loggers, "samples", texts, seen)
+
+    def texts(self, module: Any) -> list[str]:
+        """Texts of the module as it is now, prompts included; all of the first prompt first."""
+        prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
+        condition = Condition(prompts=tuple(encode_prompt(prompt, module) for prompt in prompts))
+        with module.averaged():
+            drawn = module.sample(len(prompts), condition=condition, noise=self.noise, **self.options)
+        texts = written(drawn, module.tokenizer.decode)
+        return [with_prompt(prompt, text, module) for prompt, text in zip(prompts, texts, strict=True)]

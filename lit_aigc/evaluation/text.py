@@ -1,0 +1,287 @@
+"""Numbers of a language model: the likelihood of held-out text, and generated text beside as much real text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.language import LikelihoodSums
+from lit_aigc.metrics.bleu import bleu
+from lit_aigc.metrics.novelty import copied_share, longest_copy
+from lit_aigc.metrics.text_likelihood import text_likelihood
+from lit_aigc.metrics.text_quality import distinct, first_words, repetition, self_bleu, words
+from lit_aigc.noise import Noise
+from lit_aigc.sampling.tokens import Decoding
+from lit_aigc.spec import Condition
+
+Numbers = tuple[dict[str, Any], dict[str, Any]]
+
+PROTOCOLS = ("windows", "strided", "carried")
+_MEANING = {
+    "windows": "windows of the context that don't overlap, each on its own",
+    "sentences": "each sentence on its own",
+    "strided": "windows that move on by the stride, whose last targets count",
+    "carried": "rows of consecutive text, each read from its beginning to its end with the state carried on",
+}
+REPEATED = 4  # n of the repetition rate
+COPIED = (4, 8)  # lengths in words of the n-grams that are looked up in the training text
+_BOUNDARY = 0
+_BLOCK = 64  # texts generated at a time
+_PROMPT = 32  # tokens of a prompt from the middle of a text
+_READ = 1 << 22  # tokens of held-out text that excerpts are taken from
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """What an evaluation of text asks for, as ``text`` in ``conf/evaluate.yaml``.
+
+    Attributes:
+        split: ``val`` or ``test``: the held-out text.
+        protocols: Of the likelihood, some of `PROTOCOLS`; for data of sentences ``windows`` means one sentence each.
+        texts: Texts generated, and as many real ones; 0: none.
+        decoding: Fields of `lit_aigc.sampling.tokens.Decoding`: how many tokens at most, and how they are drawn.
+        prompt_tokens: Tokens of held-out text that each generated text goes on from; None: 0 where the held-out text
+            is at least as many texts as are asked for, else 32.
+    """
+
+    split: str = "val"
+    protocols: Sequence[str] = ("windows",)
+    texts: int = 200
+    decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    prompt_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        wrong = []
+        if self.split not in ("val", "test"):
+            wrong.append(f"text.split={self.split}: expected val or test.")
+        if isinstance(self.protocols, str) or not set(self.protocols) <= set(PROTOCOLS):
+            wrong.append(f"text.protocols={self.protocols}: expected a list of some of {', '.join(PROTOCOLS)}.")
+        for name, least in (("texts", 0), ("prompt_tokens", 0)):
+            value = getattr(self, name)
+            if value is None and name == "prompt_tokens":
+                continue
+            if type(value) is not int or value < least or (name == "texts" and value == 1):
+                wrong.append(f"text.{name}={value}: expected {'0, or 2' if name == 'texts' else least} or more.")
+        if wrong:
+            raise InputError("\n".join(wrong))
+        object.__setattr__(self, "decoding", Decoding(**self.decoding))
+
+
+class Excerpt(NamedTuple):
+    """Ids of held-out text: what a model is given, and how the text goes on, up to its end."""
+
+    prompt: np.ndarray
+    rest: np.ndarray
+
+
+def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
+    """All numbers of a language model by key, and their protocol by name.
+
+    Args:
+        config: With ``text``, the fields of `TextOptions`, and ``seed``.
+        subject: With ``bundle``, the model, and ``datamodule``, a text data set.
+
+    Raises:
+        InputError: If an option is wrong, or the data don't fit the model.
+    """
+    options, module, data = TextOptions(**config["text"]), subject.bundle.module, subject.datamodule
+    if data is None:
+        name = subject.bundle.spec.name
+        raise InputError(f"A language model is measured on held-out text: add data=NAME, such as data={name}.")
+    _check_fit(subject.bundle, data)
+    with module.evaluating():
+        if next(iter(data.originals(options.split)), None) is not None:
+            return translation(module, data, options, config["seed"])
+        values, protocol = likelihood(module, data, options)
+        if options.texts:
+            found, facts = generation(module, data, options, config["seed"])
+            values |= found
+            protocol |= facts
+    return values, protocol
+
+
+def _check_fit(bundle: Any, data: Any) -> None:
+    own, given = bundle.module.tokenizer, data.tokenizer
+    if own is not given and own.to_dict() != given.to_dict():
+        raise InputError(
+            f"data={data.spec.name} makes other tokens ({given.name}, {given.vocab_size} ids) than the bundle "
+            f"({own.name}, {own.vocab_size} ids): give the data and the tokenizer that it was trained on."
+        )
+    (context,), (read,) = bundle.spec.shape, data.spec.shape
+    if data.batching != "sentences" and read != context:
+        raise InputError(
+            f"data={data.spec.name} is read {read} tokens at once, by the bundle {context}: set data.context={context}."
+        )
+
+
+# -- likelihood
+
+
+def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
+    """The likelihood of a split, by each protocol asked for; the keys of all but ``windows`` end in its name."""
+    tokenizer, plain = module.tokenizer, "sentences" if data.batching == "sentences" else "windows"
+    sizes = torch.from_numpy(tokenizer.sizes() if tokenizer.lossless else np.zeros_like(tokenizer.sizes()))
+    number, what = _words(tokenizer, data.tokens(options.split))
+    values: dict[str, Any] = {}
+    protocol: dict[str, Any] = {}
+    for name in options.protocols:
+        if plain == "sentences" and name != "windows":
+            raise InputError(
+                f"text.protocols has {name}, which is of one running text; data={data.spec.name} has separate "
+                "sentences, each of which is given its own context: ask for windows alone."
+            )
+        evaluation = plain if name == "windows" else name
+        batches = data.evaluation_batches(options.split, evaluation=evaluation)
+        nats, tokens, characters, size = text_likelihood(module, batches, sizes).tolist()
+        suffix = "" if name == "windows" else f"_{name}"
+        values |= LikelihoodSums(nats, tokens, characters, size, number).numbers(suffix)
+        facts = {"protocol": _MEANING[evaluation], "context": data.spec.shape[0]}
+        if name == "strided":
+            facts["stride"] = data.stride or -(-data.spec.shape[0] // 2)
+        if name == "carried":
+            facts["rows"] = data.eval_batch_size
+        protocol[f"likelihood{suffix}"] = facts | {
+            "split": f"{data.spec.name}/{options.split}",
+            "fingerprint": data.spec.fingerprint,
+            "tokenizer": tokenizer.name,
+            "vocab_size": tokenizer.vocab_size,
+            "tokens": int(tokens),
+            **({"characters": int(characters), "bytes": int(size)} if tokenizer.lossless else {}),
+            "words": f"{number} {what}",
+            "precision": "float32 network, float64 sums",
+        }
+    return values, protocol
+
+
+def _words(tokenizer: Any, stream: np.ndarray) -> tuple[int, str]:
+    """Number of words among the targets of a stream ``0 d1 0 d2 0``, and what a word is."""
+    if tokenizer.name == "word":
+        return len(stream) - 1, "tokens, <unk> and the ends of texts among them"
+    ends = np.flatnonzero(stream == _BOUNDARY)
+    number = sum(len(tokenizer.decode(ids).split()) for ids in np.split(stream, ends))
+    return number + len(ends) - 1, "words between white space, and ends of texts"
+
+
+# -- generated text
+
+
+def excerpts(stream: np.ndarray, options: TextOptions) -> list[Excerpt]:
+    """Where generated texts go on from, and the real text there, evenly from all over the held-out text.
+
+    Args:
+        stream: Ids ``0 d1 0 d2 0 … dn 0`` of all texts; some millions of them are read.
+        options: How many, how long.
+
+    Returns:
+        The beginnings of as many of the texts; where these are too few, parts of all of them in a row, fewer than asked
+        for if they would overlap.
+
+    Raises:
+        InputError: If there is not enough text for two.
+    """
+    row = np.asarray(stream[1:_READ], dtype=np.int64)
+    known = [ids[ids != _BOUNDARY] for ids in np.split(row, np.flatnonzero(row == _BOUNDARY))]
+    prompt, most = options.prompt_tokens, options.decoding.max_tokens
+    whole = [ids for ids in known if len(ids) > (prompt or 0)]  # not the empty rest
+    if len(whole) >= options.texts:
+        prompt = prompt or 0
+        chosen = (whole[i * len(whole) // options.texts] for i in range(options.texts))
+    else:
+        prompt = _PROMPT if prompt is None else prompt
+        room = len(row) // (prompt + most)
+        if room < 2:
+            raise InputError(
+                f"The held-out text has {len(row)} tokens, too few for two parts of {prompt + most}: set "
+                "text.decoding.max_tokens lower, or text.texts=0 to leave out the numbers of generated text."
+            )
+        number = min(options.texts, room)
+        chosen = (row[i * len(row) // number :] for i in range(number))
+    return [Excerpt(ids[:prompt], _to_end(ids[prompt : prompt + most])) for ids in chosen]
+
+
+def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbers:
+    """Variety and novelty of generated text, each with the same figure of real text: ``…_real``."""
+    tokenizer = module.tokenizer
+    taken = excerpts(data.tokens(options.split), options)
+    real = [tokenizer.decode(excerpt.rest) for excerpt in taken]
+    generated = [tokenizer.decode(ids) for ids in _generate(module, [e.prompt for e in taken], options, seed)]
+    sides = {"": generated, "_real": real}
+    sides = dict(zip(sides, same_size(generated, real), strict=True))
+
+    def training() -> Iterable[str]:
+        texts = data.texts("train")
+        return texts if tokenizer.lossless else (tokenizer.decode(tokenizer.encode(text)) for text in texts)
+
+    values = {}
+    for suffix, texts in sides.items():
+        tokens = [words(text) for text in texts]
+        values |= {f"distinct_{n}{suffix}": distinct(tokens, n) for n in (1, 2, 3)}
+        values |= {f"self_bleu{suffix}": self_bleu(tokens), f"repetition{suffix}": repetition(tokens, REPEATED)}
+        values[f"longest_copy{suffix}"] = longest_copy(texts, training)
+    for n in COPIED:
+        shares = copied_share(list(sides.values()), training, n)
+        values |= {f"copied_{n}grams{suffix}": share for suffix, share in zip(sides, shares, strict=True)}
+    protocol = {
+        "texts": len(taken),
+        "words": sum(len(words(text)) for text in sides[""]),
+        **dataclasses.asdict(options.decoding),
+        "prompt_tokens": max(len(excerpt.prompt) for excerpt in taken),
+        "prompts": f"{data.spec.name}/{options.split}, evenly from all of it",
+        "size": "both sides in order of length, each pair cut to the words of the shorter",
+        "unit": "words and punctuation marks; longest_copy: characters",
+        "repetition": f"{REPEATED}-grams within a text",
+        "self_bleu": "mean sentence BLEU-4 of sacrebleu, smoothing exp, effective order",
+        "novelty": f"{data.spec.name}/train, {data.spec.fingerprint}",
+        "sample_seed": seed,
+    }
+    return dict(sorted(values.items(), key=lambda item: _order(item[0]))), {"generation": protocol}
+
+
+def same_size(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Two sets of as many texts, in order of their length, each pair cut to the words of the shorter one."""
+    left, right = (sorted(texts, key=lambda text: len(words(text))) for texts in (first, second))
+    lengths = [min(len(words(a)), len(words(b))) for a, b in zip(left, right, strict=True)]
+    return tuple([first_words(text, n) for text, n in zip(texts, lengths, strict=True)] for texts in (left, right))
+
+
+def _order(key: str) -> tuple[str, bool]:
+    """Each figure beside that of real text."""
+    return key.removesuffix("_real"), key.endswith("_real")
+
+
+def _generate(module: Any, prompts: Sequence[np.ndarray], options: TextOptions, seed: int) -> list[np.ndarray]:
+    found = []
+    for start in range(0, len(prompts), _BLOCK):
+        given = [torch.from_numpy(ids.astype(np.int64)) for ids in prompts[start : start + _BLOCK]]
+        texts = module.sample(
+            len(given),
+            condition=Condition(prompts=tuple(given)),
+            noise=Noise(seed, start),
+            **dataclasses.asdict(options.decoding),
+        )
+        rows = zip(texts.ids.cpu().numpy(), texts.lengths.tolist(), strict=True)
+        found += [ids[:length] for ids, length in rows]
+    return found
+
+
+def _to_end(ids: np.ndarray) -> np.ndarray:
+    ends = np.flatnonzero(ids == _BOUNDARY)
+    return ids[: ends[0]] if len(ends) else ids
+
+
+# -- translations
+
+
+def translation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbers:
+    """BLEU of translations of a split's originals, with its texts as references."""
+    references = list(data.texts(options.split))
+    sources = [module.tokenizer.encode(text) for text in data.originals(options.split)]
+    made = [module.tokenizer.decode(ids) for ids in _generate(module, sources, options, seed)]
+    values, facts = bleu(made, references)
+    facts |= {"split": f"{data.spec.name}/{options.split}", "fingerprint": data.spec.fingerprint}
+    return values, {"bleu": facts | dataclasses.asdict(options.decoding)}

@@ -1,0 +1,227 @@
+"""Language models: the next token, by a transformer or a recurrent network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
+from lit_aigc.modules.base import GenerativeModule, Recipe, split_batch
+from lit_aigc.networks.lstm import State
+from lit_aigc.noise import Noise
+from lit_aigc.optimization import hidden_matrices
+from lit_aigc.optimization import optimizer as make_optimizer
+from lit_aigc.sampling.decoding import generate, stream
+from lit_aigc.sampling.tokens import Decoding
+from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
+
+
+class LanguageModel(GenerativeModule):
+    """Cross-entropy of the next token; logs ``nats_per_token`` and the like of held-out text at each validation.
+
+    Args:
+        network: ``network(ids, cache=None, lengths=None) -> logits (N, T, V)``, such as
+            `lit_aigc.networks.transformer.Transformer` or `lit_aigc.networks.lstm.Recurrent`.
+        spec: The facts of the data.
+        optimizer: Name and options of an optimizer of `torch.optim`; weight decay spares biases and normalization.
+        matrix_optimizer: Of another one for the weights of the hidden linear layers, such as Muon; None: the same.
+        batch_ramp: From which share of the budget on each batch is taken in how many updates, such as
+            ``[[0.0, 4], [0.2, 2], [0.5, 1]]`` for batches that grow; empty: one update a batch.
+        recipe: Schedule, clipping, accumulation, averaged weights.
+
+    Raises:
+        InputError: If the data are no text, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: DataSpec,
+        optimizer: Mapping[str, Any] | None = None,
+        matrix_optimizer: Mapping[str, Any] | None = None,
+        batch_ramp: Sequence[Sequence[float]] = (),
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__(spec, recipe=recipe)
+        if spec.modality != "text":
+            raise InputError(
+                f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
+            )
+        self.network = network
+        self._optimizer_configs = dict(optimizer or {}), matrix_optimizer
+        self._ramp = _checked_ramp(batch_ramp)
+        self._state: Any = None  # of a recurrent network, at the end of the rows of the last training batch
+        self._validation_state: Any = None
+        self._sums = torch.zeros(4, dtype=torch.float64)
+        self.average(self.network)
+        self.configure_optimizers()  # a wrong option shows now, not when training starts
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimizer, or two: of the hidden matrices, and of the rest."""
+        config, matrix_config = self._optimizer_configs
+        matrices = hidden_matrices(self.network, self.spec.vocab_size) if matrix_config else []
+        apart = {id(weight) for weight in matrices}
+        rest = [p for p in self.network.parameters() if id(p) not in apart]
+        made = make_optimizer(config, [p for p in rest if p.ndim > 1])
+        if plain := [p for p in rest if p.ndim <= 1]:
+            made.add_param_group({"params": plain, "weight_decay": 0.0})
+        return [made, make_optimizer(matrix_config, matrices)] if matrices else [made]
+
+    # -- training
+
+    def train_batch(self, batch: TextBatch) -> Mapping[str, Tensor]:
+        """One or (see `batch_ramp`) several steps on the mean of the nats of the targets that count."""
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        updates = next((number for share, number in reversed(self._ramp) if self.progress >= share), 1)
+        if batch.carried and self.network.context:
+            raise InputError("data.batching=carried needs a recurrent network, whose state can be carried on.")
+        before, self._state = self._state if batch.carried else None, None
+        values: dict[str, Tensor] = {}
+        for part in split_batch(batch, updates):
+            loss = functools.partial(self._loss, before=before, first=batch.start, share=self._targets_per_row(part))
+            found = self.update(optimizers, part, loss)
+            values |= {name: values.get(name, 0.0) + value / updates for name, value in found.items()}
+            self.generator_updates += 1
+            if self.ema:
+                self.ema.update()
+        return values
+
+    def _targets_per_row(self, batch: TextBatch) -> Tensor | float:
+        """The mean over the rows of all processes: what the loss is divided by, so that all targets weigh the same."""
+        if batch.mask is None:
+            return batch.ids.shape[1] - 1
+        count = batch.mask.sum().float()
+        return self.trainer.strategy.reduce(count, reduce_op="mean") / len(batch.ids)
+
+    def _loss(
+        self, batch: TextBatch, before: State | None, first: int, share: Tensor | float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
+        if self.network.context:
+            nats = token_nats(self.network(inputs), targets)  # (N, T)
+        else:
+            rows = torch.arange(len(inputs), device=self.device) + batch.start - first
+            state = self.network.new_cache(len(inputs)) if before is None else before.select(rows)
+            nats = token_nats(self.network(inputs, state), targets)
+            self._state = state.detach() if self._state is None else self._state.join(state.detach())
+        if batch.mask is not None:
+            nats = nats * batch.mask
+        loss = nats.sum() / (share * len(inputs))
+        return loss, {"loss": loss}
+
+    # -- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts the sums."""
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self._validation_state = None
+
+    @torch.no_grad()
+    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
+        """Adds the batch to the sums, in evaluation mode and with averaged weights."""
+        with self.averaged(), self.evaluating():
+            nats, self._validation_state = self.score(batch, self._validation_state)
+        self._sums += likelihood_sums(nats, batch.ids[:, 1:], self._token_sizes(), batch.mask).to(self._sums)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the figures over all processes."""
+        nats, tokens, characters, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        words = tokens if self.tokenizer is not None and self.tokenizer.name == "word" else 0
+        self.log_values(LikelihoodSums(nats, tokens, characters, size, words).numbers())
+
+    def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
+        """Nats ``(N, T)`` of the targets of a batch, and the state at its end.
+
+        Args:
+            batch: Rows of text.
+            state: Of the batch before, which a recurrent network goes on from where the rows are carried.
+        """
+        inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
+        if self.network.context:
+            return token_nats(self.network(inputs), targets), None
+        if not batch.carried or state is None:
+            state = self.network.new_cache(len(inputs))
+        return token_nats(self.network(inputs, state), targets), state
+
+    def _token_sizes(self) -> Tensor:
+        if self.tokenizer is None or not self.tokenizer.lossless:
+            return torch.zeros(self.spec.vocab_size, 2, dtype=torch.int64)
+        return torch.from_numpy(self.tokenizer.sizes())
+
+    # -- what a trained model can be asked
+
+    def sample(self, n: int, *, condition: Condition | None = None, noise: Noise, **options: Any) -> Texts:
+        """Write texts, in evaluation mode and full precision.
+
+        Args:
+            n: Number of texts.
+            condition: Their prompts; None: texts from their beginning.
+            noise: Text i depends on item i of it, and on its prompt, alone.
+            options: Those of `lit_aigc.sampling.tokens.Decoding`.
+
+        Returns:
+            The tokens that follow each prompt.
+
+        Raises:
+            InputError: If there are not n prompts, or an option is out of range.
+        """
+        prompts = condition.prompts if condition else None
+        prompts = (torch.zeros(0, dtype=torch.int64),) * n if prompts is None else prompts
+        if len(prompts) != n:
+            raise InputError(f"There are {len(prompts)} prompts for {n} texts: give one each.")
+        with self.evaluating():
+            return generate(self.network, prompts, Decoding(**options), noise, self._decode())
+
+    def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Iterator[str]:
+        """One text in pieces as it is written; see `sample`."""
+        with self.evaluating():
+            yield from stream(self.network, prompt, Decoding(**options), noise, self._decode())
+
+    def _decode(self) -> Any:
+        return self.tokenizer.decode if self.tokenizer else None
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The state of carried rows too, those of all processes in order."""
+        super().on_save_checkpoint(checkpoint)
+        state = self._state
+        checkpoint["carried"] = state and {
+            "lengths": self._of_all(state.lengths, 0),
+            "tail": self._of_all(state.tail, 0),
+            "layers": [[self._of_all(tensor, 1) for tensor in layer] for layer in state.layers],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`: each process takes its rows."""
+        super().on_load_checkpoint(checkpoint)
+        self._state = None
+        if saved := checkpoint["carried"]:
+            layers = [tuple(self._own(tensor, 1) for tensor in layer) for layer in saved["layers"]]
+            self._state = State(self._own(saved["lengths"], 0), self._own(saved["tail"], 0), layers)
+
+    def _of_all(self, own: Tensor, rows: int) -> Tensor:
+        if self.trainer.world_size == 1:
+            return own
+        return torch.cat(list(self.all_gather(own)), dim=rows)
+
+    def _own(self, saved: Tensor, rows: int) -> Tensor:
+        return saved.chunk(self.trainer.world_size, dim=rows)[self.global_rank].to(self.device)
+
+
+def _checked_ramp(ramp: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
+    """The steps of a ramp, each a share of the budget and a number of updates."""
+    steps = [tuple(step) for step in ramp]
+    fine = all(len(step) == 2 and 0 <= step[0] < 1 and isinstance(step[1], int) and step[1] >= 1 for step in steps)
+    if not fine or steps != sorted(steps):
+        raise InputError(
+            f"batch_ramp={list(ramp)}: expected steps such as [[0.0, 4], [0.2, 1]], each a share of the budget in "
+            "[0, 1), rising, and a number of updates from 1 on."
+        )
+    return steps

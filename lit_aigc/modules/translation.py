@@ -1,0 +1,116 @@
+"""Translation: a text is written from another, by an encoder and a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from lit_aigc.errors import InputError
+from lit_aigc.losses.language import token_nats
+from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.language_model import LanguageModel
+from lit_aigc.networks.encoder_decoder import Writer
+from lit_aigc.noise import Noise
+from lit_aigc.sampling.decoding import ROWS, generate, stream
+from lit_aigc.sampling.tokens import Decoding
+from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
+
+_BOUNDARY = 0
+
+
+class Translator(LanguageModel):
+    """Cross-entropy of the next token of a translation, given the original.
+
+    Args:
+        network: Such as `lit_aigc.networks.encoder_decoder.EncoderDecoder`.
+        spec: The facts of the data.
+        optimizer: See `LanguageModel`.
+        matrix_optimizer: See `LanguageModel`.
+        label_smoothing: Share of the target distribution that is spread over all tokens in training (Szegedy et al.,
+            2016).
+        recipe: Schedule, clipping, accumulation, averaged weights.
+
+    Raises:
+        InputError: If the data are no text, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: DataSpec,
+        optimizer: Mapping[str, Any] | None = None,
+        matrix_optimizer: Mapping[str, Any] | None = None,
+        label_smoothing: float = 0.1,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__(network, spec, optimizer, matrix_optimizer, recipe=recipe)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing={label_smoothing}: expected a share in [0, 1).")
+        self._smoothing = label_smoothing
+
+    def _loss(
+        self, batch: TextBatch, before: None, first: int, share: Tensor | float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        targets = batch.ids[:, 1:]
+        logits = self._logits(batch).float()
+        nats = F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=self._smoothing
+        ).view_as(targets)
+        loss = (nats if batch.mask is None else nats * batch.mask).sum() / (share * len(targets))
+        return loss, {"loss": loss}
+
+    def score(self, batch: TextBatch, state: None = None) -> tuple[Tensor, None]:
+        """Nats ``(N, T)`` of the targets of a batch, given their sources."""
+        return token_nats(self._logits(batch), batch.ids[:, 1:]), None
+
+    def _logits(self, batch: TextBatch) -> Tensor:
+        if batch.source is None:
+            raise InputError("A translator needs data with originals, such as data=multi30k_en_de.")
+        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
+        return self.network(batch.ids[:, :-1], batch.source, seen)
+
+    def sample(self, n: int, *, condition: Condition | None = None, noise: Noise, **options: Any) -> Texts:
+        """Translate, in evaluation mode and full precision.
+
+        Args:
+            n: Number of originals.
+            condition: Their prompts are the originals.
+            noise: Translation i depends on item i of it, and on its original, alone.
+            options: Those of `lit_aigc.sampling.tokens.Decoding`.
+
+        Raises:
+            InputError: If there are not n originals, or an option is out of range.
+        """
+        originals = (condition.prompts if condition else None) or ()
+        if len(originals) != n:
+            raise InputError(f"There are {len(originals)} originals for {n} translations: give one each as a prompt.")
+        decoding = Decoding(**options)
+        rows = max(1, ROWS // decoding.beams)
+        found: list[Tensor] = []
+        with self.evaluating():
+            for first in range(0, n, rows):
+                block = originals[first : first + rows]
+                prompts = [torch.zeros(0, dtype=torch.int64)] * len(block)
+                texts = generate(self._writer(block), prompts, decoding, noise.skip(first), self._decode())
+                found += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
+        lengths = torch.tensor([len(ids) for ids in found])
+        return Texts(pad_sequence(found, batch_first=True), lengths)
+
+    def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Any:
+        """The translation of one original in pieces as it is written; see `sample`."""
+        with self.evaluating():
+            start = torch.zeros(0, dtype=torch.int64)
+            yield from stream(self._writer([prompt]), start, Decoding(**options), noise, self._decode())
+
+    def _writer(self, originals: Any) -> Writer:
+        edge = torch.full((1,), _BOUNDARY)
+        framed = [torch.cat([ids.cpu(), edge]) for ids in originals]  # as the data have them
+        source = pad_sequence(framed, batch_first=True)
+        lengths = torch.tensor([len(ids) for ids in framed])
+        seen = torch.arange(source.shape[1]) < lengths[:, None]
+        return Writer(self.network, source.to(self.device), seen.to(self.device))

@@ -1,0 +1,74 @@
+"""Embeddings of hashed n-grams: what stands right before a token, looked up instead of computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_aigc.errors import InputError
+
+_MASK = 0x7FFFFFFF
+
+
+class NgramEmbedding(nn.Module):
+    """The sum of an embedding of each n-gram that ends at a position, one table a length n.
+
+    An n-gram's row is its hash: different ones may share it. Before the first token stands token 0. Costs next to
+    nothing to compute, and spares the first layers the work of finding out what the last few tokens were (hashed
+    n-grams: Pagnoni et al., "Byte Latent Transformer", 2024; Huang et al., "Over-Tokenized Transformer", 2025).
+
+    Args:
+        width: Of the embeddings.
+        lengths: The n of each table, 2 or more.
+        buckets: Rows of each table.
+        dropout: Share of the embeddings that are left out in training, each as a whole: what they know by heart has to
+            be known otherwise too.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    def __init__(self, width: int, lengths: Sequence[int], buckets: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if min(lengths) < 2 or buckets < 1 or not 0 <= dropout < 1:
+            raise InputError(
+                f"network.ngrams={list(lengths)}, network.ngram_buckets={buckets}, network.ngram_dropout={dropout}: "
+                "expected lengths from 2 on, a number from 1 on, and a share in [0, 1)."
+            )
+        self.lengths, self.buckets, self.dropout = tuple(lengths), buckets, dropout
+        self.table = nn.Embedding(len(self.lengths) * buckets, width)
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The embeddings of the n-grams that end at each position.
+
+        Args:
+            ids: Tokens from the first on, ``(N, length)`` int64.
+            positions: ``(N, T)`` int64, those to embed; None for all of them.
+
+        Returns:
+            ``(N, T, width)``.
+        """
+        before = max(self.lengths) - 1
+        padded = F.pad(ids, (before, 0))
+        if positions is None:
+            tokens = padded.unfold(1, before + 1, 1)  # (N, T, n): the token at each position is the last
+        else:
+            reach = positions[:, :, None] + torch.arange(before + 1, device=ids.device)
+            tokens = padded[:, None].expand(-1, positions.shape[1], -1).gather(2, reach)
+        found = self.table(self._rows(tokens))  # (N, T, tables, width)
+        if self.training and self.dropout:
+            found = found * F.dropout(found.new_ones(*found.shape[:3], 1), self.dropout)
+        return found.sum(dim=2)
+
+    def _rows(self, tokens: Tensor) -> Tensor:
+        """``(N, T, n)`` to ``(N, T, tables)``: the row of each n-gram in the table."""
+        hashes, rows = tokens[:, :, -1], []
+        for n in range(2, max(self.lengths) + 1):
+            hashes = (hashes * 0x9E3779B1 + tokens[:, :, -n] + 1) & _MASK
+            if n in self.lengths:
+                mixed = ((hashes ^ (hashes >> 15)) * 0x2C1B3C6D) & _MASK
+                rows.append(mixed % self.buckets + len(rows) * self.buckets)
+        return torch.stack(rows, dim=2)

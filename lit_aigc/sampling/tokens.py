@@ -1,0 +1,189 @@
+"""Choosing the next token: filters ``logits (N, V) -> logits (N, V)``, a draw, and the options of decoding.
+
+A filter sets to ``-inf`` what may not be drawn, and always leaves the best token. Tokens of equal logits stay or go
+together, so that no filter depends on how a sort breaks ties.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_aigc.errors import InputError
+from lit_aigc.noise import Noise
+
+BOUNDARY = 0  # the id that stands before a text, and ends it
+
+
+def with_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over a temperature > 0, less their maximum: below 1 likely tokens become likelier."""
+    return (logits - logits.amax(1, keepdim=True)) / temperature
+
+
+def top_k(logits: Tensor, k: int) -> Tensor:
+    """The k best tokens, and those that are as good as the k-th (Fan et al., 2018)."""
+    least = logits.topk(min(k, logits.shape[1]), dim=1).values[:, -1:]
+    return logits.masked_fill(logits < least, -math.inf)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """The fewest best tokens whose probabilities add up to p, in (0, 1], or more (Holtzman et al., 2020)."""
+    ordered = logits.sort(dim=1, descending=True).values
+    reached = ordered.double().softmax(1).cumsum(1)
+    needed = (reached < p).sum(1, keepdim=True).clamp(max=logits.shape[1] - 1)  # tokens before the one that reaches p
+    return logits.masked_fill(logits < ordered.gather(1, needed), -math.inf)
+
+
+def min_p(logits: Tensor, p: float) -> Tensor:
+    """Tokens at least p, in [0, 1), times as likely as the best one (Nguyen et al., 2024)."""
+    least = logits.amax(1, keepdim=True) + (math.log(p) if p else -math.inf)
+    return logits.masked_fill(logits < least, -math.inf)
+
+
+def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make tokens that a text has already less likely (Keskar et al., 2019, section 4.1).
+
+    Args:
+        logits: ``(N, V)``.
+        seen: ``(N, V)`` bool.
+        penalty: Positive logits are divided by it; negative ones, which that would raise, are multiplied. 1: none.
+    """
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def gumbel(noise: Noise, rows: Tensor, position: int, width: int) -> Tensor:
+    """``(len(rows), width)`` float64 standard Gumbel noise on the CPU.
+
+    Args:
+        noise: Row r draws from item r of this stream.
+        rows: Rising ``(n,)`` int64.
+        position: Index of the token in the text; each has noise of its own.
+        width: Number of tokens to choose from.
+    """
+    first, last = int(rows[0]), int(rows[-1])
+    bits = noise.stream(f"token {position}").skip(first).bits(last - first + 1, width)
+    uniform = (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52  # neither 0 nor 1
+    return uniform.log_().neg_().log_().neg_()[rows.cpu() - first]
+
+
+def draw(logits: Tensor, noise: Tensor) -> Tensor:
+    """``(N,)`` int64 tokens, each with its softmax probability, by the Gumbel-max trick.
+
+    Close logits give the same token for the same noise, so that a text hardly ever depends on rounding, and so on the
+    size of the batch that it was drawn in.
+
+    Args:
+        logits: ``(N, V)``.
+        noise: ``(N, V)`` standard Gumbel.
+    """
+    return (logits.double() + noise.to(logits.device)).argmax(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How text is drawn.
+
+    Attributes:
+        max_tokens: Most tokens of a text, at least 1.
+        temperature: Divides the logits; 0: always the best token.
+        top_k: Draw from the k best tokens; None: from all.
+        top_p: Draw from the fewest best tokens with this much probability, in (0, 1]; 1: from all.
+        min_p: Draw from tokens at least so many times as likely as the best, in [0, 1); 0: from all.
+        repetition_penalty: Above 1 tokens that the prompt or the text has are less likely.
+        stop: A text ends before the first of these strings.
+        beams: Search for the likeliest text with so many candidates instead of drawing; 1: draw.
+        length_penalty: Of beam search: candidates are ranked by log-likelihood over length to this power; 0 likes
+            short texts.
+
+    Raises:
+        InputError: With all that is out of range.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    beams: int = 1
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+        number, whole = _is_number, _is_whole
+        wrong = [
+            f"{name}={getattr(self, name)}: expected {expected}"
+            for name, expected, fine in (
+                ("max_tokens", "a whole number, 1 or more", whole(self.max_tokens, 1)),
+                ("temperature", "0 (the best token) or more", number(self.temperature) and self.temperature >= 0),
+                ("top_k", "a whole number, 1 or more, or null", self.top_k is None or whole(self.top_k, 1)),
+                ("top_p", "a number above 0, and at most 1", number(self.top_p) and 0 < self.top_p <= 1),
+                ("min_p", "a number from 0 to below 1", number(self.min_p) and 0 <= self.min_p < 1),
+                (
+                    "repetition_penalty",
+                    "a number above 0; 1 is none",
+                    number(self.repetition_penalty) and self.repetition_penalty > 0,
+                ),
+                ("stop", "strings that are not empty", all(isinstance(text, str) and text for text in stop)),
+                ("beams", "a whole number, 1 (no search) or more", whole(self.beams, 1)),
+                ("length_penalty", "0 or more", number(self.length_penalty) and self.length_penalty >= 0),
+            )
+            if not fine
+        ]
+        drawing = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) != _DEFAULT[name]]
+        if self.beams != 1 and drawing and not wrong:
+            wrong = [f"beams={self.beams} searches and draws nothing: leave out {', '.join(drawing)}, or beams."]
+        if wrong:
+            raise InputError("\n".join(wrong))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a prompt has one text, whatever the noise."""
+        return self.temperature == 0 or self.beams > 1
+
+    def penalized(self, logits: Tensor, seen: Tensor) -> Tensor:
+        """Logits ``(N, V)`` with the repetition penalty; `seen` ``(N, V)``: what each text has already."""
+        if self.repetition_penalty == 1:
+            return logits
+        return penalize_repetition(logits, seen, self.repetition_penalty)
+
+    def filtered(self, logits: Tensor) -> Tensor:
+        """Logits ``(N, V)`` after temperature (> 0), top-k, top-p and min-p, in this order."""
+        logits = with_temperature(logits, self.temperature)
+        if self.top_k is not None:
+            logits = top_k(logits, self.top_k)
+        if self.top_p < 1:
+            logits = top_p(logits, self.top_p)
+        return min_p(logits, self.min_p) if self.min_p else logits
+
+    def choose(self, logits: Tensor, seen: Tensor, noise: Noise, rows: Tensor, position: int) -> Tensor:
+        """``(N,)`` int64: the next token of each row.
+
+        Args:
+            logits: ``(N, V)``, as a network gives them.
+            seen: ``(N, V)`` bool, what each text has already.
+            noise: Row r draws from item r.
+            rows: ``(N,)`` rising numbers of the rows.
+            position: Number of tokens that were drawn before.
+        """
+        logits = self.penalized(logits, seen)
+        if self.temperature == 0:
+            return logits.argmax(1)
+        return draw(self.filtered(logits), gumbel(noise, rows, position, logits.shape[1]))
+
+
+_DEFAULT = {field.name: field.default for field in dataclasses.fields(Decoding)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

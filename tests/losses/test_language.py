@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
+
+
+def test_nats_of_a_token_are_minus_the_log_of_its_probability():
+    probabilities = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]])
+    nats = token_nats((probabilities.log() + 3).bfloat16().float(), torch.tensor([[1, 2]]))
+    assert nats.shape == (1, 2)
+    assert nats.flatten().tolist() == pytest.approx([math.log(4), -math.log(0.8)], rel=1e-2)
+    exact = token_nats(probabilities.log() + 3, torch.tensor([[1, 2]]))
+    assert exact.flatten().tolist() == pytest.approx([math.log(4), -math.log(0.8)], rel=1e-6)
+
+
+def test_sums_take_what_counts_alone():
+    nats, targets = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]]), torch.tensor([[1, 2, 0], [2, 2, 1]])
+    sizes = torch.tensor([[0, 0], [1, 2], [3, 5]])
+    assert likelihood_sums(nats, targets, sizes).tolist() == [63, 6, 11, 19]
+    mask = torch.tensor([[True, True, True], [False, True, False]])
+    assert likelihood_sums(nats, targets, sizes, mask).tolist() == [23, 4, 7, 12]
+    assert likelihood_sums(nats, targets, sizes, torch.zeros_like(mask)).tolist() == [0, 0, 0, 0]
+
+
+def test_sums_of_batches_add_up_in_double_precision():
+    torch.manual_seed(0)
+    nats, targets = torch.rand(64, 300), torch.randint(0, 5, (64, 300))
+    sizes = torch.arange(10).view(5, 2)
+    whole = likelihood_sums(nats, targets, sizes)
+    parts = sum(likelihood_sums(*part, sizes) for part in zip(nats.split(7), targets.split(7), strict=True))
+    assert whole.dtype == torch.float64
+    assert parts.tolist() == pytest.approx(whole.tolist(), rel=1e-13)
+    assert float(whole[0]) == pytest.approx(math.fsum(nats.flatten().tolist()), rel=1e-13)
+
+
+def test_numbers_by_hand():
+    found = LikelihoodSums(nats=math.log(2) * 24, tokens=12, characters=8, bytes=16, words=3).numbers("_strided")
+    expected = {"nats_per_token": 2 * math.log(2), "nats_per_char": 3 * math.log(2), "nats_per_byte": 1.5 * math.log(2)}
+    expected |= {"bits_per_token": 2, "bits_per_char": 3, "bits_per_byte": 1.5, "perplexity": 256}
+    assert found == pytest.approx({f"{key}_strided": value for key, value in expected.items()})
+
+
+def test_what_is_not_known_has_no_number():
+    assert LikelihoodSums(10.0, 5).numbers() == pytest.approx({"nats_per_token": 2, "bits_per_token": 2 / math.log(2)})
+    assert LikelihoodSums(1e6, 5, words=5).numbers()["perplexity"] == math.inf

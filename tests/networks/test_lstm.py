@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.networks.lstm import Recurrent
+
+OPTIONS = {
+    "lstm": {},
+    "gru": {"cell": "gru", "tied": False},
+    "ngrams": {"ngrams": [2, 3], "ngram_buckets": 64},
+}
+
+
+def network(name: str, **others: object) -> Recurrent:
+    torch.manual_seed(0)
+    return Recurrent(11, width=8, hidden=12, layers=2, **(OPTIONS[name] | others)).eval()
+
+
+def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randint(0, 11, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_is_the_library_s_lstm() -> None:
+    made = network("lstm")
+    reference = nn.LSTM(8, 12, batch_first=True), nn.LSTM(12, 8, batch_first=True)
+    for ours, theirs in zip(made.layers, reference, strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    ids = tokens(3, 9)
+    x = made.embedding(ids)
+    for layer in reference:
+        x, _ = layer(x)
+    assert torch.allclose(made(ids), x @ made.embedding.weight.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@torch.no_grad()
+def test_a_state_goes_on_where_it_was(name: str) -> None:
+    made, ids = network(name), tokens(3, 12)
+    state = made.new_cache(3)
+    pieces = [made(ids[:, :5], state), made(ids[:, 5:6], state), made(ids[:, 6:], state)]
+    assert torch.allclose(torch.cat(pieces, dim=1), made(ids), atol=1e-6)
+    assert state.lengths.tolist() == [12] * 3
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@torch.no_grad()
+def test_rows_may_have_any_length(name: str) -> None:
+    made, ids = network(name), tokens(3, 9)
+    lengths = torch.tensor([2, 9, 4])
+    state = made.new_cache(3)
+    first = made(ids, state, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.allclose(first[row, :length], made(ids[row : row + 1, :length])[0], atol=1e-6)
+    state = state.select(torch.tensor([2, 0, 0]))
+    follows = tokens(3, 2, seed=5)
+    second = made(follows, state)
+    for place, row in enumerate((2, 0, 0)):
+        whole = torch.cat([ids[row, : lengths[row]], follows[place]])[None]
+        assert torch.allclose(second[place], made(whole)[0, -2:], atol=1e-6)
+
+
+def test_dropout_is_the_same_over_a_row() -> None:
+    made = network("lstm", dropout=0.5).train()
+    dropped = made._drop(torch.ones(4, 6, 100))
+    assert torch.equal(dropped[:, 0], dropped[:, 5])
+    assert not torch.equal(dropped[0], dropped[1])
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+
+
+def test_weight_drop_spares_evaluation_and_reaches_training() -> None:
+    made, plain = network("lstm", weight_drop=0.5), network("lstm")
+    ids = tokens(2, 6)
+    assert torch.equal(made(ids), plain(ids))
+    assert not torch.allclose(made.train()(ids), plain(ids), atol=1e-3)
+    made(ids).sum().backward()
+    assert (made.layers[0].weight_hh_l0.grad != 0).any()
+
+
+def test_a_detached_state_ends_the_gradient() -> None:
+    made = network("lstm")
+    state = made.new_cache(2)
+    made(tokens(2, 4), state)
+    assert state.layers[0][0].requires_grad
+    assert not state.detach().layers[0][0].requires_grad
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"dropout": 1.0}, {"weight_drop": -0.1}])
+def test_options_out_of_range_are_refused(options: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        Recurrent(11, **options)
