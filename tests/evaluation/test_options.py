@@ -58,7 +58,7 @@ def test_an_extractor_of_one_s_own(sets):
     [
         (["extractor={_target_: torch.nn.ReLU}"], "ReLU is no feature extractor: expected an nn.Module with"),
         (["extractor={_target_: tests.metrics.toy.Missing}"], "tests.metrics.toy.Missing can't be imported"),
-        (["extractor={_target_: tests.metrics.toy.MeanColour, size: 3}"], "'size'"),
+        (["extractor={_target_: lit_aigc.metrics.efficientnet.EfficientNetLite0, sise: 64}"], "did you mean 'size'?"),
         (["extractor={_target_: tests.evaluation.test_options.Narrow}"], "expected (60, 5), its num_features wide"),
         ([TOY, "weights_path=there"], "weights_path= goes with a named extractor"),
         ([TOY, "resize=clean"], "resize= goes with a named extractor"),
