@@ -16,34 +16,41 @@ _MEASURED_BY = {"image": "lit_aigc.evaluation.images", "text": "lit_aigc.evaluat
 def main(config: dict[str, Any]) -> int:
     """Measure what the config asks for, show a table, write JSON, and return the exit code."""
     from lit_aigc.evaluation.places import picture_file, results_file
+    from lit_aigc.evaluation.table import print_evaluation
     from lit_aigc.files import write_atomically
-    from lit_aigc.report import print_results
 
     results = evaluate(config)
     written = {"results": results_file(config)}
     write_atomically(written["results"], json.dumps(results, indent=2) + "\n")
     if config["neighbours"]:
         written["picture"] = picture_file(config)
-    print_results(results, written)
+    print_evaluation(results, written)
     return DONE
 
 
 def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     """Metrics of a bundle or a set of images by key, and ``protocol``; with ``neighbours`` it writes the picture too.
 
+    With ``baseline`` there is ``comparison`` too: how the numbers differ from the baseline's.
+
     Raises:
         InputError: If the bundle or a set can't be read, or the metrics can't be computed.
     """
+    from lit_aigc.evaluation.baseline import baseline_results, differences
     from lit_aigc.evaluation.checks import check_options
     from lit_aigc.evaluation.subject import open_subject
 
     check_options(config)
+    baseline = baseline_results(config, evaluate) if config["baseline"] else None
     subject = open_subject(config)
     modality = subject.spec.modality
     if modality not in _MEASURED_BY:
         raise InputError(f"There are no metrics of {modality} yet, only of: {', '.join(_MEASURED_BY)}.")
     values, protocol = importlib.import_module(_MEASURED_BY[modality]).measure(config, subject)
-    return subject.names() | values | {"protocol": protocol}
+    results = subject.names() | values | {"protocol": protocol}
+    if baseline:
+        results["comparison"] = differences(baseline, results, str(config["baseline"]))
+    return results
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ def check_options(config: Mapping[str, Any]) -> None:
             raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
     if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
         raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
+    if config["baseline"] and not bootstrap:
+        raise InputError("baseline= compares numbers with their noise: add bootstrap=200.")
+    if config["baseline"] and config["metrics"] == []:
+        raise InputError("baseline= compares metrics on features, and metrics is empty: ask for some of fid, kid, is.")
     if config["nll_images"] and not config["nll_samples"]:
         raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
     if config["metrics"] == [] and not any(config[key] for key in _OF_A_MODEL):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +16,10 @@ from lit_aigc.errors import InputError
 from lit_aigc.evaluation.models import classification_accuracy, likelihood, neighbours
 from lit_aigc.evaluation.progress import shown
 from lit_aigc.evaluation.subject import Subject
+from lit_aigc.metrics import floor
 from lit_aigc.metrics.extractors import Bfloat16, check_extractor, extractor
+from lit_aigc.metrics.floor import Halves
+from lit_aigc.metrics.frechet import SmallSampleWarning
 from lit_aigc.metrics.generative import (
     choose_metrics,
     evaluate_samples,
@@ -24,6 +29,7 @@ from lit_aigc.metrics.generative import (
 )
 from lit_aigc.metrics.image_sets import ImageSet, check_pair
 from lit_aigc.metrics.reference import (
+    KID_LIMIT,
     Reference,
     compute_reference,
     has_shipped_reference,
@@ -98,6 +104,13 @@ def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module
         facts |= {"fake": fake.facts()}  # known, now that all its pixels were seen
     if real and reference:
         facts |= {"real": real.facts(), "biased": protocol["biased"] or real.count < network.num_features}
+    if fake and real and fake.pixels.fingerprint == real.pixels.fingerprint:
+        facts["same_images"] = True
+        warnings.warn(
+            f"{real.called} and {fake.called} hold the same images: a FID of 0, up to rounding, says no more than "
+            "that.",
+            stacklevel=2,
+        )
     return values, protocol | facts
 
 
@@ -106,12 +119,18 @@ def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, 
     real, spec, by_class = subject.real, subject.spec, "class_fid" in chosen
     shipped = has_shipped_reference(network, spec) and not by_class  # nothing is shipped for each class
     source = config["reference"] or ("shipped" if shipped else "train")
+    n = subject.fake.count if subject.fake else config["num_samples"]
     if real:
-        kept = cache if config["cache"] else None
-        batches = _batches(config, real, network)
-        reference = set_reference(real, batches, network, cache=kept, device=config["device"])
         check_pair(real, subject.fake.shape if subject.fake else spec.shape, network)
-        return reference
+        halves = Halves(network, real.count, n, chosen if config["floor"] else (), limit=KID_LIMIT)
+        return set_reference(
+            real,
+            lambda: _batches(config, real, network),
+            network,
+            halves=halves if halves.possible else None,
+            cache=cache if config["cache"] else None,
+            device=config["device"],
+        )
     if source == "shipped":
         return shipped_reference(network, spec)
     if subject.datamodule is None:
@@ -121,7 +140,7 @@ def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, 
             "folder, a .zip or an .npz of images."
         )
     data = subject.datamodule
-    return compute_reference(
+    reference = compute_reference(
         data.real_batches(source),
         network,
         split=f"{data.spec.name}/{source}",
@@ -129,6 +148,22 @@ def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, 
         num_classes=spec.num_classes if by_class else 0,
         device=config["device"],
     )
+    metrics = [name for name in chosen if name in floor.METRICS]
+    n = min(n, len(data.split("test"))) if config["floor"] and source != "test" else 0
+    return (
+        _with_test_images(reference, data, n, network, metrics, config["device"]) if n >= 2 and metrics else reference
+    )
+
+
+def _with_test_images(
+    reference: Reference, data: Any, n: int, network: nn.Module, metrics: list[str], device: str
+) -> Reference:
+    """The reference with the figures of as many real test images, where there are so many."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallSampleWarning)  # comes for the samples
+        values, _ = evaluate_samples(data.real_batches("test", limit=n), network, reference, metrics, device=device)
+    figures = {name: values[f"{name}_{network.name}"] for name in metrics} | {"n": n}
+    return dataclasses.replace(reference, real={"other": figures}, real_split=f"{data.spec.name}/test")
 
 
 def _batches(config: Mapping[str, Any], images: ImageSet, network: nn.Module) -> Iterable[Batch]:

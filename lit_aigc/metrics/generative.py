@@ -278,12 +278,14 @@ def _real_figures(
     extractor: nn.Module, reference: Reference | None, metrics: Sequence[str], n: int, protocol: dict[str, Any]
 ) -> dict[str, float]:
     """What real images reach at the same number of samples, and in the protocol where that is from."""
-    figures = reference.real.get(str(n)) if reference else None
+    figures = (reference.real.get(str(n)) or reference.real.get("other")) if reference else None
     if figures is None:
         known = ", ".join(reference.real) if reference else ""
         protocol["floor"] = f"unavailable (on record for n = {known})" if known else "unavailable"
         return {}
-    protocol["floor"] = f"{reference.real_split}, n = {n}"
+    count = int(figures.get("n", n))
+    fewer = f", fewer than the {n} samples: FID is higher for that alone" if count < n else ""
+    protocol["floor"] = f"{reference.real_split}, n = {count}{fewer}"
     keys = {"fid": "fid_floor", "kid": "kid_floor", "is": "is_real", "accuracy": "accuracy_real"}
     return {f"{keys[name]}_{extractor.name}": figures[name] for name in metrics if name in figures}
 

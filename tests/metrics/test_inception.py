@@ -143,6 +143,29 @@ def test_numbers_equal_torch_fidelity_to_six_digits(random_weights, tmp_path):
     assert odd == pytest.approx({key: values[key] for key in odd}, rel=1e-6)
 
 
+def test_features_are_those_of_torch_fidelity(random_weights):
+    """Folding the batch normalisations and another layout of memory change the rounding only."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    names = ["2048", "logits_unbiased"]
+    theirs = fidelity.FeatureExtractorInceptionV3("i", names, feature_extractor_weights_path=str(random_weights))
+    images = pictures(2, 0, 1.0)
+    for found, expected in zip(extractor("inception", random_weights)(images), theirs(images), strict=True):
+        assert (found - expected).norm() < 2e-6 * expected.norm()
+
+
+def test_another_resizing_is_another_extractor(random_weights):
+    plain = extractor("inception", random_weights)
+    clean, legacy = (extractor("inception", random_weights, resize) for resize in ("clean", "legacy"))
+    assert [each.name for each in (plain, clean, legacy)] == ["inception", "inception_clean", "inception_legacy"]
+    assert len({str(each.protocol) for each in (plain, clean, legacy)}) == 3
+    assert plain.hash == clean.hash
+    images = pictures(1, 0, 1.0)
+    assert not torch.allclose(plain(images)[0], clean(images)[0], rtol=1e-3)
+    with pytest.raises(InputError, match="resize=cubic: expected one of tensorflow, legacy, clean"):
+        extractor("inception", random_weights, "cubic")
+
+
 def test_grey_images_are_repeated(random_weights):
     network = extractor("inception", random_weights)
     grey = pictures(1, 0, 1.0)[:, :1]
