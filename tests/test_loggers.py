@@ -10,9 +10,10 @@ import torch
 import yaml
 
 from lit_aigc.errors import InputError
-from lit_aigc.loggers import TensorBoardLogger, WandbLogger, in_sweep, log_picture
+from lit_aigc.loggers import TensorBoardLogger, WandbLogger, in_sweep, log_picture, log_texts
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+TEXTS = ["ROMEO:\n# <b>I</b>\n", "*two*"]
 CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "logger").glob("*.yaml"))
 CONFIG = {"model": {"networks": {"channels": [32, 64]}}, "seed": 3}
 
@@ -55,6 +56,7 @@ def test_wandb_offline_writes_numbers_pictures_and_the_nested_config(tmp_path):
     logger.log_metrics({"train/d_loss": torch.tensor(0.5), "fid_mnist_classifier": 3.25}, step=640)
     logger.log_picture("samples", PICTURE, 640)
     logger.log_picture("grey", PICTURE[..., :1], 640)
+    log_texts([logger], "texts", TEXTS, 640)
     logger.log_summary({"status": "done"})
     run_id = logger.version
     logger.finalize("success")
@@ -71,6 +73,9 @@ def test_wandb_offline_writes_numbers_pictures_and_the_nested_config(tmp_path):
     assert rows[0]["fid_mnist_classifier"] == 3.25
     assert (rows[1]["samples.width"], rows[1]["samples.height"], rows[1]["samples_seen"]) == (6, 4, 640)
     assert len(list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/*.png"))) == 2
+    (table,) = (tmp_path / "run").glob("wandb/offline-run-*/files/media/table/texts*.json")
+    assert json.loads(table.read_text()) == {"columns": ["text"], "data": [[text] for text in TEXTS]}
+    assert rows[3]["samples_seen"] == 640
     metrics = {
         r.metric.name or r.metric.glob_name: r.metric for r in records if r.WhichOneof("record_type") == "metric"
     }
@@ -148,12 +153,17 @@ def test_tensorboard_has_scalars_and_pictures_at_samples_seen(tmp_path):
     logger.log_metrics({"train/d_loss": 0.5}, step=640)
     logger.log_metrics({"train/d_loss": torch.tensor(0.25)}, step=1280)
     log_picture([logger], "samples", PICTURE, 640)
+    log_texts([logger], "texts", TEXTS, 640)
     logger.close(0)
     events = read_tensorboard(logger)
     assert [(e.step, e.value) for e in events.Scalars("train/d_loss")] == [(640, 0.5), (1280, 0.25)]
     (image,) = events.Images("samples")
     assert (image.step, image.height, image.width) == (640, 4, 6)
     assert any("config" in tag for tag in events.Tags()["tensors"])
+    (text,) = events.Tensors("texts/text_summary")
+    (markdown,) = text.tensor_proto.string_val
+    assert text.step == 640
+    assert markdown.decode() == "    ROMEO:\n    # <b>I</b>\n\n---\n\n    *two*"
 
 
 def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path):
@@ -180,15 +190,17 @@ def test_missing_tensorboard_names_the_pip_command(tmp_path, monkeypatch):
         TensorBoardLogger(str(tmp_path))
 
 
-def test_log_picture_reaches_lightnings_own_loggers_and_passes_over_others(tmp_path):
+def test_pictures_and_texts_reach_lightnings_own_loggers_and_pass_over_others(tmp_path):
     from lightning.pytorch.loggers import CSVLogger
     from lightning.pytorch.loggers import TensorBoardLogger as Lightnings
 
     theirs = Lightnings(str(tmp_path / "theirs"))
-    log_picture([CSVLogger(str(tmp_path / "csv")), theirs], "samples", PICTURE, 7)
+    both = [CSVLogger(str(tmp_path / "csv")), theirs]
+    log_picture(both, "samples", PICTURE, 7)
+    log_texts(both, "texts", TEXTS, 7)
     theirs.experiment.flush()
-    (image,) = read_tensorboard(theirs).Images("samples")
-    assert image.step == 7
+    events = read_tensorboard(theirs)
+    assert [event.step for event in (*events.Images("samples"), *events.Tensors("texts/text_summary"))] == [7, 7]
 
 
 def test_only_rank_0_starts_anything(tmp_path, monkeypatch):
@@ -199,6 +211,7 @@ def test_only_rank_0_starts_anything(tmp_path, monkeypatch):
         logger.log_hyperparams(CONFIG)
         logger.log_metrics({"x": 1.0}, step=1)
         log_picture([logger], "samples", PICTURE, 1)
+        log_texts([logger], "texts", TEXTS, 1)
         logger.finalize("failed")
         logger.close(1)
     assert list(tmp_path.iterdir()) == []

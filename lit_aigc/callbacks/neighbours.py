@@ -66,7 +66,7 @@ class NearestNeighbours(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Loads the extractor, so that a wrong name shows before training."""
-        if self.extractor and self._network is None and pl_module.spec.modality == "image":
+        if self.extractor and self._network is None:
             self._network = find_extractor(self.extractor)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

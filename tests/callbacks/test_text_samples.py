@@ -104,7 +104,7 @@ def test_wrong_options_show_before_training(tmp_path):
 
 @pytest.mark.parametrize(
     "callback",
-    [SampleGrid(), Reconstructions(), GenerativeMetrics(), NearestNeighbours(extractor="inception")],
+    [SampleGrid(), Reconstructions(), GenerativeMetrics(), NearestNeighbours()],
     ids=lambda callback: type(callback).__name__,
 )
 def test_what_is_of_images_steps_aside_for_text(tmp_path, callback):
