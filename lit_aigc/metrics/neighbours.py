@@ -13,7 +13,8 @@ from lit_aigc.spec import Batch
 Describe = Callable[[Tensor], Tensor]
 """uint8 images ``(N, C, H, W)`` to features ``(N, d)``."""
 
-_ROWS, _COLUMNS = 1024, 4096  # of the matrix of distances in memory at a time
+_PAIRS, _COLUMNS = 2**22, 4096  # distances, and vectors of the stream, in memory at a time
+_NUMBERS = 2**24  # of the vectors in memory at a time as floats, on either side
 _EXACT = 1024  # products of numbers from -128 to 127 whose sum is a whole number of float32: 1024 * 128**2 = 2**24
 
 
@@ -39,25 +40,20 @@ def nearest(
     if describe:
         return nearest_vectors(describe(queries), (describe(batch.images) for batch in batches), k)
     distances, places = nearest_vectors(queries.flatten(1), (batch.images.flatten(1) for batch in batches), k)
-    return grey_levels(distances, queries.shape[1:]), places
-
-
-def grey_levels(distances: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """Euclidean distances of uint8 images of a shape ``(C, H, W)``, as root mean squares: from 0 to 255."""
-    return distances * torch.Size(shape).numel() ** -0.5
+    return distances * queries[0].numel() ** -0.5 if len(queries) else distances, places
 
 
 @torch.no_grad()
 def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """The k nearest of a stream of vectors to each of some others, found by comparing them all.
 
-    Memory is that of the queries and of one block. Distances of uint8 vectors are exact: products of matrices in
-    float32 whose sums are whole numbers below 2^24. Those of others are computed in float64, and of the neighbours
-    once more from differences, so that equal vectors are at distance 0.
+    Memory is that of the queries and of a part of the stream of fixed size. Distances of uint8 vectors are exact:
+    products of matrices in float32 whose sums are whole numbers below 2^24. Those of others are computed in float64,
+    and of the neighbours once more from differences, so that equal vectors are at distance 0.
 
     Args:
         queries: ``(n, d)``, uint8 or floats.
-        blocks: The stream: ``(N, d)`` of the same type, of any N, on any device.
+        blocks: The stream: ``(N, d)`` of the same type, of any N.
         k: Number of neighbours.
 
     Returns:
@@ -67,24 +63,25 @@ def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[
     Raises:
         InputError: If the stream has fewer than k vectors.
     """
-    x = _numbers(queries)
-    lengths = _squares(x)
-    distances = x.new_full((len(x), k), torch.inf, dtype=torch.float64)
-    places = torch.full((len(x), k), -1)
+    n, whole = len(queries), queries.dtype == torch.uint8
+    distances = torch.full((n, k), torch.inf, dtype=torch.float64)
+    places = torch.full((n, k), -1)
     start = 0
     for block in _joined(blocks):
         y = _numbers(block)
-        for top in range(0, len(x), _ROWS):
-            rows = slice(top, top + _ROWS)
-            found = (lengths[rows, None] + _squares(y) - 2.0 * _products(x[rows], y)).clamp_min_(0.0)  # (n, N)
-            close, at = _smallest(found, min(k, len(y)), whole=queries.dtype == torch.uint8)
-            if queries.dtype != torch.uint8:  # what a small difference of large numbers lost is computed again
-                close = torch.stack([(x[rows] - y[column]).square().sum(dim=1) for column in at.T], dim=1)
+        lengths = _squares(y)
+        step = max(1, min(_PAIRS // len(y), _NUMBERS // y.shape[1]))
+        for rows in map(slice, range(0, n, step), range(step, n + step, step)):
+            x = _numbers(queries[rows])
+            found = (_squares(x)[:, None] + lengths - 2.0 * _products(x, y)).clamp_min_(0.0)  # (rows, N)
+            close, at = _smallest(found, min(k, len(y)), whole)
+            if not whole:  # what a small difference of large numbers lost is computed again
+                close = torch.stack([(x - y[column]).square().sum(dim=1) for column in at.T], dim=1)
             close, order = torch.cat([distances[rows], close], dim=1).sort(dim=1, stable=True)
             distances[rows] = close[:, :k]
             places[rows] = torch.cat([places[rows], at + start], dim=1).gather(1, order[:, :k])
         start += len(y)
-    if len(x) and start < k:
+    if n and start < k:
         raise InputError(f"There are fewer than {k} images to look for neighbours among: ask for fewer neighbours.")
     return distances.sqrt(), places
 
@@ -96,15 +93,14 @@ def _numbers(vectors: Tensor) -> Tensor:
 
 def _squares(x: Tensor) -> Tensor:
     """Squared lengths ``(n,)`` float64."""
-    return torch.cat([rows.double().square().sum(dim=1) for rows in x.split(_ROWS)])
+    return x.double().square().sum(dim=1)
 
 
 def _products(x: Tensor, y: Tensor) -> Tensor:
     """Inner products ``(n, N)`` float64 of all pairs; exact for whole numbers."""
     if x.dtype == torch.float64:
         return x @ y.T
-    parts = ((a @ b.T).double() for a, b in zip(x.split(_EXACT, dim=1), y.split(_EXACT, dim=1), strict=True))
-    return sum(parts)
+    return sum((a @ b.T).double() for a, b in zip(x.split(_EXACT, dim=1), y.split(_EXACT, dim=1), strict=True))
 
 
 def _smallest(found: Tensor, k: int, whole: bool) -> tuple[Tensor, Tensor]:
@@ -122,8 +118,9 @@ def _joined(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """The same stream in blocks of a size that is quick to work on."""
     held: list[Tensor] = []
     for block in blocks:
-        for part in block.split(_COLUMNS):
-            if held and sum(map(len, held)) + len(part) > _COLUMNS:
+        most = max(1, min(_COLUMNS, _NUMBERS // block.shape[1]))
+        for part in block.split(most):
+            if sum(map(len, held)) + len(part) > most:
                 yield torch.cat(held)
                 held = []
             held.append(part)

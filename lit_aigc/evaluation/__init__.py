@@ -1,0 +1,1 @@
+"""What ``python -m lit_aigc.evaluate`` does, a file for each kind of question."""
