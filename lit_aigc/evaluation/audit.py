@@ -202,7 +202,7 @@ def _bands(
         names, p = [f"{what} {i}"], [f"p {float(suspicion[i]):.2g}"]
         band = [Panel(images[i][None], 1, "", names, p)]
         for space, nearness in found.items():
-            caption = "" if row else "grey levels" if space == "pixels" else space
+            caption = "" if row else "nearest by pixels (grey levels)" if space == "pixels" else f"nearest by {space}"
             places, distances = nearness.places[i, :_SHOWN], nearness.distances[i, :_SHOWN].tolist()
             texts = [f"{distance:.3g}" for distance in distances]
             band.append(Panel(train.batch(0, places).images, len(places), caption, (), texts))

@@ -13,7 +13,7 @@ from lit_aigc.spec import Batch
 Describe = Callable[[Tensor], Tensor]
 """uint8 images ``(N, C, H, W)`` to features ``(N, d)``."""
 
-_PAIRS, _COLUMNS = 2**22, 4096  # distances, and vectors of the stream, in memory at a time
+_PAIRS, _COLUMNS = 2**20, 4096  # distances, and vectors of the stream, in memory at a time
 _NUMBERS = 2**24  # of the vectors in memory at a time as floats, on either side
 _EXACT = 1024  # products of numbers from -128 to 127 whose sum is a whole number of float32: 1024 * 128**2 = 2**24
 
