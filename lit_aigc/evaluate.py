@@ -14,28 +14,36 @@ _MEASURED_BY = {"image": "lit_aigc.evaluation.images", "text": "lit_aigc.evaluat
 
 
 def main(config: dict[str, Any]) -> int:
-    """Measure what the config asks for, show a table, write JSON, and return the exit code."""
-    from lit_aigc.evaluation.places import picture_file, results_file
+    """Measure what the config asks for, show a table, write JSON and a page, and return the exit code."""
+    from lit_aigc.evaluation.places import page_file, picture_file, results_file
+    from lit_aigc.evaluation.report import write_page
     from lit_aigc.evaluation.table import print_evaluation
     from lit_aigc.files import write_atomically
 
-    results = evaluate(config)
+    results, subject = _measured(config)
     written = {"results": results_file(config)}
     write_atomically(written["results"], json.dumps(results, indent=2) + "\n")
-    if config["neighbours"]:
+    if config["audit"]:
         written["picture"] = picture_file(config)
+    if config["page"]:
+        written["page"] = page_file(config)
+        write_page(config, results, subject)
     print_evaluation(results, written)
     return DONE
 
 
 def evaluate(config: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of a bundle or a set of images by key, and ``protocol``; with ``neighbours`` it writes the picture too.
+    """Metrics of a bundle or a set of images by key, and ``protocol``; with ``audit`` it writes the picture too.
 
     With ``baseline`` there is ``comparison`` too: how the numbers differ from the baseline's.
 
     Raises:
         InputError: If the bundle or a set can't be read, or the metrics can't be computed.
     """
+    return _measured(config)[0]
+
+
+def _measured(config: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     from lit_aigc.evaluation.baseline import baseline_results, differences
     from lit_aigc.evaluation.checks import check_options
     from lit_aigc.evaluation.subject import open_subject
@@ -50,7 +58,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     results = subject.names() | values | {"protocol": protocol}
     if baseline:
         results["comparison"] = differences(baseline, results, str(config["baseline"]))
-    return results
+    return results, subject
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.metrics.bootstrap import compare
 from lit_aigc.report import number
 
-_OF_THE_MODEL = {"classification_accuracy": None, "nll_samples": None, "nll_images": None, "neighbours": False}
+_OF_THE_MODEL = {"classification_accuracy": None, "nll_samples": None, "nll_images": None, "audit": False}
 
 
 def baseline_results(config: Mapping[str, Any], evaluate: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.bootstrap import LEAST
 
-_OF_A_MODEL = ("classification_accuracy", "nll_samples", "neighbours")
+_OF_A_MODEL = ("classification_accuracy", "nll_samples")
+_ON_REQUEST = (*_OF_A_MODEL, "audit")
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -39,7 +40,7 @@ def check_options(config: Mapping[str, Any]) -> None:
         raise InputError("baseline= compares metrics on features, and metrics is empty: ask for some of fid, kid, is.")
     if config["nll_images"] and not config["nll_samples"]:
         raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
-    if config["metrics"] == [] and not any(config[key] for key in _OF_A_MODEL):
+    if config["metrics"] == [] and not any(config[key] for key in _ON_REQUEST):
         raise InputError(
             "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, "
             "precision_recall, class_fid, or null for the first four where they apply."
@@ -61,6 +62,10 @@ def _check_sources(config: Mapping[str, Any]) -> None:
     for key in _OF_A_MODEL:
         if config["fake"] and config[key]:
             raise InputError(f"{key} needs a model, not only its images: give bundle= instead of fake=.")
+    if config["audit"] and not config.get("data"):
+        raise InputError("audit needs the training images: add data=NAME, the data that the model was trained on.")
+    if config["out"] and str(config["out"]).lower().endswith((".html", ".png")):
+        raise InputError(f"out={config['out']}: expected a .json; the page and pictures go beside it.")
     if type(config["batch_size"]) is not int or config["batch_size"] < 1:
         raise InputError(f"batch_size={config['batch_size']}: expected 1 or more, such as 64.")
 
@@ -83,10 +88,11 @@ def check_needs(config: Mapping[str, Any], bundle: Any) -> None:
             "nll_samples needs a model that gives images a likelihood, such as a VAE, and this one, a "
             f"{type(bundle.module).__name__}, only samples. Leave nll_samples out."
         )
-    name = bundle.spec.name
     for key in _OF_A_MODEL:
         if config[key] and not config.get("data"):
-            raise InputError(f"{key} needs real images to compare with: add data=NAME, such as data={name}.")
+            raise InputError(
+                f"{key} needs real images to compare with: add data=NAME, such as data={bundle.spec.name}."
+            )
 
 
 def check_fit(config: Mapping[str, Any], data: Any, bundle: Any, fake: Any) -> None:

@@ -118,7 +118,7 @@ class Findings:
     Attributes:
         facts: What was measured: the values that are text.
         entries: The numbers, in the order of the file, those of classes behind their mean.
-        differences: From a baseline: the key, and the mapping that `lit_aigc.metrics.bootstrap.Difference` makes.
+        differences: From a baseline, by key, as `lit_aigc.evaluation.baseline.differences` tells them.
         protocol: As in the file.
     """
 
@@ -165,14 +165,14 @@ def read_findings(results: Mapping[str, Any], class_names: Sequence[str] = ()) -
     """Sort the content of an ``evaluation.json``.
 
     Args:
-        results: Numbers by key, text that says what was measured, ``protocol``, and maybe ``difference``.
+        results: Numbers by key, text that says what was measured, ``protocol``, and maybe ``comparison``.
         class_names: One name a label; a label without one is shown as it is.
     """
-    protocol, compared = results.get("protocol"), results.get("difference")
+    protocol, compared = results.get("protocol"), results.get("comparison")
     protocol = protocol if isinstance(protocol, Mapping) else {}
     differences = {k: v for k, v in compared.items() if isinstance(v, Mapping)} if isinstance(compared, Mapping) else {}
     left = {
-        key: value for key, value in results.items() if key != "protocol" and not (key == "difference" and differences)
+        key: value for key, value in results.items() if key != "protocol" and not (key == "comparison" and differences)
     }
     values = dict(_flat(left))
     facts = {key: value for key, value in values.items() if isinstance(value, str)}

@@ -13,7 +13,7 @@ from lit_aigc.build import instantiate
 from lit_aigc.bundle import to_device
 from lit_aigc.data import cache
 from lit_aigc.errors import InputError
-from lit_aigc.evaluation.models import classification_accuracy, likelihood, neighbours
+from lit_aigc.evaluation.models import classification_accuracy, likelihood, memorisation
 from lit_aigc.evaluation.progress import shown
 from lit_aigc.evaluation.subject import Subject
 from lit_aigc.metrics import floor
@@ -41,7 +41,7 @@ from lit_aigc.spec import Batch
 Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 # Each, where its option is on, gives numbers by key, and their protocol by name.
-_ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "neighbours": neighbours}
+_ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorisation}
 
 
 def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
@@ -53,8 +53,9 @@ def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
     values: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
     network = None
-    if config["metrics"] != []:
+    if config["metrics"] != [] or (config["audit"] and config["extractor"]):
         network = _network(config, subject)
+    if config["metrics"] != []:
         values, protocol[network.name] = _on_features(config, subject, network)
     for option, part in _ON_REQUEST.items():
         if config[option]:

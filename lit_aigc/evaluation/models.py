@@ -49,13 +49,17 @@ def likelihood(config: Mapping[str, Any], subject: Subject, network: nn.Module |
     return values, {"likelihood": facts | protocol}
 
 
-def neighbours(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
-    """Distances of samples to the nearest training images, with a picture of both."""
-    from lit_aigc.callbacks.neighbours import NearestNeighbours
+def memorisation(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
+    """Whether samples repeat training images, with a picture of the most suspicious."""
+    from lit_aigc.evaluation.audit import LIMIT, audit
     from lit_aigc.media import save_png
+    from lit_aigc.metrics.generative import module_samples
 
-    nearest = NearestNeighbours(seed=config["seed"])
-    picture = nearest.compare(subject.bundle.module, subject.datamodule, network)
-    save_png(picture, picture_file(config))
-    summary = nearest.summary()
-    return summary, summary.pop("protocol")
+    if subject.bundle:
+        samples = module_samples(subject.bundle.module, min(config["num_samples"], LIMIT), config["seed"])
+    else:
+        samples = subject.fake.batches(config["batch_size"])
+    found = audit(samples, subject.datamodule, network, device=config["device"])
+    save_png(found.picture, picture_file(config))
+    facts = {"sample_seed": config["seed"]} if subject.bundle else {}
+    return found.values, {"memorisation": found.protocol | facts}

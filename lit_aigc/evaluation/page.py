@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BETTER = {"lower": "lower is better", "higher": "higher is better", "": ""}
 CAPTIONS = {
     "samples": "Samples",
-    "neighbours": "Samples beside the training images that are nearest to them",
+    "memorisation": "The most suspicious samples, and test images, beside the training images that are nearest",
     "reconstructions": "Images and their reconstructions",
 }
 MOST_CLASSES = 40  # with more, the bars show the worst
@@ -39,7 +39,7 @@ def page(
 
     Args:
         results: The content of ``evaluation.json``. Keys that are not known stand in the table of all numbers.
-        pictures: By name (``samples``, ``neighbours``, or a caption): Pillow images, or the bytes of image files. Small
+        pictures: By name (``samples``, ``memorisation``, or a caption): Pillow images, or bytes of image files. Small
             ones are shown enlarged, pixel by pixel; large ones are made smaller, so that the page stays below 3 MB.
         curves: Of the training: steps and values by name, as `lit_aigc.metrics_csv.read_metrics` gives them.
         title: At the head of the page.

@@ -18,5 +18,10 @@ def results_file(config: Mapping[str, Any]) -> Path:
 
 
 def picture_file(config: Mapping[str, Any]) -> Path:
-    """Where the picture of the nearest training images goes."""
-    return results_file(config).with_name("neighbours.png")
+    """Where the picture of the memorisation audit goes."""
+    return results_file(config).with_name("memorisation.png")
+
+
+def page_file(config: Mapping[str, Any]) -> Path:
+    """Where the page goes."""
+    return results_file(config).with_suffix(".html")

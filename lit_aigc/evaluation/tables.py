@@ -48,7 +48,7 @@ def differences(found: Findings) -> Markup | None:
         verdict = "unknown" if beyond is None else "larger than the noise" if beyond else "within the noise"
         entry = Entry(
             key,
-            difference.get("value"),
+            difference.get("difference"),
             **{
                 name: difference.get(name)
                 for name in ("standard_error", "low", "high")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lit_aigc.errors import InputError
-from lit_aigc.evaluation.from_run import run_curves, run_pictures
+from lit_aigc.evaluation.from_run import run_curves
 from lit_aigc.evaluation.page import page
 
 HOSTILE = "</style><script>alert('x')</script>\"' onload=x <img src=http://evil.example/x> \ud800\x00"
@@ -153,7 +153,7 @@ def test_nothing_of_a_hostile_text_becomes_markup():
         HOSTILE: 1.0,
         "bundle": HOSTILE,
         "other": [HOSTILE],
-        "difference": {HOSTILE: {"value": 1.0, "beyond_noise": True}},
+        "comparison": {HOSTILE: {"difference": 1.0, "beyond_noise": True}},
         "protocol": {"inception": {**PROTOCOL, HOSTILE: {HOSTILE: HOSTILE}, "reference": {"split": HOSTILE}}},
     }
     text = page(
@@ -193,7 +193,7 @@ def test_pictures_are_whole_and_small_ones_enlarged():
 
 def test_large_pictures_leave_the_page_below_3_megabytes():
     noise = Image.effect_noise((1800, 1200), 90)
-    text = page(RESULTS, {"samples": noise, "neighbours": noise}, title="digits")
+    text = page(RESULTS, {"samples": noise, "memorisation": noise}, title="digits")
     assert len(text.encode()) < 3e6
     (image, _) = Tree(text).all("img")
     assert int(image["width"]) / int(image["height"]) == pytest.approx(1.5)
@@ -216,10 +216,10 @@ def test_curves_have_axes_a_level_of_real_images_and_words():
 
 
 def test_a_difference_says_whether_it_is_larger_than_the_noise():
-    difference = {"value": -1.25, "standard_error": 0.3, "low": -1.84, "high": -0.66}
+    difference = {"difference": -1.25, "standard_error": 0.3, "low": -1.84, "high": -0.66}
     results = {
         **RESULTS,
-        "difference": {
+        "comparison": {
             "fid_inception": {**difference, "beyond_noise": True},
             "kid_inception": {"value": 0.1, "beyond_noise": False},
         },
@@ -250,12 +250,7 @@ def test_results_of_any_kind_make_a_page(results):
     make(results, curves={"empty": ([], [])})
 
 
-def test_a_run_folder_gives_its_last_samples_and_its_curves(tmp_path):
-    samples = tmp_path / "samples"
-    samples.mkdir()
-    for name, colour in (("0000000100", 1), ("0000000200", 2), ("neighbours", 3)):
-        (samples / f"{name}.png").write_bytes(png(colour=colour))
+def test_a_run_folder_gives_its_curves(tmp_path):
     (tmp_path / "metrics.csv").write_text("samples_seen,train/g_loss\n100,1.5\n200,0.5\n")
-    assert run_pictures(tmp_path / "bundle") == {"samples": png(colour=2), "neighbours": png(colour=3)}
     assert run_curves(tmp_path / "bundle") == {"train/g_loss": ([100, 200], [1.5, 0.5])}
-    assert run_pictures(samples / "bundle") == {} == run_curves(samples / "bundle")
+    assert run_curves(tmp_path / "elsewhere" / "bundle") == {}
