@@ -28,7 +28,7 @@ GPT = (
     "model.network.ngrams=[2]", "model.network.ngram_buckets=64", "model.network.dropout=0.1",
 )  # fmt: skip
 LSTM = (
-    "model=lstm", "model.network.width=8", "model.network.hidden=12", "model.network.dropout=0.2",
+    "model=lstm", "model.network.width=8", "model.network.dropout=0.2",
     "model.network.weight_drop=0.2", "model.network.ngrams=[2, 3]", "model.network.ngram_buckets=64",
     "data.batching=carried", "model.recipe.ema_decay=0.9",
 )  # fmt: skip
