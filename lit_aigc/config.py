@@ -205,6 +205,8 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
             found.append(f"{key}= is missing: give a value on the command line; see --help")
         elif not _same_kind(value, schema[key]):
             found.append(f"{key}={value}: expected {_KINDS[type(schema[key])]}, such as {schema[key]}")
+        elif isinstance(value, Mapping) and schema[key] is None:
+            found += problems(value, key)  # a node in place of a name
         elif isinstance(value, Mapping):
             found += [f"unknown key '{key}.{k}'{did_you_mean(k, schema[key])}" for k in value if k not in schema[key]]
     for group in sorted(groups & set(config)):

@@ -9,6 +9,7 @@ import itertools
 import os
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -145,8 +146,10 @@ def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk:
     """The results in order; at most `chunk` of them at a time, for they hold pixels."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         remaining = iter(items)
-        while part := list(itertools.islice(remaining, chunk)):
-            yield from pool.map(function, part)
+        begun = deque(pool.submit(function, item) for item in itertools.islice(remaining, chunk))
+        while begun:
+            yield begun.popleft().result()
+            begun.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
 
 
 def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
@@ -162,8 +165,7 @@ def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            if image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                raise AnimatedImageError
+            _refuse_frames(image)
             if exact:
                 _refuse_inexact(image, content)
             image.load()
@@ -176,6 +178,11 @@ def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
         raise UnreadableImageError(str(error) or type(error).__name__) from None
 
 
+def _refuse_frames(image: Image.Image) -> None:
+    if image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+        raise AnimatedImageError
+
+
 def _refuse_inexact(image: Image.Image, content: bytes) -> None:
     deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow brings RGB down to 8 bits by itself
     if deep_png or image.mode.startswith(("I", "F")):
@@ -184,14 +191,34 @@ def _refuse_inexact(image: Image.Image, content: bytes) -> None:
         raise UnreadableImageError(f"its colours are {image.mode}, whose RGB depends on the profile: save it as RGB")
 
 
-def probe(content: bytes) -> tuple[int, int, int]:
-    """``(channels, height, width)`` of an image as its header says; raises `UnreadableImageError`."""
+def probe(content: bytes, *, exact: bool = False) -> tuple[int, int, int]:
+    """``(channels, height, width)`` of an image as its header says, without decoding its pixels.
+
+    Args:
+        content: The bytes of the file.
+        exact: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
+
+    Raises:
+        UnreadableImageError: Not an image of a known format, or refused.
+        AnimatedImageError: Several frames, and `exact`.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if exact:
+                _refuse_frames(image)
+                _refuse_inexact(image, content)
             width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # the EXIF orientations that lie on their side
-                width, height = height, width
-            return 1 if _is_grey(image) else 3, height, width
+            grey = _is_grey(image)
+            if image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for the EXIF data at its end
+                if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
+                    width, height = height, width
+            elif exact:
+                image.verify()  # checksums
+            return 1 if grey else 3, height, width
+    except (AnimatedImageError, UnreadableImageError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError("not an image" if content else "empty file") from None
     except Exception as error:
         raise UnreadableImageError(str(error) or type(error).__name__) from None
 

@@ -62,7 +62,7 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image
     )
     left = MARGIN + (round(names_width) + 8 if names_width else 0)
     pictures = [[panel.picture() for panel in band] for band in bands]
-    tops = [(CAPTION_SIZE + 7) * (2 if any(panel.column_names for panel in band) else 1) for band in bands]
+    tops = [(CAPTION_SIZE + 7) * _lines(band) for band in bands]
     heights = [max((picture.height for picture in band), default=0) for band in pictures]
     widths = [sum(picture.width + GAP for picture in band) - GAP for band in pictures if band]
     title_height = TITLE_SIZE + 12 if title else 0
@@ -91,6 +91,12 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image
             x += picture.width + GAP
         y += top + band_height + GAP if band else 0
     return page
+
+
+def _lines(band: Sequence[Panel]) -> int:
+    """Lines of text above the images: captions, names of columns, or both."""
+    named = any(panel.column_names for panel in band)
+    return named + (not named or any(panel.caption for panel in band))
 
 
 def _short(name: str) -> str:

@@ -159,26 +159,37 @@ def test_the_classification_accuracy_score(command, bundle, monkeypatch):
     assert measure(bundle, *ask)["classification_accuracy_score"] == results["classification_accuracy_score"]
 
 
-def test_the_nearest_training_images(command, bundle, tmp_path):
+def test_the_memorisation_audit_and_the_page(command, bundle, tmp_path):
     out = tmp_path / "here" / "numbers.json"
-    ask = ["num_samples=64", "metrics=[is]", "data=mnist5k", "neighbours=true", f"out={out}"]
+    ask = ["num_samples=64", "metrics=[is]", "data=mnist5k", "audit=true", f"out={out}"]
     outcome = command("evaluate", f"bundle={bundle}", CLASSIFIER, *ask)
     assert outcome.code == 0, outcome.err
     results = json.loads(out.read_text())
     assert results["nearest_distance"] > 0 < results["nearest_distance_real"]
-    assert set(results["protocol"]) == {"mnist_classifier", "nearest_distance"}
-    assert out.with_name("neighbours.png").exists()
-    assert "neighbours.png" in outcome.out.replace("\n", "")
+    assert results["memorised"] is False
+    assert set(results["protocol"]) == {"mnist_classifier", "memorisation"}
+    assert out.with_name("memorisation.png").exists()
+    assert "memorisation.png" in outcome.out.replace("\n", "")
+    page = out.with_suffix(".html").read_text()
+    assert page.count("data:image/png;base64,") == 2  # samples, and the picture of the audit
+    assert f"{results['is_mnist_classifier']:.4g}" in page
+
+
+def test_no_page_where_none_is_wanted(command, bundle, tmp_path):
+    out = tmp_path / "numbers.json"
+    outcome = command("evaluate", f"bundle={bundle}", CLASSIFIER, "metrics=[is]", "page=false", f"out={out}")
+    assert outcome.code == 0, outcome.err
+    assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {"numbers.json"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["classification_accuracy=100"], "classification_accuracy needs real images to compare with: add data=NAME"),
-        (["neighbours=true"], "neighbours needs real images to compare with: add data=NAME, such as data=mnist5k"),
+        (["audit=true"], "audit needs the training images: add data=NAME"),
         (["classification_accuracy=1", "data=mnist5k"], "classification_accuracy=1: expected the number of samples"),
         (["classification_accuracy=all", "data=mnist5k"], "classification_accuracy=all: expected the number"),
-        (["neighbours=1", "data=mnist5k"], "neighbours=1: expected true or false"),
+        (["audit=1", "data=mnist5k"], "audit=1: expected true or false"),
     ],
 )
 def test_what_needs_data_is_refused_without(command, bundle, arguments, expected):
@@ -372,7 +383,9 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uin
         (["fake={fake}", "bundle=there", "real={real}"], "bundle= and fake= are both given"),
         (["fake={fake}", "real={real}", "data=mnist5k"], "real= and data= both say"),
         (["fake={fake}", "real={real}", "reference=train"], "real= and reference= both say"),
-        (["fake={fake}", "real={real}", "neighbours=true"], "neighbours needs a model"),
+        (["fake={fake}", "real={real}", "nll_samples=5"], "nll_samples needs a model"),
+        (["fake={fake}", "real={real}", "audit=true"], "audit needs the training images"),
+        (["fake={fake}", "real={real}", "out=there.html"], "out=there.html: expected a .json"),
         (["fake={fake}", "real={real}", "metrics=[accuracy]"], "these have no classes"),
         (["fake={fake}", "real={real}", "batch_size=0"], "batch_size=0: expected 1 or more"),
         (["fake={fake}", "real={real}", "device=abacus"], "device=abacus can't be used"),

@@ -46,7 +46,8 @@ WALLS = (
     Wall(
         (
             *("networks/", "losses/", "sampling/"),
-            *("spec.py", "noise.py", "augmentation.py", "image_transforms.py", "latents.py", "tokenization.py"),
+            *("spec.py", "noise.py", "augmentation.py", "image_transforms.py", "latents.py"),
+            *("tokenization.py", "byte_pairs.py"),
         ),
         ("lightning", "pytorch_lightning", *HYDRA, *ours("data", "modules", "callbacks", "metrics")),
     ),
@@ -57,6 +58,7 @@ WALLS = (
     Wall((*COMMANDS, "config.py"), HYDRA, inverted=True),
     Wall(("loggers.py", "sweep.py"), ("wandb",), inverted=True),
     Wall(("tokenization.py", "data/text.py"), ("torchtext",), inverted=True),
+    Wall(("byte_pairs.py",), ("tokenizers",), inverted=True),
 )
 
 

@@ -61,3 +61,10 @@ def test_panels_without_images_are_left_out():
     with_empty = draw_sheet([[Panel(flat([3]), 1, "a"), empty], [empty]])
     assert with_empty.size == draw_sheet([[Panel(flat([3]), 1, "a")]]).size
     assert draw_sheet([]).width > 0
+
+
+def test_bands_with_names_of_columns_and_no_caption_are_closer():
+    captioned, named = Panel(flat([11, 12]), 2, "real", (), ["a", "b"]), Panel(flat([13, 14]), 2, "", (), ["a", "b"])
+    line = find(draw_sheet([[captioned]]), 11)[1] - find(draw_sheet([[named]]), 13)[1]
+    assert line == find(draw_sheet([[Panel(flat([15]), 1)]]), 15)[1] - MARGIN > 10
+    assert find(draw_sheet([[named, captioned]]), 13)[1] == find(draw_sheet([[captioned]]), 11)[1]

@@ -9,7 +9,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import lightning as L
 import numpy as np
@@ -269,7 +269,10 @@ class TextData(L.LightningDataModule):
         cleaner = Cleaner(self.cleaning)
         splits = [split for split in CLEANING_ORDER if self._stored(split) == split]
         for split in splits:
+            before = cleaner.report["characters"]
             np.save(folder / f"kept_{split}.npy", cleaner.decide(self._corpus.splits[split]()))
+            if cleaner.report["characters"] == before:
+                self._refuse_empty(split, cleaner.report)
         report = dict(cleaner.report)
         if not self._tokenizer_is_given:
             training = (piece.text for piece in self._pieces("train", self._kept(folder, "train")))
@@ -293,14 +296,14 @@ class TextData(L.LightningDataModule):
                 report[f"{name}_tokens"] += len(ids)
                 yield np.append(ids, 0) if piece.ends else ids
 
-        digest = write_tokens(folder, name, stream(), self.tokenizer.vocab_size)
-        if not report[f"{name}_tokens"]:
-            counts = ", ".join(f"{reason} {count}" for reason, count in report.items() if count)
-            raise InputError(
-                f"{self.source.name}: no text in {name.removesuffix('_source')} ({counts or 'all of it is empty'}). "
-                f"Give more text{f' in data.root={self.root}' if self.root else ''}, or clean less."
-            )
-        return digest
+        return write_tokens(folder, name, stream(), self.tokenizer.vocab_size)
+
+    def _refuse_empty(self, split: str, report: dict[str, int]) -> NoReturn:
+        counts = ", ".join(f"{reason} {count}" for reason, count in {**self._corpus.report, **report}.items() if count)
+        raise InputError(
+            f"{self.source.name}: no text in the split {split} ({counts or 'all of it is empty'}). "
+            f"Give more text{f' in data.root={self.root}' if self.root else ''}, or clean less."
+        )
 
     def _pieces(self, split: str, kept: np.ndarray) -> Iterator[Piece]:
         return kept_pieces(self._corpus.splits[split](), kept, self.cleaning)

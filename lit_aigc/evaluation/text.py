@@ -30,6 +30,8 @@ _MEANING = {
 }
 REPEATED = 4  # n of the repetition rate
 COPIED = (4, 8)  # lengths in words of the n-grams that are looked up in the training text
+_SEARCH = {"beams": 4}
+_DRAWING = {"temperature", "top_k", "top_p", "min_p"}
 _BOUNDARY = 0
 _BLOCK = 64  # texts generated at a time
 _PROMPT = 32  # tokens of a prompt from the middle of a text
@@ -44,7 +46,9 @@ class TextOptions:
         split: ``val`` or ``test``: the held-out text.
         protocols: Of the likelihood, some of `PROTOCOLS`; for data of sentences ``windows`` means one sentence each.
         texts: Texts generated, and as many real ones; 0: none.
-        decoding: Fields of `lit_aigc.sampling.tokens.Decoding`: how many tokens at most, and how they are drawn.
+        decoding: Fields of `lit_aigc.sampling.tokens.Decoding`: how many tokens at most, and how they are drawn; those
+            of None are as there.
+        searching: The same for translations, which are searched for with beams unless `decoding` says how to draw.
         prompt_tokens: Tokens of held-out text that each generated text goes on from; None: 0 where the held-out text
             is at least as many texts as are asked for, else 32.
     """
@@ -54,6 +58,7 @@ class TextOptions:
     texts: int = 200
     decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prompt_tokens: int | None = None
+    searching: Decoding = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         wrong = []
@@ -69,7 +74,9 @@ class TextOptions:
                 wrong.append(f"text.{name}={value}: expected {'0, or 2' if name == 'texts' else least} or more.")
         if wrong:
             raise InputError("\n".join(wrong))
-        object.__setattr__(self, "decoding", Decoding(**self.decoding))
+        given = {name: value for name, value in self.decoding.items() if value is not None}
+        object.__setattr__(self, "searching", Decoding(**(_SEARCH | given if not _DRAWING & set(given) else given)))
+        object.__setattr__(self, "decoding", Decoding(**given))
 
 
 class Excerpt(NamedTuple):
@@ -209,7 +216,7 @@ def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbe
     tokenizer = module.tokenizer
     taken = excerpts(data.tokens(options.split), options)
     real = [tokenizer.decode(excerpt.rest) for excerpt in taken]
-    generated = [tokenizer.decode(ids) for ids in _generate(module, [e.prompt for e in taken], options, seed)]
+    generated = [tokenizer.decode(ids) for ids in _generate(module, [e.prompt for e in taken], options.decoding, seed)]
     sides = {"": generated, "_real": real}
     sides = dict(zip(sides, same_size(generated, real), strict=True))
 
@@ -254,7 +261,7 @@ def _order(key: str) -> tuple[str, bool]:
     return key.removesuffix("_real"), key.endswith("_real")
 
 
-def _generate(module: Any, prompts: Sequence[np.ndarray], options: TextOptions, seed: int) -> list[np.ndarray]:
+def _generate(module: Any, prompts: Sequence[np.ndarray], decoding: Decoding, seed: int) -> list[np.ndarray]:
     found = []
     for start in range(0, len(prompts), _BLOCK):
         given = [torch.from_numpy(ids.astype(np.int64)) for ids in prompts[start : start + _BLOCK]]
@@ -262,7 +269,7 @@ def _generate(module: Any, prompts: Sequence[np.ndarray], options: TextOptions, 
             len(given),
             condition=Condition(prompts=tuple(given)),
             noise=Noise(seed, start),
-            **dataclasses.asdict(options.decoding),
+            **dataclasses.asdict(decoding),
         )
         rows = zip(texts.ids.cpu().numpy(), texts.lengths.tolist(), strict=True)
         found += [ids[:length] for ids, length in rows]
@@ -281,7 +288,7 @@ def translation(module: Any, data: Any, options: TextOptions, seed: int) -> Numb
     """BLEU of translations of a split's originals, with its texts as references."""
     references = list(data.texts(options.split))
     sources = [module.tokenizer.encode(text) for text in data.originals(options.split)]
-    made = [module.tokenizer.decode(ids) for ids in _generate(module, sources, options, seed)]
+    made = [module.tokenizer.decode(ids) for ids in _generate(module, sources, options.searching, seed)]
     values, facts = bleu(made, references)
     facts |= {"split": f"{data.spec.name}/{options.split}", "fingerprint": data.spec.fingerprint}
-    return values, {"bleu": facts | dataclasses.asdict(options.decoding)}
+    return values, {"bleu": facts | dataclasses.asdict(options.searching)}

@@ -199,7 +199,7 @@ def difference(first: tuple[float, float], second: tuple[float, float]) -> Diffe
     return Difference(value, error, value - reach, value + reach, abs(value) > reach)
 
 
-_COMPARABLE = ("extractor_hash", "n_fake", "reference", "resize", "quantisation")
+_COMPARABLE = ("extractor_hash", "n_fake", "reference", "resize", "precision")
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any], key: str) -> Difference:

@@ -19,14 +19,13 @@ from lit_aigc.metrics.frechet import FrechetDistance
 from lit_aigc.metrics.inception_score import InceptionScore
 from lit_aigc.metrics.kernel import FeatureSample, KernelDistance
 from lit_aigc.metrics.precision_recall import NEIGHBOURS, PrecisionRecall
-from lit_aigc.metrics.reference import Reference, describe, extract
+from lit_aigc.metrics.reference import KID_LIMIT, Reference, describe, extract
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, Condition
 
 METRICS = ("fid", "kid", "is", "accuracy")
 ON_REQUEST = ("precision_recall", "class_fid")
 BLOCK = 64
-KID_LIMIT = 10_000
 
 
 def choose_metrics(asked: Sequence[str] | None, extractor: nn.Module, num_classes: int) -> tuple[str, ...]:
@@ -141,6 +140,11 @@ def evaluate_samples(
         raise InputError(
             f"The reference was made with an extractor of hash {reference.extractor_hash[:16]}…, the samples are "
             f"measured with {extractor.name} of hash {extractor.hash[:16]}…: make the reference anew."
+        )
+    if reference is not None and reference.preparation and reference.preparation != extractor.protocol:
+        raise InputError(
+            f"The reference was made with {reference.preparation}, the samples are measured with {extractor.protocol}: "
+            "make the reference anew."
         )
     computed = _make(extractor, reference, metrics)
     if bootstrap:
@@ -274,12 +278,14 @@ def _real_figures(
     extractor: nn.Module, reference: Reference | None, metrics: Sequence[str], n: int, protocol: dict[str, Any]
 ) -> dict[str, float]:
     """What real images reach at the same number of samples, and in the protocol where that is from."""
-    figures = reference.real.get(str(n)) if reference else None
+    figures = (reference.real.get(str(n)) or reference.real.get("other")) if reference else None
     if figures is None:
         known = ", ".join(reference.real) if reference else ""
         protocol["floor"] = f"unavailable (on record for n = {known})" if known else "unavailable"
         return {}
-    protocol["floor"] = f"{reference.real_split}, n = {n}"
+    count = int(figures.get("n", n))
+    fewer = f", fewer than the {n} samples: FID is higher for that alone" if count < n else ""
+    protocol["floor"] = f"{reference.real_split}, n = {count}{fewer}"
     keys = {"fid": "fid_floor", "kid": "kid_floor", "is": "is_real", "accuracy": "accuracy_real"}
     return {f"{keys[name]}_{extractor.name}": figures[name] for name in metrics if name in figures}
 

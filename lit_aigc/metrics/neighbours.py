@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,48 +13,116 @@ from lit_aigc.spec import Batch
 Describe = Callable[[Tensor], Tensor]
 """uint8 images ``(N, C, H, W)`` to features ``(N, d)``."""
 
+_PAIRS, _COLUMNS = 2**20, 4096  # distances, and vectors of the stream, in memory at a time
+_NUMBERS = 2**24  # of the vectors in memory at a time as floats, on either side
+_EXACT = 1024  # products of numbers from -128 to 127 whose sum is a whole number of float32: 1024 * 128**2 = 2**24
 
-@torch.no_grad()
+
 def nearest(
     queries: Tensor, batches: Iterable[Batch], k: int, describe: Describe | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest of a stream of images to each of some others, found by comparing them all.
-
-    Memory is that of the queries and of one batch. Pixel distances are exact: sums of squares of whole numbers.
+    """The k nearest of a stream of images to each of some others, as `nearest_vectors` finds them.
 
     Args:
         queries: uint8 ``(n, C, H, W)``.
-        batches: The stream: uint8 images, with `start` their place in it.
+        batches: The stream: uint8 images.
         k: Number of neighbours.
         describe: The features whose Euclidean distance counts; None: the root mean square of the differences of the
             pixels in grey levels, from 0 for the same image to 255.
 
     Returns:
         Distances ``(n, k)`` float64, the nearest first, and the places ``(n, k)`` int64 of the neighbours in the
-        stream; of two at the same distance the one that came first.
+        stream.
 
     Raises:
         InputError: If the stream has fewer than k images.
     """
-    x = _vectors(queries, describe)  # (n, d)
-    squares = x.square().sum(dim=1, keepdim=True)
-    distances = x.new_full((len(x), k), torch.inf)
-    places = torch.full((len(x), k), -1)
-    for batch in batches:
-        y = _vectors(batch.images, describe)
-        found = (squares - 2.0 * x @ y.T + y.square().sum(dim=1)).clamp_min_(0.0)  # (n, N)
-        if describe:  # features aren't whole: what a small difference of large numbers lost is computed again
-            closest = found.topk(min(k, len(y)), dim=1, largest=False).indices
-            found.scatter_(1, closest, (x[:, None] - y[closest]).square().sum(dim=2))
-        joined = torch.cat([distances, found], dim=1)
-        order = joined.sort(dim=1, stable=True).indices[:, :k]
-        distances = joined.gather(1, order)
-        places = torch.where(order < k, places.gather(1, order.clamp_max(k - 1)), batch.start + order - k)
-    if len(x) and torch.isinf(distances).any():
+    if describe:
+        return nearest_vectors(describe(queries), (describe(batch.images) for batch in batches), k)
+    distances, places = nearest_vectors(queries.flatten(1), (batch.images.flatten(1) for batch in batches), k)
+    return distances * queries[0].numel() ** -0.5 if len(queries) else distances, places
+
+
+@torch.no_grad()
+def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of a stream of vectors to each of some others, found by comparing them all.
+
+    Memory is that of the queries and of a part of the stream of fixed size. Distances of uint8 vectors are exact:
+    products of matrices in float32 whose sums are whole numbers below 2^24. Those of others are computed in float64,
+    and of the neighbours once more from differences, so that equal vectors are at distance 0.
+
+    Args:
+        queries: ``(n, d)``, uint8 or floats.
+        blocks: The stream: ``(N, d)`` of the same type, of any N.
+        k: Number of neighbours.
+
+    Returns:
+        Euclidean distances ``(n, k)`` float64, the nearest first, and the places ``(n, k)`` int64 of the neighbours in
+        the stream; of two at the same distance the one that came first.
+
+    Raises:
+        InputError: If the stream has fewer than k vectors.
+    """
+    n, whole = len(queries), queries.dtype == torch.uint8
+    distances = torch.full((n, k), torch.inf, dtype=torch.float64)
+    places = torch.full((n, k), -1)
+    start = 0
+    for block in _joined(blocks):
+        y = _numbers(block)
+        lengths = _squares(y)
+        step = max(1, min(_PAIRS // len(y), _NUMBERS // y.shape[1]))
+        for rows in map(slice, range(0, n, step), range(step, n + step, step)):
+            x = _numbers(queries[rows])
+            found = (_squares(x)[:, None] + lengths - 2.0 * _products(x, y)).clamp_min_(0.0)  # (rows, N)
+            close, at = _smallest(found, min(k, len(y)), whole)
+            if not whole:  # what a small difference of large numbers lost is computed again
+                close = torch.stack([(x - y[column]).square().sum(dim=1) for column in at.T], dim=1)
+            close, order = torch.cat([distances[rows], close], dim=1).sort(dim=1, stable=True)
+            distances[rows] = close[:, :k]
+            places[rows] = torch.cat([places[rows], at + start], dim=1).gather(1, order[:, :k])
+        start += len(y)
+    if n and start < k:
         raise InputError(f"There are fewer than {k} images to look for neighbours among: ask for fewer neighbours.")
-    scale = 1.0 if describe else queries[0].numel() ** -0.5 if len(x) else 1.0
-    return distances.sqrt() * scale, places
+    return distances.sqrt(), places
 
 
-def _vectors(images: Tensor, describe: Describe | None) -> Tensor:
-    return (describe(images) if describe else images.flatten(1)).cpu().double()
+def _numbers(vectors: Tensor) -> Tensor:
+    """float32 from -128 to 127 of uint8, float64 of others."""
+    return vectors.cpu().float() - 128.0 if vectors.dtype == torch.uint8 else vectors.cpu().double()
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Squared lengths ``(n,)`` float64."""
+    return x.double().square().sum(dim=1)
+
+
+def _products(x: Tensor, y: Tensor) -> Tensor:
+    """Inner products ``(n, N)`` float64 of all pairs; exact for whole numbers."""
+    if x.dtype == torch.float64:
+        return x @ y.T
+    return sum((a @ b.T).double() for a, b in zip(x.split(_EXACT, dim=1), y.split(_EXACT, dim=1), strict=True))
+
+
+def _smallest(found: Tensor, k: int, whole: bool) -> tuple[Tensor, Tensor]:
+    """The k smallest of each row, ascending, and where they are; of equal whole numbers the first ones."""
+    if not whole:
+        return found.topk(k, dim=1, largest=False)
+    n = found.shape[1]
+    keys = found.mul_(n).add_(torch.arange(n))  # whole numbers below 2**53, all different
+    keys = keys.topk(k, dim=1, largest=False).values
+    close = keys.div(n, rounding_mode="floor")
+    return close, (keys - close * n).long()
+
+
+def _joined(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same stream in blocks of a size that is quick to work on."""
+    held: list[Tensor] = []
+    for block in blocks:
+        most = max(1, min(_COLUMNS, _NUMBERS // block.shape[1]))
+        for part in block.split(most):
+            if sum(map(len, held)) + len(part) > most:
+                yield torch.cat(held)
+                held = []
+            held.append(part)
+    if held:
+        yield torch.cat(held)

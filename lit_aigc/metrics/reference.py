@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -15,9 +17,23 @@ from torch import Tensor, nn
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.class_frechet import ClassMoments
 from lit_aigc.metrics.extractors import facts, shipped_bytes
+from lit_aigc.metrics.floor import Halves
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
+from lit_aigc.metrics.image_sets import ImageSet
 from lit_aigc.metrics.kernel import FeatureSample
 from lit_aigc.spec import Batch, DataSpec
+
+KID_LIMIT = 10_000  # features that are kept of a set
+
+
+class TensorCache(Protocol):
+    """Where tensors are kept for another time, such as the module `lit_aigc.data.cache`."""
+
+    def load_tensors(self, key: str) -> dict[str, Tensor] | None:
+        """What was stored under this key, or None."""
+
+    def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Store under this key, if that can be done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +47,11 @@ class Reference:
         split: What it was made from, such as ``train`` or ``train[30000:]``.
         fingerprint: Hash of the data.
         real: Figures of other real data against it, by number of samples as a string: ``{"1000": {"fid": …, "kid": …,
-            "is": …, "accuracy": …}}``: the floor of what a perfect generator can reach.
+            "is": …, "accuracy": …}}``: the floor of what a perfect generator can reach. Under ``other`` for any other
+            number of samples, with their own number as ``n``.
         real_split: What data these figures are of.
         classes: Moments of each class, for ``class_fid``; empty: not known. Not part of `to_bytes`.
+        preparation: The extractor's ``protocol`` then: how it resized and how precisely it computed.
     """
 
     moments: Moments
@@ -44,6 +62,7 @@ class Reference:
     real: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     real_split: str = ""
     classes: tuple[Moments, ...] = ()
+    preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The tensors as a safetensors file: float64 moments, float16 features."""
@@ -84,6 +103,11 @@ def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Ref
             f"reference=shipped: the reference of {extractor.name} was made with the weights {record['sha256'][:16]}…, "
             f"the extractor has {extractor.hash[:16]}…: take reference=train (or val, test)."
         )
+    if "precision" in extractor.protocol:
+        raise InputError(
+            f"reference=shipped is of features in float32, these are other ({extractor.protocol['precision']}): "
+            "leave bf16_features out, or take reference=train (or val, test)."
+        )
     moments, features = tensors_from_bytes(shipped_bytes(stored["file"], stored["sha256"]))
     fits = spec is None or has_shipped_reference(extractor, spec)
     if not fits:
@@ -114,6 +138,7 @@ def has_shipped_reference(extractor: nn.Module, spec: DataSpec) -> bool:
     height, width = spec.shape[1:]
     return (
         extractor.hash == record["sha256"]
+        and "precision" not in extractor.protocol  # the shipped ones are of float32
         and spec.name in record["data"]
         and height == width
         and height in record["sizes"]
@@ -127,8 +152,9 @@ def compute_reference(
     *,
     split: str,
     fingerprint: str = "",
-    limit: int = 10_000,
+    limit: int = KID_LIMIT,
     num_classes: int = 0,
+    halves: Halves | None = None,
     device: torch.device | str = "cpu",
 ) -> Reference:
     """Statistics of the real images of all processes; each gets the same.
@@ -140,17 +166,20 @@ def compute_reference(
         fingerprint: Hash of the data, for the protocol.
         limit: Largest number of features kept for the kernel distance, precision and recall.
         num_classes: Number of classes whose moments are computed too, 0 for none; images need labels then.
+        halves: What compares parts of the set with each other; of one process only.
         device: Where to compute.
     """
     moments = FeatureMoments(extractor.num_features).to(device)
     sample = FeatureSample(extractor.num_features, limit).to(device)
     classes = ClassMoments(extractor.num_features, num_classes).to(device) if num_classes else None
     for batch in batches:
-        features, _ = extract(extractor, batch.images, device)
+        features, logits = extract(extractor, batch.images, device)
         moments.update(features)
         sample.update(features, batch.start)
         if classes is not None:
             classes.update(features, batch.labels)
+        if halves is not None:
+            halves.update(features, logits, torch.arange(batch.start, batch.start + len(features)))
     return Reference(
         moments.compute(),
         sample.compute(),
@@ -158,7 +187,76 @@ def compute_reference(
         split,
         fingerprint,
         classes=() if classes is None else classes.compute(),
+        preparation=dict(extractor.protocol),
     )
+
+
+def set_reference(
+    images: ImageSet,
+    batches: Callable[[], Iterable[Batch]],
+    extractor: nn.Module,
+    *,
+    halves: Halves | None = None,
+    cache: TensorCache | None = None,
+    device: torch.device | str = "cpu",
+) -> Reference:
+    """Statistics of a set of real images from elsewhere: those in the cache, if they are of the same, or computed.
+
+    The same are pixels (by fingerprint), weights and preparation of the extractor.
+
+    Args:
+        images: The set.
+        batches: Gives its batches.
+        extractor: The extractor, on `device`.
+        halves: What compares parts of the set with each other, for the floor.
+        cache: Where statistics are kept; None: nowhere.
+        device: Where to compute.
+
+    Returns:
+        The reference; with `halves`, its `real` has their figures.
+    """
+    if cache is None:
+        reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
+        reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
+        return _with_floor(reference, halves.figures() if halves else None)
+    fingerprint = images.pixels.fingerprint
+    same = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
+    digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    key = f"reference_{extractor.name}_{digest}"
+    known = cache.load_tensors(key)
+    figures = cache.load_tensors(f"{key}_floor_{halves.key()}") if halves else None
+    if known is None:
+        reference = compute_reference(
+            batches(), extractor, split=images.called, fingerprint=fingerprint, halves=halves, device=device
+        )
+        tensors = {"count": torch.tensor(reference.moments.count), "features": reference.features}
+        tensors |= {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
+        cache.store_tensors(key, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    else:
+        moments = Moments(int(known["count"]), known["mean"], known["covariance"])
+        about = {"split": images.called, "fingerprint": fingerprint, "preparation": dict(extractor.protocol)}
+        reference = Reference(moments, known["features"], extractor.hash, **about)
+        if halves and figures is None:
+            _compute_halves(halves, batches(), extractor, device)
+    if halves and figures is None:
+        figures = {name: torch.tensor(value, dtype=torch.float64) for name, value in halves.figures().items()}
+        cache.store_tensors(f"{key}_floor_{halves.key()}", figures)
+    return _with_floor(reference, figures)
+
+
+@torch.no_grad()
+def _compute_halves(halves: Halves, batches: Iterable[Batch], extractor: nn.Module, device: torch.device | str) -> None:
+    for batch in batches:
+        needed = halves.needs(batch.start, len(batch.images)).nonzero()[:, 0]
+        if len(needed):
+            halves.update(*extract(extractor, batch.images[needed], device), batch.start + needed)
+
+
+def _with_floor(reference: Reference, figures: Mapping[str, Any] | None) -> Reference:
+    if figures is None:
+        return reference
+    real = {"other": {name: float(value) for name, value in figures.items()}}
+    return dataclasses.replace(reference, real=real, real_split=f"two parts of {reference.split}")
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
@@ -169,6 +267,11 @@ def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) ->
     """
     with torch.autocast(torch.device(device).type, enabled=False):
         features, logits = extractor(images.to(device))
+    if features.shape != (len(images), extractor.num_features):
+        raise InputError(
+            f"The extractor {extractor.name} gives features of shape {tuple(features.shape)} for {len(images)} images: "
+            f"expected ({len(images)}, {extractor.num_features}), its num_features wide."
+        )
     if not all(bool(torch.isfinite(x).all()) for x in (features, logits) if x is not None):
         raise InputError(
             f"The extractor {extractor.name} gives features that are not finite (NaN or infinite), of images that are: "

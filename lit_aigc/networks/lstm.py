@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks.ngrams import NgramEmbedding
+from lit_aigc.networks.pointwise import rms_norm
 
 _CELLS = {"lstm": (nn.LSTM, torch.lstm, 2), "gru": (nn.GRU, torch.gru, 1)}
 
@@ -52,14 +52,15 @@ class Recurrent(nn.Module):
 
     Args:
         vocab_size: Number of tokens.
-        width: Of the embedding.
-        hidden: Of the states of the layers; where `tied`, the last layer's is `width`.
-        layers: Number of them.
+        width: Of the embedding and of the states.
+        layers: Number of layers.
         cell: ``lstm`` or ``gru``.
         dropout: On what a layer reads and on what the last gives: whole coordinates over the whole row (variational
             dropout, Gal and Ghahramani, 2016).
         weight_drop: Dropout of the weights from state to state (Merity et al., AWD-LSTM, 2018).
         tied: Whether the output layer has the weights of the embedding.
+        residual: Whether each layer reads a normalized sum of all before it, and adds to it, as in a transformer: what
+            the last tokens say by themselves then needs no layer to get through.
         ngrams: Lengths of n-grams whose hashes have embeddings too; see `NgramEmbedding`.
         ngram_buckets: Size of each table of them.
         ngram_dropout: Share of those embeddings that are left out in training.
@@ -77,29 +78,29 @@ class Recurrent(nn.Module):
         self,
         vocab_size: int,
         width: int = 256,
-        hidden: int = 512,
         layers: int = 2,
         cell: Literal["lstm", "gru"] = "lstm",
         dropout: float = 0.0,
         weight_drop: float = 0.0,
         tied: bool = True,
+        residual: bool = True,
         ngrams: Sequence[int] = (),
         ngram_buckets: int = 8192,
         ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if min(width, hidden, layers) < 1 or not (0 <= dropout < 1 and 0 <= weight_drop < 1):
+        if min(width, layers) < 1 or not (0 <= dropout < 1 and 0 <= weight_drop < 1):
             raise InputError(
-                f"network.width={width}, network.hidden={hidden}, network.layers={layers}, network.dropout={dropout}, "
+                f"network.width={width}, network.layers={layers}, network.dropout={dropout}, "
                 f"network.weight_drop={weight_drop}: expected sizes of 1 or more and shares in [0, 1)."
             )
         kind, self._function, self._states = _CELLS[cell]
-        self.vocab_size, self.dropout, self.weight_drop = vocab_size, dropout, weight_drop
+        self.vocab_size, self.residual = vocab_size, residual
+        self.dropout, self.weight_drop = dropout, weight_drop
         self.embedding = nn.Embedding(vocab_size, width)
         self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets, ngram_dropout) if ngrams else None
-        widths = [width, *[hidden] * (layers - 1), width if tied else hidden]
-        self.layers = nn.ModuleList(kind(a, b, batch_first=True) for a, b in itertools.pairwise(widths))
-        self.head = nn.Linear(widths[-1], vocab_size)
+        self.layers = nn.ModuleList(kind(width, width, batch_first=True) for _ in range(layers))
+        self.head = nn.Linear(width, vocab_size)
         self._initialize()
         if tied:
             self.head.weight = self.embedding.weight
@@ -143,9 +144,11 @@ class Recurrent(nn.Module):
         if self.ngrams is not None:
             x = x + self._ngrams(ids, state, lengths)
         for i, layer in enumerate(self.layers):
-            x, state.layers[i] = self._run(layer, self._drop(x), state.layers[i], lengths)
+            given = rms_norm(x) if self.residual else x
+            y, state.layers[i] = self._run(layer, self._drop(given), state.layers[i], lengths)
+            x = x + y if self.residual else y
         state.lengths = state.lengths + (ids.shape[1] if lengths is None else lengths)
-        return self.head(self._drop(x))
+        return self.head(self._drop(rms_norm(x) if self.residual else x))
 
     def _ngrams(self, ids: Tensor, state: State, lengths: Tensor | None) -> Tensor:
         known = state.tail.shape[1]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 from collections import Counter
 
 import numpy as np
@@ -289,6 +287,5 @@ def test_carried_evaluation_goes_on_where_it_was(world_size: int) -> None:
         assert [part.carried for part in parts] == [False, True, True]
         for i in range(len(parts[0].ids)):
             assert all(a.ids[i, -1] == b.ids[i, 0] for a, b in itertools.pairwise(parts) if b.mask is None)
-            masked = [(p.ids[i, 1:] if p.mask is None else p.ids[i, 1:][p.mask[i]]).tolist() for p in parts]
-            rows.append(functools.reduce(operator.iadd, masked, []))
+            rows.append([target for part in parts for target in counted(part.part(slice(i, i + 1))).tolist()])
     assert rows == [[*range(1, 13)], [*range(13, 25)], [*range(25, 37)], [*range(37, 48)]]

@@ -129,9 +129,8 @@ def test_numbers_equal_torch_fidelity_to_six_digits(random_weights, tmp_path):
     share = metric_prc.prc_features_to_metric(*features, **options)
 
     network = extractor("inception", random_weights)
-    network.network.features_list = [layer]
+    network.layers, network.head = network.layers[:4], nn.Parameter(torch.zeros(1, 64))
     network.num_features, network.num_classes = 64, 0
-    network.register_forward_hook(lambda *arguments: (arguments[2][0], None))
     reference = compute_reference(batches(sets["real"], 16), network, split="real")
     values, _ = evaluate_samples(batches(sets["fake"], 16), network, reference, ("fid", "precision_recall"))
     values |= evaluate_samples(batches(sets["fake"][:n], 16), network, reference, ("kid",))[0]
@@ -142,6 +141,29 @@ def test_numbers_equal_torch_fidelity_to_six_digits(random_weights, tmp_path):
         assert values[f"{part}_inception"] == pytest.approx(share[part], rel=1e-4)
     odd, _ = evaluate_samples(batches(sets["fake"], 7), network, reference, ("fid", "precision_recall"))
     assert odd == pytest.approx({key: values[key] for key in odd}, rel=1e-6)
+
+
+def test_features_are_those_of_torch_fidelity(random_weights):
+    """Folding the batch normalisations and another layout of memory change the rounding only."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    names = ["2048", "logits_unbiased"]
+    theirs = fidelity.FeatureExtractorInceptionV3("i", names, feature_extractor_weights_path=str(random_weights))
+    images = pictures(2, 0, 1.0)
+    for found, expected in zip(extractor("inception", random_weights)(images), theirs(images), strict=True):
+        assert (found - expected).norm() < 2e-6 * expected.norm()
+
+
+def test_another_resizing_is_another_extractor(random_weights):
+    plain = extractor("inception", random_weights)
+    clean, legacy = (extractor("inception", random_weights, resize) for resize in ("clean", "legacy"))
+    assert [each.name for each in (plain, clean, legacy)] == ["inception", "inception_clean", "inception_legacy"]
+    assert len({str(each.protocol) for each in (plain, clean, legacy)}) == 3
+    assert plain.hash == clean.hash
+    images = pictures(1, 0, 1.0)
+    assert not torch.allclose(plain(images)[0], clean(images)[0], rtol=1e-3)
+    with pytest.raises(InputError, match="resize=cubic: expected one of tensorflow, legacy, clean"):
+        extractor("inception", random_weights, "cubic")
 
 
 def test_grey_images_are_repeated(random_weights):

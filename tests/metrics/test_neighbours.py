@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.neighbours import nearest
+from lit_aigc.metrics import neighbours as module
+from lit_aigc.metrics.neighbours import nearest, nearest_vectors
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
 
@@ -80,3 +81,55 @@ def test_features_have_the_euclidean_distance():
 def test_fewer_images_than_neighbours():
     with pytest.raises(InputError, match="fewer than 4"):
         nearest(images(2, 1), batches(images(3, 2)), 4)
+
+
+def whole(n, d, seed):
+    return (Noise(seed).uniform(n, d) * 256).to(torch.uint8)
+
+
+def by_differences(queries, stream, k):
+    table = torch.stack([(stream.double() - query).square().sum(dim=1).sqrt() for query in queries.double()])
+    found = table.sort(dim=1, stable=True)
+    return found.values[:, :k], found.indices[:, :k]
+
+
+@pytest.mark.parametrize("d", [1, 784, 1024, 1025, 3072])
+def test_distances_of_whole_numbers_are_exact_at_any_width(d):
+    """Black and white are as large as products get; 1,024 of them just fit into float32."""
+    stream = torch.cat([whole(20, d, 1), torch.zeros(1, d).byte(), torch.full((2, d), 255).byte()])
+    queries = torch.cat([stream[-3:], whole(3, d, 2)])
+    distances, places = nearest_vectors(queries, [stream], 5)
+    expected, first = by_differences(queries, stream, 5)
+    assert torch.equal(distances, expected)
+    assert torch.equal(places, first)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_blocks_make_no_difference(monkeypatch, kind):
+    queries, stream = whole(17, 30, 1).to(kind), whole(90, 30, 2).to(kind)
+    one = nearest_vectors(queries, [stream], 4)
+    sizes = []
+    products = module._products
+    monkeypatch.setattr(module, "_products", lambda x, y: sizes.append((len(x), len(y))) or products(x, y))
+    monkeypatch.setattr(module, "_COLUMNS", 8)
+    monkeypatch.setattr(module, "_PAIRS", 40)
+    other = nearest_vectors(queries, stream.split([1, 2, 50, 37]), 4)
+    assert torch.equal(one[1], other[1])
+    assert torch.allclose(one[0], other[0], rtol=1e-12, atol=0)
+    assert max(columns for _, columns in sizes) == 8
+    assert max(rows * columns for rows, columns in sizes) <= 40
+    monkeypatch.setattr(module, "_NUMBERS", 90)  # room for three vectors
+    assert torch.equal(nearest_vectors(queries, [stream], 4)[1], one[1])
+    assert max(max(pair) for pair in sizes[-10:]) == 3
+
+
+def test_equal_floats_far_from_0_are_at_distance_0():
+    stream = Noise(3).normal(40, 16) + 1e6
+    distances, places = nearest_vectors(stream[[31, 7]], stream.split(9), 1)
+    assert distances[:, 0].tolist() == [0.0, 0.0]
+    assert places[:, 0].tolist() == [31, 7]
+
+
+def test_no_queries():
+    distances, places = nearest_vectors(whole(0, 5, 1), [whole(4, 5, 2)], 2)
+    assert distances.shape == places.shape == (0, 2)

@@ -11,12 +11,13 @@ OPTIONS = {
     "lstm": {},
     "gru": {"cell": "gru", "tied": False},
     "ngrams": {"ngrams": [2, 3], "ngram_buckets": 64},
+    "plain": {"residual": False},
 }
 
 
 def network(name: str, **others: object) -> Recurrent:
     torch.manual_seed(0)
-    return Recurrent(11, width=8, hidden=12, layers=2, **(OPTIONS[name] | others)).eval()
+    return Recurrent(11, width=8, layers=2, **(OPTIONS[name] | others)).eval()
 
 
 def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -24,8 +25,8 @@ def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def test_it_is_the_library_s_lstm() -> None:
-    made = network("lstm")
-    reference = nn.LSTM(8, 12, batch_first=True), nn.LSTM(12, 8, batch_first=True)
+    made = network("lstm", residual=False)
+    reference = nn.LSTM(8, 8, batch_first=True), nn.LSTM(8, 8, batch_first=True)
     for ours, theirs in zip(made.layers, reference, strict=True):
         theirs.load_state_dict(ours.state_dict())
     ids = tokens(3, 9)

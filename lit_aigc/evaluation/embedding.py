@@ -1,0 +1,68 @@
+"""Pictures inside a page."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+
+from PIL import Image
+
+from lit_aigc.errors import InputError
+
+LIMIT = 1_600_000  # bytes of all pictures together; a third more as base64
+SMALL = 320  # pixels: a picture less wide is enlarged
+WIDEST = 640  # up to about this
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """A picture as a ``data:`` address.
+
+    Attributes:
+        source: The address, of a PNG.
+        width: In pixels of the picture.
+        height: In pixels of the picture.
+        factor: How much it should be enlarged.
+    """
+
+    source: str
+    width: int
+    height: int
+    factor: int
+
+
+def embed(picture: Image.Image | bytes, name: str, among: int = 1) -> Embedded:
+    """A picture as a PNG that is a part of the page; made smaller until it is no more than its share of `LIMIT`.
+
+    Args:
+        picture: A Pillow image, or the bytes of an image file.
+        name: For the message.
+        among: How many pictures share the limit.
+
+    Raises:
+        InputError: If the bytes are no image.
+    """
+    try:
+        image = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"The picture {name} can't be read ({error}): expected a PNG or another image file."
+        ) from error
+    data = picture if isinstance(picture, bytes) and image.format == "PNG" else _png(image)
+    while len(data) > LIMIT / among and max(image.size) > 64:
+        half = (max(1, image.width // 2), max(1, image.height // 2))
+        image = (image.convert("RGB") if image.mode not in ("L", "RGB", "RGBA") else image).resize(
+            half, Image.Resampling.LANCZOS
+        )
+        data = _png(image)
+    factor = max(1, WIDEST // image.width) if image.width < SMALL else 1
+    return Embedded(f"data:image/png;base64,{base64.b64encode(data).decode()}", image.width, image.height, factor)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else image.convert("RGB")
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,65 @@
+"""Numbers that need the model and its data, not only its images; each function is one option's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lit_aigc.evaluation.places import picture_file
+from lit_aigc.evaluation.progress import shown
+from lit_aigc.evaluation.subject import Subject
+from lit_aigc.noise import Noise
+
+Numbers = tuple[dict[str, Any], dict[str, Any]]
+
+
+def classification_accuracy(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
+    """The classification accuracy score, and that of as many real images, drawn from ``train`` at random."""
+    from lit_aigc.metrics import classification
+    from lit_aigc.metrics.generative import module_samples
+
+    bundle, data = subject.bundle, subject.datamodule
+    seed, number, train = config["seed"], config["classification_accuracy"], data.split("train")
+    keys = Noise(seed).stream("real training images").bits(len(train), 1)[:, 0]
+    values, protocol = classification.classification_accuracy(
+        module_samples(bundle.module, number, seed),
+        train.batch(0, keys.argsort(stable=True)[:number]),
+        data.real_batches("test"),
+        bundle.spec.num_classes,
+        seed=seed,
+        recipe=classification.ClassifierRecipe(bf16=config["bf16"]),
+        device=config["device"],
+    )
+    facts = {"data": data.spec.name, "fingerprint": data.spec.fingerprint, "sample_seed": seed}
+    return values, {"classification_accuracy": protocol | facts}
+
+
+def likelihood(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
+    """The test likelihood."""
+    from lit_aigc.metrics.likelihood import evaluate_likelihood
+
+    data = subject.datamodule
+    images = min(len(data.split("test")), config["nll_images"] or math.inf)
+    batches = shown(data.real_batches("test", limit=images), "test likelihood", images, data.eval_batch_size)
+    values, protocol = evaluate_likelihood(subject.bundle.module, batches, config["nll_samples"], seed=config["seed"])
+    facts = {"split": f"{data.spec.name}/test", "fingerprint": data.spec.fingerprint}
+    return values, {"likelihood": facts | protocol}
+
+
+def memorisation(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
+    """Whether samples repeat training images, with a picture of the most suspicious."""
+    from lit_aigc.evaluation.audit import LIMIT, audit
+    from lit_aigc.media import save_png
+    from lit_aigc.metrics.generative import module_samples
+
+    if subject.bundle:
+        samples = module_samples(subject.bundle.module, min(config["num_samples"], LIMIT), config["seed"])
+    else:
+        samples = subject.fake.batches(config["batch_size"])
+    found = audit(samples, subject.datamodule, network, device=config["device"])
+    save_png(found.picture, picture_file(config))
+    facts = {"sample_seed": config["seed"]} if subject.bundle else {}
+    return found.values, {"memorisation": found.protocol | facts}
