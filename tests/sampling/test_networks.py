@@ -24,7 +24,7 @@ def transformer(**options):
 def recurrent(**options):
     from lit_aigc.networks.lstm import Recurrent
 
-    return Recurrent(9, width=16, hidden=16, layers=2, **options)
+    return Recurrent(9, width=16, layers=2, **options)
 
 
 MAKERS = {
