@@ -103,6 +103,7 @@ TINY = (
     "callbacks.progress=null",
     "callbacks.sample_grid=null",
     "callbacks.reconstructions=null",
+    "callbacks.text_samples=null",
     "callbacks.generative_metrics=null",
     "callbacks.curves=null",
     "callbacks.neighbours=null",

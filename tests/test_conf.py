@@ -18,7 +18,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.metrics.extractors import SHIPPED, extractor
 from lit_aigc.metrics.reference import has_shipped_reference
 from lit_aigc.noise import Noise
-from lit_aigc.spec import DataSpec
+from lit_aigc.spec import Condition, DataSpec
 
 CONF = config_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -43,6 +43,8 @@ def relative(file: Path) -> str:
 
 def made_up_spec(data: dict) -> DataSpec:
     """A spec of the kind that a data config leads to, without reading or downloading the data."""
+    if data[TARGET] == "lit_aigc.data.text.TextData":
+        return DataSpec("text", (data["context"] or 64,), (0, 299), vocab_size=300, name="pydocs")
     size, channels = data.get("image_size") or 32, data.get("channels") or 3
     source = data["source"]
     name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10"}.get(source.get("dataset"))
@@ -128,6 +130,11 @@ def test_every_generative_experiment_samples(experiment):
     config = train_config(f"experiment={experiment}")
     spec = made_up_spec(config["data"])
     module = build(resolve(config["model"], spec), spec)
+    if spec.modality == "text":
+        prompts = Condition(prompts=(torch.tensor([40, 41]),) * 3)
+        texts = module.sample(3, condition=prompts, noise=Noise(0), max_tokens=5)
+        assert texts.ids.shape == (3, int(texts.lengths.max())) and texts.ids.max() < spec.vocab_size
+        return
     if not hasattr(module, "generator"):
         with pytest.raises(InputError, match="can't generate"):
             module.sample(2, noise=Noise(0))
@@ -143,9 +150,10 @@ def test_every_experiment_monitors_what_it_measures(experiment):
     config = train_config(f"experiment={experiment}")
     metrics = config["callbacks"].get("generative_metrics")
     monitor = config["monitor"]
-    of_held_out_images = {"elbo": "max", "val_loss": "min", "val_accuracy": "max"}
-    if monitor in of_held_out_images:
-        assert config["monitor_mode"] == of_held_out_images[monitor]
+    of_held_out_data = {"elbo": "max", "val_loss": "min", "val_accuracy": "max"}
+    of_held_out_data |= dict.fromkeys(("nats_per_char", "nats_per_token", "bits_per_byte", "perplexity"), "min")
+    if monitor in of_held_out_data:
+        assert config["monitor_mode"] == of_held_out_data[monitor]
     elif monitor:
         kind, _, name = monitor.partition("_")
         assert kind in ("fid", "kid", "is", "accuracy")
@@ -171,10 +179,16 @@ def test_every_logger_builds(name, tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (16,)])
 def test_every_model_fits_the_shapes_of_the_data(model, shape):
-    spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"))
     config = train_config(f"model={model}")["model"]
+    of_text = config[TARGET].startswith(("lit_aigc.modules.language_model.", "lit_aigc.modules.translation."))
+    if of_text != (len(shape) == 1):
+        return
+    if of_text:
+        spec = DataSpec("text", shape, vocab_size=50)
+    else:
+        spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"))
     assert build(resolve(config, spec), spec).spec == spec
     if "conditional" not in config:
         return

@@ -50,7 +50,7 @@ class KeyValueCache:
     def select(self, rows: Tensor) -> KeyValueCache:
         """The cache of other rows: some of these ``(n,)``, in any order, any of them several times."""
         blocks = [block[:, rows] for block in self.blocks]
-        return KeyValueCache(self.lengths[rows], self.ids[rows], blocks, self._longest, self._even)
+        return type(self)(self.lengths[rows], self.ids[rows], blocks, self._longest, self._even)
 
     def extend(self, ids: Tensor, lengths: Tensor | None) -> Places:
         """Take note of new tokens, and make room for their keys and values.
