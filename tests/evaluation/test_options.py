@@ -190,3 +190,23 @@ def test_a_baseline_that_was_measured_otherwise_is_refused(sets, tmp_path):
     (tmp_path / "none.json").write_text("[]")
     with pytest.raises(InputError, match="is no evaluation"):
         score(*ask, f"baseline={tmp_path / 'none.json'}")
+
+
+def test_the_fid_of_each_class_needs_labels(sets, tiny_run):
+    with pytest.raises(InputError, match=r"class_fid needs real images with labels, and real=.* has none: give data="):
+        score(
+            f"bundle={tiny_run / 'bundle'}",
+            f"real={sets[0]}",
+            "metrics=[class_fid]",
+            extractor="extractor=mnist_classifier",
+        )
+
+
+def test_two_bundles(tiny_run):
+    """A model against itself: no difference, though it is measured twice."""
+    bundle = tiny_run / "bundle"
+    ask = ["num_samples=64", "metrics=[fid]", "bootstrap=20"]
+    results = score(f"bundle={bundle}", f"baseline={bundle}", *ask, extractor="extractor=mnist_classifier")
+    facts = results["comparison"]["fid_mnist_classifier"]
+    assert (facts["difference"], facts["beyond_noise"]) == (0.0, False)
+    assert facts["low"] < 0 < facts["high"]
