@@ -69,6 +69,9 @@ class Plan:
         if problems:
             raise InputError("\n".join(problems))
         sweep = read_sweep(config["file"])
+        searched = {parameter.name for parameter in sweep.parameters} & set(map(key_of, config["overrides"]))
+        if searched:
+            raise InputError(f"overrides sets {', '.join(sorted(searched))}, which the sweep file searches.")
         content = {key: value for key, value in sweep.content.items() if key not in _WITHOUT_EFFECT}
         asked = {"sweep": content, "overrides": list(config["overrides"]), "seed": config["seed"]}
         plan = cls(

@@ -114,16 +114,23 @@ class Trials:
 
     def run(self) -> bool:
         """Run; whether all that was asked for is there, and nothing is left to go on with."""
-        while True:
-            if self._stop.received:
-                self._end_all()
-            self._fill()
-            if not any(self._slots):
-                return not any(trial.status == "running" for trial in self._folder.trials) and not self._stop.received
-            self._wait()
-            for place, slot in enumerate(self._slots):
-                if slot:
-                    self._slots[place] = self._look_at(place, *slot)
+        try:
+            while self._step():
+                self._wait()
+        except BaseException:
+            self._end_all()
+            raise
+        return not any(trial.status == "running" for trial in self._folder.trials) and not self._stop.received
+
+    def _step(self) -> bool:
+        """See what has become of each trial, and start others; whether any runs."""
+        for place, slot in enumerate(self._slots):
+            if slot:
+                self._slots[place] = self._look_at(place, *slot)
+        if self._stop.received:
+            self._end_all()
+        self._fill()
+        return any(self._slots)
 
     def _fill(self) -> None:
         """Start trials in the free places: first those that were broken off, then new ones."""
@@ -192,7 +199,7 @@ class Trials:
             trial.curve.append(values[step - 1])
             give_up = self._search.report(trial.number, step, values[step - 1])
             if give_up and trial.status == "running" and process and not self._is_over(trial):
-                trial.status = "pruned"
+                trial.status, trial.value = "pruned", trial.curve[-1]
                 self._folder.save()  # before the signal: what is given up isn't gone on with
                 process.terminate()
         if len(trial.curve) > seen:
@@ -253,7 +260,9 @@ class Trials:
         return environment | shares(place, len(self._slots), environment, core_count(), gpu_names(environment))
 
 
-def shares(place: int, parallel: int, environment: Mapping[str, str], cores: int, gpus: Sequence[str]) -> dict[str, str]:
+def shares(
+    place: int, parallel: int, environment: Mapping[str, str], cores: int, gpus: Sequence[str]
+) -> dict[str, str]:
     """What to set for the training at one of `parallel` places; what the user has set of threads stays."""
     if parallel == 1:
         return {}

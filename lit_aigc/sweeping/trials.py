@@ -107,7 +107,9 @@ class SweepFolder:
             content = json.loads(self.record.read_text())
             trials = [Trial(**trial) for trial in content.pop("trials")]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.record} is damaged ({error}): delete {self.path}, or give another name=.") from error
+            raise InputError(
+                f"{self.record} is damaged ({error}): delete {self.path}, or give another name=."
+            ) from error
         if different := [key for key in self._asked if self._asked[key] != content.get(key)]:
             raise InputError(
                 f"{self.path} holds the trials of another search ({', '.join(different)} differs): give another "
