@@ -73,7 +73,7 @@ class Report:
             console.print(f"Nothing succeeded, so no more were started: see {self.folder.path / 'trials'}/*.log")
 
     def write(self) -> None:
-        """Write ``table.csv``, ``search.png`` and ``conf/experiment/best.yaml`` into the folder, and print the paths."""
+        """Write ``table.csv``, ``search.png`` and ``conf/experiment/best.yaml``, and print where they are."""
         from lit_aigc.sweeping.picture import draw_search
 
         print(f"table    {write_atomically(self.folder.path / 'table.csv', self.table())}")

@@ -199,7 +199,7 @@ class Trials:
             trial.curve.append(values[step - 1])
             give_up = self._search.report(trial.number, step, values[step - 1])
             if give_up and trial.status == "running" and process and not self._is_over(trial):
-                trial.status, trial.value = "pruned", trial.curve[-1]
+                trial.status, trial.value = "pruned", _finite(values[step - 1])
                 self._folder.save()  # before the signal: what is given up isn't gone on with
                 process.terminate()
         if len(trial.curve) > seen:
@@ -214,16 +214,16 @@ class Trials:
         summary = self._summary(trial)
         trial.samples_seen, trial.train_seconds = summary.get("samples_seen"), summary.get("train_seconds")
         if trial.status == "pruned":
-            trial.value = trial.curve[-1]
+            trial.value = _finite(trial.curve[-1])
         else:
-            value = summary.get(self._sweep.metric) if code == DONE else None
-            value = value if isinstance(value, int | float) else (trial.curve or [None])[-1]
-            trial.value = value if code == DONE and value is not None and math.isfinite(value) else None
+            measured = summary.get(self._sweep.metric, (trial.curve or [None])[-1])
+            trial.value = _finite(measured) if code == DONE else None
             trial.status = "failed" if trial.value is None else "done"
             trial.error = None if trial.value is not None else self._reason(trial, code, summary)
         self._search.finish(trial)
         self._folder.save()
-        self._tell(trial, trial.error or f"{self._sweep.metric} {trial.value:.6g}, {trial.status}")
+        value = "no number" if trial.value is None else f"{trial.value:.6g}"
+        self._tell(trial, trial.error or f"{self._sweep.metric} {value}, {trial.status}")
 
     def _reason(self, trial: Trial, code: int, summary: Mapping[str, Any]) -> str:
         if code == DONE:
@@ -258,6 +258,10 @@ class Trials:
         """A training's environment: its share of cores and GPUs, where several run at a time."""
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         return environment | shares(place, len(self._slots), environment, core_count(), gpu_names(environment))
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def shares(
