@@ -36,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text("doctor"))
+        print(
+            "python -m lit_aigc.doctor [key=value ...]   Tell what training would do with these, and what is wrong.\n"
+        )
+        print(help_text("train"))
         sys.exit(DONE)
     sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ defaults:
   - override /data: mnist5k
   - override /model: vae
 
-model: {network: {encoder: {hidden: [8], latent_dim: 2}, decoder: {hidden: [8]}}}
+model: {network: {encoder: {hidden: [8], latent_dim: 2}}}
 data: {batch_size: 8}
 trainer: {accelerator: cpu, devices: 1}
 budget: {batches: 8}

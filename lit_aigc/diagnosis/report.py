@@ -53,7 +53,7 @@ class Report:
 
     def findings(self, found: Sequence[Finding]) -> None:
         """Print what is wrong, what stops training first."""
-        print("\nWhat is wrong" if found else "\nNothing is wrong.")
+        print("What is wrong" if found else "Nothing is wrong.")
         for finding in sorted(found, key=lambda finding: not finding.stops):
             print(f"  {'STOPS ' if finding.stops else 'note  '} {_indented(finding.what)}")
             print(f"    cure  {_indented(finding.cure)}")
