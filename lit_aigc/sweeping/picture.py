@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from lit_aigc.comparison.picture import COLOURS, DARK, GREY, LIGHT
 from lit_aigc.files import write_atomically
 from lit_aigc.sweeping.parameters import Parameter
+from lit_aigc.sweeping.report import Report, shortened
 from lit_aigc.sweeping.running import short
 from lit_aigc.sweeping.trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from lit_aigc.sweeping.report import Report
-
 DONE, PRUNED, FAILED, BEST = COLOURS[0], GREY, COLOURS[1], COLOURS[2]
 COLUMNS, MOST = 4, 12  # slices a row, and in all
+LONGEST = 150  # characters of the line that tells the best
 WIDTH, TOP_HEIGHT, SLICE_HEIGHT = 12.0, 3.6, 2.7  # inches
 
 
@@ -128,7 +128,9 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
         shown = [t for t in report.trials if t.status == status and t.value is not None]
         if shown:
             places = [t.number for t in shown]
-            axes.scatter(places, [_within(t.value, limits) for t in shown], label=status, zorder=3, **look)
+            axes.scatter(
+                places, [_within(t.value, limits) for t in shown], label=status, zorder=3, clip_on=False, **look
+            )
     if failed := [t.number for t in report.trials if t.status == "failed"]:
         end = 0.0 if report.sweep.goal == "maximize" else 1.0
         to_edge = axes.get_xaxis_transform()
@@ -140,13 +142,16 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
         axes.step(
             [*numbers, last], [*best, best[-1]], where="post", color=BEST, linewidth=2, label="best so far", zorder=2
         )
-        settings = ", ".join(f"{name.rpartition('.')[2]}={short(v)}" for name, v in report.best.values.items())
-        axes.set_title(f"best: {report.best.value:.5g}, trial {report.best.number} ({settings})"[:150], fontsize=10,
-                       color=BEST, loc="left")  # fmt: skip
+        names = shortened(list(report.best.values))
+        settings = ", ".join(f"{name}={short(v)}" for name, v in zip(names, report.best.values.values(), strict=True))
+        text = f"best: {report.best.value:.5g}, trial {report.best.number} ({settings})"
+        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        axes.set_title(text, fontsize=10, color=BEST, loc="left", pad=24)
     axes.set_xlabel("trial", color=DARK)
     axes.set_ylabel(report.sweep.metric, color=DARK)
     axes.xaxis.set_major_locator(_whole_numbers())
-    axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), fontsize=9, borderaxespad=0)
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.01), "borderaxespad": 0}
+    axes.legend(frameon=False, ncols=4, fontsize=9, labelcolor=DARK, **place)
 
 
 def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float, float]) -> Any:
@@ -155,8 +160,9 @@ def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float
     choices = parameter.grid is not None and not _numeric(parameter, shown)
     if choices:
         names = [short(parameter.value(place)) for place in parameter.grid]
-        places: list[float] = [t.drawn[parameter.name] for t in shown]
-        axes.set_xticks(range(len(names)), [name if len(name) < 14 else name[:12] + "…" for name in names])
+        # moved aside a little, each by another share of the golden ratio, so that they don't hide each other
+        places: list[float] = [t.drawn[parameter.name] + 0.4 * (t.number * 0.618 % 1 - 0.5) for t in shown]
+        axes.set_xticks(range(len(names)), [name if len(name) < 16 else name[:14] + "…" for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
         if sum(map(len, names)) > 24:
             axes.tick_params(axis="x", rotation=25)
@@ -168,10 +174,8 @@ def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float
     heights, numbers = [_within(t.value, limits) for t in shown], [t.number for t in shown]
     edges = [DONE if t.status == "done" else PRUNED for t in shown]
     sizes = [40 if t.status == "done" else 22 for t in shown]
-    span = {"vmin": 0, "vmax": max(1, len(report.trials) - 1)}
-    dots = axes.scatter(
-        places, heights, c=numbers, cmap="Blues", s=sizes, edgecolors=edges, linewidths=0.8, zorder=3, **span
-    )
+    look = {"vmin": 0, "vmax": max(1, len(report.trials) - 1), "linewidths": 0.8, "zorder": 3, "clip_on": False}
+    dots = axes.scatter(places, heights, c=numbers, cmap="Blues", s=sizes, edgecolors=edges, **look)
     if report.best:
         place = next(x for x, t in zip(places, shown, strict=True) if t is report.best)
         axes.scatter([place], [report.best.value], s=130, facecolors="none", edgecolors=BEST, linewidths=2, zorder=4)

@@ -55,7 +55,7 @@ class Plan:
         try:
             import optuna  # noqa: F401
         except ImportError as error:
-            raise InputError("lit_aigc.sweep needs optuna: run  pip install 'lit_aigc[sweep]'") from error
+            raise InputError("lit_aigc.sweep needs optuna: run  pip install 'lit-aigc[sweep]'") from error
         problems = not_whole("parallel", config["parallel"], least=1) + not_whole("seed", config["seed"], least=0)
         problems += [] if config["count"] is None else not_whole("count", config["count"], least=1)
         name = config["name"] or Path(str(config["file"])).stem

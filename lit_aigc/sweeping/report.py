@@ -50,7 +50,7 @@ class Report:
         names = [parameter.name for parameter in self.sweep.parameters]
         arrow = "↓" if self.sweep.goal == "minimize" else "↑"
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in ("trial", f"{self.sweep.metric} {arrow}", *_shortened(names), "status", "validations", "time"):
+        for head in ("trial", f"{self.sweep.metric} {arrow}", *shortened(names), "status", "validations", "time"):
             table.add_column(head, justify="left" if head == "status" else "right", no_wrap=True)
         for trial in self.trials[:SHOWN]:
             table.add_row(
@@ -122,8 +122,8 @@ class Report:
         return f"# @package _global_\n# the best of the sweep {self.folder.path.name}: {best}\n{body}"
 
 
-def _shortened(names: list[str]) -> list[str]:
-    """Names without what leads up to their last part, where that tells them apart."""
+def shortened(names: list[str]) -> list[str]:
+    """Names by their last part: ``lr`` of ``model.optimizer.lr``; in full where several end alike."""
     last = [name.rpartition(".")[2] for name in names]
     return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]
 
