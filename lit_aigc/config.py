@@ -34,6 +34,7 @@ _CANNOT_WRITE = {
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 }
 _GO_ON = "a training that had begun goes on from its last checkpoint with resume=RUN_DIR."
+_CONFIG_OF = {"doctor": "train"}  # a verb that takes what another takes
 _CAN_BE_LEFT_OUT = ("experiment", "callbacks")
 _MULTIRUN = {"-m", "--multirun"}
 _EXPERIMENTS, _DATA, _MODELS = ("experiment", "experiments"), ("data", "data sets"), ("model", "models")
@@ -82,11 +83,12 @@ def check_command(arguments: list[str]) -> dict[str, Any] | None:
         InputError: If it is not a command of lit_aigc, or its config has problems.
     """
     match = re.fullmatch(r"python3? -m lit_aigc\.(\w+)", " ".join(arguments[:3]))
-    if not match or not (config_folder() / f"{match[1]}.yaml").exists():
+    verb = match and _CONFIG_OF.get(match[1], match[1])
+    if not verb or not (config_folder() / f"{verb}.yaml").exists():
         raise InputError(f"{' '.join(arguments)}: not a command of lit_aigc")
     if {"-h", "--help"} & set(arguments):
         return None
-    return compose(match[1], [_first_job(argument) for argument in arguments[3:] if argument not in _MULTIRUN])
+    return compose(verb, [_first_job(argument) for argument in arguments[3:] if argument not in _MULTIRUN])
 
 
 def load(verb: str, arguments: list[str]) -> dict[str, Any]:

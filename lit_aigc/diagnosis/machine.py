@@ -1,0 +1,129 @@
+"""What a machine has, found without starting anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "wandb", "safetensors", "tokenizers")
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """A GPU that torch can use.
+
+    Attributes:
+        name: Its name.
+        memory_gib: Its memory in GiB.
+        bf16: Whether it computes in bfloat16 itself.
+    """
+
+    name: str
+    memory_gib: float
+    bf16: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a machine has.
+
+    Attributes:
+        cpu: Name of the processor.
+        cores: Cores that this process may use.
+        memory_gib: Memory in GiB, of the container if that has less.
+        cpu_bf16: Whether the processor has instructions for bfloat16.
+        gpus: What torch can use.
+        gpus_in_the_machine: How many the driver knows; None if there is no driver.
+        versions: Of Python and of packages that are installed.
+    """
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    cpu_bf16: bool
+    gpus: tuple[Gpu, ...]
+    gpus_in_the_machine: int | None
+    versions: dict[str, str]
+
+    @property
+    def precision(self) -> str:
+        """The ``trainer.precision`` that is worth using."""
+        if self.gpus:
+            return "bf16-mixed" if all(gpu.bf16 for gpu in self.gpus) else "16-mixed"
+        return "bf16-mixed" if self.cpu_bf16 else "32-true"
+
+
+def installed() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, read without importing them."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def look() -> Machine:
+    """This machine; imports torch."""
+    import torch
+
+    info = _text("/proc/cpuinfo")
+    name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    flags = set((re.search(r"^flags\s*:\s*(.+)$", info, re.MULTILINE) or [""])[0].split())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        found = torch.cuda.get_device_properties(i)
+        gpus.append(Gpu(found.name, found.total_memory / GIB, bool(torch.version.hip) or found.major >= 8))
+    driver = Path("/proc/driver/nvidia/gpus")
+    return Machine(
+        cpu=name[1].strip() if name else platform.processor() or platform.machine(),
+        cores=cores,
+        memory_gib=_memory() / GIB,
+        cpu_bf16=bool({"avx512_bf16", "amx_bf16"} & flags),
+        gpus=tuple(gpus),
+        gpus_in_the_machine=len(list(driver.iterdir())) if driver.is_dir() else None,
+        versions=installed(),
+    )
+
+
+def extras() -> dict[str, tuple[str, ...]]:
+    """The packages of each extra that are not installed; empty where lit_aigc itself isn't installed."""
+    try:
+        wanted = importlib.metadata.requires("lit-aigc") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    missing: dict[str, list[str]] = {}
+    for requirement in wanted:
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        package = re.match(r"[\w.-]+", requirement)
+        if extra and package and package[0] != "lit-aigc":
+            missing.setdefault(extra[1], [])
+            try:
+                importlib.metadata.version(package[0])
+            except importlib.metadata.PackageNotFoundError:
+                missing[extra[1]].append(package[0])
+    return {extra: tuple(packages) for extra, packages in missing.items()}
+
+
+def _memory() -> int:
+    """Bytes of memory, of the container if that has less."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [
+        _text(path).strip() for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    ]
+    return min([whole, *(int(limit) for limit in limits if limit.isdecimal())])
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,84 @@
+"""What ``lit_aigc.train`` would do on this machine with a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_aigc.diagnosis.machine import Machine
+from lit_aigc.errors import InputError
+from lit_aigc.run_folder import run_id
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What training would do.
+
+    Attributes:
+        accelerator: ``gpu``, ``cpu`` or what else the config names.
+        launcher: Who starts the processes, in words.
+        per_node: Processes on each node.
+        nodes: Nodes.
+        strategy: Lightning's strategy.
+        precision: ``trainer.precision``.
+        run_dir: The run folder; None if there can't be one.
+        lasting: Whether a later start of the same job has the same run folder.
+        problem: Why there can be no run folder.
+    """
+
+    accelerator: str
+    launcher: str
+    per_node: int
+    nodes: int
+    strategy: str
+    precision: str
+    run_dir: Path | None
+    lasting: bool = False
+    problem: str = ""
+
+    @property
+    def processes(self) -> int:
+        """All processes together."""
+        return self.per_node * self.nodes
+
+
+def started_from_outside() -> tuple[str, int, int] | None:
+    """Who has started this process as one of several, how many on each node, and the nodes; None if nobody has."""
+    number = {name: int(value) for name, value in os.environ.items() if value.isdecimal()}
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        per_node = number.get("LOCAL_WORLD_SIZE", 1)
+        return "torchrun", per_node, max(1, number.get("WORLD_SIZE", per_node) // per_node)
+    if (tasks := number.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        nodes = number.get("SLURM_STEP_NUM_NODES", 1)
+        return "srun", tasks // nodes, nodes
+    return None
+
+
+def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
+    """What training would do with a composed config."""
+    trainer = config["trainer"]
+    accelerator = str(trainer.get("accelerator", "auto"))
+    if accelerator == "auto":
+        accelerator = "gpu" if machine.gpus else "cpu"
+    devices = trainer.get("devices", "auto")
+    if devices in ("auto", -1, "-1"):
+        per_node = max(1, len(machine.gpus)) if accelerator in ("gpu", "cuda") else 1
+    else:
+        per_node = len(devices) if isinstance(devices, list) else int(devices)
+    launcher, nodes = "the Trainer" if per_node > 1 else "nobody: one process", int(trainer.get("num_nodes") or 1)
+    if outside := started_from_outside():
+        launcher, per_node, nodes = outside
+    strategy = str(trainer.get("strategy", "auto"))
+    if strategy == "auto":
+        strategy = "DDP, unused parameters allowed" if per_node * nodes > 1 else "one device"
+    facts = (accelerator, launcher, per_node, nodes, strategy, str(trainer.get("precision", "32-true")))
+    if config.get("resume"):
+        return Outlook(*facts, Path(config["resume"]), True)
+    try:
+        identity, lasting = run_id()
+    except InputError as error:
+        return Outlook(*facts, None, False, str(error))
+    return Outlook(*facts, Path(config["run_dir"] or Path("runs") / str(config["experiment"]) / identity), lasting)

@@ -1,0 +1,44 @@
+"""``python -m lit_aigc.doctor``: what this machine has, what training would do with it, and what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lit_aigc.config import BAD_INPUT, DONE, compose, help_text
+from lit_aigc.errors import InputError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Examine the machine and an experiment, print the report, and return 0, or 2 if something would stop training.
+
+    Args:
+        arguments: As of ``lit_aigc.train``.
+    """
+    from lit_aigc.diagnosis.findings import Finding, unfit_packages
+    from lit_aigc.diagnosis.machine import installed
+    from lit_aigc.diagnosis.report import Report
+
+    report = Report()
+    unfit = list(unfit_packages(installed()))
+    if any("malware" in finding.what for finding in unfit):  # nothing of it is imported
+        report.findings(unfit)
+        return BAD_INPUT
+    try:
+        config = compose("train", list(arguments))
+    except InputError as error:
+        config = None
+        unfit.append(Finding(str(error), "See python -m lit_aigc.train --help.", stops=True))
+    found = unfit + report.examine(config)
+    report.findings(found)
+    return BAD_INPUT if any(finding.stops for finding in found) else DONE
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(
+            "python -m lit_aigc.doctor [key=value ...]   Tell what training would do with these, and what is wrong.\n"
+        )
+        print(help_text("train"))
+        sys.exit(DONE)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""``python -m lit_aigc.sweep``: search hyperparameters by a W&B sweep file, on this machine alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lit_aigc.config import DONE, FAILED, PAUSED, command
+from lit_aigc.overrides import split_arguments
+
+
+def main(config: dict[str, Any]) -> int:
+    """Run the trials that are missing, report on all of them, and return the exit code."""
+    from lit_aigc.sweeping.plan import Plan
+    from lit_aigc.sweeping.report import Report
+    from lit_aigc.sweeping.running import StopRequest, Trials
+
+    plan = Plan.from_config(config, split_arguments(sys.argv[1:])[0][1:])
+    folder = plan.folder
+    folder.claim()
+    complete = True
+    try:
+        if not config["report_only"]:
+            search = plan.recall(retry=config["retry"])
+            with StopRequest() as stop:
+                trials = Trials(
+                    plan.sweep,
+                    folder,
+                    search,
+                    plan.trial_arguments,
+                    plan.count(search),
+                    plan.parallel,
+                    plan.validations,
+                    stop=stop,
+                )
+                complete = trials.run()
+        report = Report(plan)
+        report.show()
+        report.write()
+    finally:
+        folder.release()
+    if not complete:
+        print("Paused: the same command goes on.")
+        return PAUSED
+    return DONE if report.best else FAILED
+
+
+if __name__ == "__main__":
+    command("sweep", main)

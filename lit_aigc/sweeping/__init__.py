@@ -1,0 +1,1 @@
+"""Searching hyperparameters by a W&B sweep file, on this machine alone."""
