@@ -11,7 +11,7 @@ from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 
 _FREE_TEXT = re.compile(
-    r"^\+*(prompts?|out|bundle|baseline|real|fake|encode|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$"
+    r"^\+*(prompts?|out|bundle|baseline|real|fake|file|encode|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$"
 )
 _OVERRIDES = re.compile(r"\+*overrides=\[(.*)\]", re.DOTALL)  # a list of overrides for other commands
 _QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", re.DOTALL)  # by the user, for Hydra's grammar
