@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+VALIDATION = 4.0  # seconds that are left for the validation at the end, which train_seconds include
 
 
 def plain(folder: Path) -> dict[str, float]:
@@ -27,7 +28,7 @@ def plain(folder: Path) -> dict[str, float]:
 
 def ours(folder: Path, seconds: float, seed: int) -> dict[str, float]:
     run = folder / f"{seconds:.0f}"
-    arguments = [f"budget.minutes={seconds / 60}", f"run_dir={run}", "validations=1", f"seed={seed}"]
+    arguments = [f"budget.minutes={(seconds - VALIDATION) / 60}", f"run_dir={run}", "validations=1", f"seed={seed}"]
     command = [sys.executable, "-m", "lit_aigc.train", "experiment=gpt_tinyshakespeare", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return json.loads((run / "summary.json").read_text())
