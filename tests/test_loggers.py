@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from lit_aigc.errors import InputError
-from lit_aigc.loggers import TensorBoardLogger, WandbLogger, in_sweep, log_picture, log_texts
+from lit_aigc.loggers import TensorBoardLogger, WandbLogger, log_picture, log_texts
+from lit_aigc.run_folder import in_sweep
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 TEXTS = ["ROMEO:\n# <b>I</b>\n", "*two*"]
