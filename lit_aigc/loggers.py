@@ -317,6 +317,8 @@ class WandbLogger(Logger):
             return False
 
     def _known_id(self) -> str | None:
+        if in_sweep():
+            return None  # W&B itself knows it
         id_file = self.run_dir / "wandb" / "run_id"
         saved = id_file.read_text().strip() if id_file.exists() else None
         return self._id or os.environ.get("WANDB_RUN_ID") or saved or None
@@ -329,7 +331,7 @@ class WandbLogger(Logger):
             run = wandb.init(
                 **self._init,
                 dir=str(self.run_dir),
-                id=None if in_sweep() else self._known_id(),  # which a sweep gives by itself
+                id=self._known_id(),
                 resume="allow",
                 mode=self._mode,
                 reinit="finish_previous",

@@ -131,7 +131,7 @@ AWKWARD = [
     ("model.recipe.compile", False),
     ("callbacks.generative_metrics.metrics", ["fid", "accuracy"]),
     ("callbacks.curves", None),
-    ("logger.wandb.notes", "wide, deep: \"100 %\" [a] {b} it's\\"),
+    ("logger.wandb.notes", 'wide, deep: "100 %" [a] {b} it\'s\\'),
     ("logger.wandb.notes", "1, 2"),
     ("logger.wandb.tags", ["a, b", "it's", 'say "no"', "None", ""]),
     ("monitor", None),

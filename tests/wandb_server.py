@@ -1,8 +1,8 @@
 """A stand-in for the W&B service on 127.0.0.1: what `wandb sweep`, `wandb agent` and a run that is online ask for.
 
-It hands the trials of a grid to agents by heartbeat, keeps what the runs send, hands a pre-empted run out again before
-the next trial, stops the runs it is told to stop, and sends the agents home when nothing is left to do. Queries are
-answered by the name of their operation, whatever fields they ask for.
+It hands trials to agents by heartbeat, keeps what the runs send, hands a pre-empted run out again before the next
+trial, stops the runs it is told to stop, and sends the agents home when nothing is left to do. Queries are answered by
+the name of their operation, whatever fields they ask for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -33,7 +34,7 @@ class Run:
         summary: Its summary.
         state: As on W&B: pending, running, finished, failed, preempted.
         exit_codes: One for each time that it ended.
-        starts: How often it began.
+        starts: How often a process began it.
         stopped: Whether the service has asked for its end.
     """
 
@@ -61,11 +62,10 @@ class Run:
             self.exit_codes.append(stream["exitcode"])
             self.state = FINISHED if not stream["exitcode"] else PREEMPTED if self.preempting else FAILED
 
-    def start(self) -> bool:
-        """A process begins it; returns whether it is new."""
+    def start(self) -> None:
+        """A process begins it."""
         self.starts += 1
         self.state, self.preempting = RUNNING, False
-        return self.starts == 1
 
     def bucket(self) -> dict[str, Any]:
         """Itself, as queries see it."""
@@ -95,22 +95,28 @@ class Run:
 class WandbServer:
     """The service, from its making to `close`.
 
+    Args:
+        picks: What its search comes up with: the values of each trial, by its name; None: the grid of the parameters.
+
     Attributes:
         url: Where it listens.
         runs: All runs, in the order in which they were handed out or came up.
         sweep: The sweep's YAML as it arrived, or None.
         stop_after: Number of validations after which the run of this name is told to stop.
+        bundles: Run and type of each artifact that was logged; its files are said to be there already.
         operations: How often each operation was asked for.
         unknown: Requests that there was no answer for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, picks: dict[str, dict[str, Any]] | None = None) -> None:
+        self.picks = picks
         self.runs: dict[str, Run] = {}
         self.sweep: str | None = None
         self.stop_after: dict[str, int] = {}
+        self.bundles: list[tuple[str, str]] = []
         self.operations: collections.Counter[str] = collections.Counter()
         self.unknown: list[str] = []
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -122,7 +128,8 @@ class WandbServer:
 
     def answer(self, method: str, path: str, body: bytes) -> Any:
         """The answer to a request, as JSON can hold it; None where there is nothing to say."""
-        with self._lock:
+        with self._news:
+            self._news.notify_all()
             if path == "/graphql":
                 asked = json.loads(body)
                 operation = re.match(r"\s*(?:query|mutation)\s+(\w+)", asked["query"])[1]
@@ -135,11 +142,21 @@ class WandbServer:
                 self.unknown.append(f"{method} {path}")
             return None
 
+    def wait_for(self, happened: Callable[[], bool], seconds: float) -> None:
+        """Wait until something is so.
+
+        Raises:
+            TimeoutError: If it isn't after so many seconds.
+        """
+        with self._news:
+            if not self._news.wait_for(happened, seconds):
+                raise TimeoutError(f"not after {seconds} s; unanswered: {self.unknown}; runs: {self.runs}")
+
     def run(self, name: str) -> Run:
         """The run of a name; a new one for a new name."""
         return self.runs.setdefault(name, Run(name))
 
-    # -- the operations
+    # -- the operations, each by its name
 
     def _query(self, operation: str, query: str, variables: dict[str, Any]) -> Any:
         self.operations[operation] += 1
@@ -161,8 +178,9 @@ class WandbServer:
         self.sweep = variables["config"]
         parameters = yaml.safe_load(self.sweep)["parameters"]
         choices = [given.get("values", [given.get("value")]) for given in parameters.values()]
-        for number, values in enumerate(itertools.product(*choices)):
-            self.run(f"trial{number}").args = dict(zip(parameters, values, strict=True))
+        grid = (dict(zip(parameters, values, strict=True)) for values in itertools.product(*choices))
+        for name, values in (self.picks or {f"trial{i}": values for i, values in enumerate(grid)}).items():
+            self.run(name).args = values
         project = {"id": "p", "name": PROJECT, "entity": {"id": "e", "name": ENTITY}}
         return {"upsertSweep": {"sweep": {"name": "s1", "project": project}, "configValidationWarnings": []}}
 
@@ -196,8 +214,10 @@ class WandbServer:
         return [{"type": "exit"}]
 
     def _RunResumeStatus(self, variables: dict[str, Any]) -> Any:
-        run = self.runs.get(variables["name"])
-        return {"model": {"id": "p", "name": PROJECT, "bucket": run.bucket() if run and run.starts else None}}
+        run = self.run(variables["name"])  # each start of a process asks once
+        known = run.bucket() if run.starts else None
+        run.start()
+        return {"model": {"id": "p", "name": PROJECT, "bucket": known}}
 
     def _UpsertBucket(self, variables: dict[str, Any]) -> Any:
         run = self.run(variables["name"])
@@ -206,7 +226,17 @@ class WandbServer:
             run.config |= {key: entry["value"] for key, entry in sent.items() if key != "_wandb"}
         if variables.get("summaryMetrics"):
             run.summary = json.loads(variables["summaryMetrics"])
-        return {"upsertBucket": {"bucket": run.bucket(), "inserted": run.start()}}
+        return {"upsertBucket": {"bucket": run.bucket(), "inserted": run.starts == 1}}
+
+    def _ArtifactType(self, variables: dict[str, Any]) -> Any:
+        return {"project": None}
+
+    def _CreateArtifact(self, variables: dict[str, Any]) -> Any:
+        asked = variables["input"]
+        self.bundles.append((asked["runName"], asked["artifactTypeName"]))
+        there = {"id": "b", "versionIndex": 0}
+        artifact = {"id": "b", "state": "COMMITTED", "artifactSequence": {"id": "c", "latestArtifact": there}}
+        return {"createArtifact": {"artifact": artifact}}
 
     def _CreateRunFiles(self, variables: dict[str, Any]) -> Any:
         files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
@@ -221,7 +251,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                 answer, status = json.dumps(server.answer(self.command, self.path, body)).encode(), 200
             except Exception as error:
                 server.unknown.append(f"{self.path}: {error!r} {body[:500]!r}")
-                answer, status = b"{}", 500
+                answer, status = b"{}", 400  # W&B tries again after 500
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
