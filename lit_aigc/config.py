@@ -24,6 +24,8 @@ from lit_aigc.overrides import (
     quoted,
     split_arguments,
 )
+from lit_aigc.python_values import overrides_of_agent
+from lit_aigc.run_folder import in_sweep
 
 DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
 RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
@@ -94,9 +96,13 @@ def check_command(arguments: list[str]) -> dict[str, Any] | None:
 def load(verb: str, arguments: list[str]) -> dict[str, Any]:
     """The config of a command line: composed, or, with ``resume=RUN_DIR``, that run's own with the few allowed changes.
 
+    Inside a W&B sweep agent values may be as Python prints them: see `lit_aigc.python_values`.
+
     Raises:
         InputError: With all problems in one message.
     """
+    if in_sweep():
+        arguments = [override for argument in arguments for override in overrides_of_agent(argument, _is_one_value)]
     config = compose(verb, arguments)
     if not config.get("resume"):
         return config
@@ -293,18 +299,28 @@ def _first_lines(error: Exception) -> str:
     return "\n".join(line for line in str(error).splitlines() if line.strip())[:2000]
 
 
-def _first_job(argument: str) -> str:
-    """An override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
+def _parsed(argument: str) -> Any:
+    """Hydra's view of an override; None for what is none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     if argument.startswith("-") or "=" not in argument:
-        return argument
+        return None
     try:
-        override = OverridesParser.create().parse_override(quoted(argument))
+        return OverridesParser.create().parse_override(quoted(argument))
     except HydraException:
-        return argument  # `compose` says what is wrong with it
-    if not override.is_sweep_override():
+        return None  # `compose` says what is wrong with it
+
+
+def _is_one_value(argument: str) -> bool:
+    override = _parsed(argument)
+    return override is not None and not override.is_sweep_override()
+
+
+def _first_job(argument: str) -> str:
+    """An override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
+    override = _parsed(argument)
+    if override is None or not override.is_sweep_override():
         return argument
     return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 

@@ -23,16 +23,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.metrics_csv import STEP
+from lit_aigc.run_folder import in_sweep
 
 if TYPE_CHECKING:
     import numpy as np
 
 PAUSED = 75
-
-
-def in_sweep() -> bool:
-    """Whether a W&B sweep agent started this process."""
-    return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def log_picture(loggers: Iterable[Logger], key: str, picture: np.ndarray, step: int) -> None:
@@ -248,8 +244,9 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Record the config, nested as it is."""
-        self.experiment.config.update(dict(params), allow_val_change=True)
+        """Record the config, nested as it is; a sweep's own parameters are there already, and can't change."""
+        config = self.experiment.config
+        config.update({key: value for key, value in params.items() if config.get(key) != value}, allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -293,15 +290,35 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def close(self, exit_code: int) -> None:
-        """Finish the run: 0 as finished, 75 as preempted (a sweep hands it out again), anything else as failed."""
+        """Finish the run: 0 as finished, 75 as preempted (a sweep hands it out again), anything else as failed.
+
+        A run that W&B itself has stopped, say to end a bad trial early, is finished for a sweep with what it reached.
+        """
         if self._run is None:
             return
+        if exit_code == PAUSED and in_sweep() and self._stopped_by_sweep():
+            exit_code = 0
         if exit_code == PAUSED:
             self._run.mark_preempting()
         self._run.finish(exit_code=exit_code)
         self._run = None
 
+    def _stopped_by_sweep(self) -> bool:
+        """Whether W&B has asked for the end of this run: its agent sends the same signal as a cluster that preempts."""
+        import wandb
+
+        try:
+            from wandb.apis.public.sweeps import _sweep_with_runs  # the one way to ask that this package has
+
+            run = self._run
+            sweep = _sweep_with_runs(wandb.Api(), run.sweep_id, "{}", entity=run.entity, project=run.project)
+            return any((r["shouldStop"] or r["stopped"]) for r in sweep["runs"] if r["name"] == run.id)
+        except Exception:  # no answer, or another wandb: better a trial that runs twice than one that is lost
+            return False
+
     def _known_id(self) -> str | None:
+        if in_sweep():
+            return None  # W&B itself knows it
         id_file = self.run_dir / "wandb" / "run_id"
         saved = id_file.read_text().strip() if id_file.exists() else None
         return self._id or os.environ.get("WANDB_RUN_ID") or saved or None

@@ -17,12 +17,20 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 
 
+def in_sweep() -> bool:
+    """Whether a W&B sweep agent started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
 def run_id() -> tuple[str, bool]:
     """The id of this run, and whether a later start of the same job has the same one.
 
-    It is the id of the SLURM job, the W&B run or the torchelastic run, else the time.
+    It is the id of the SLURM job, the W&B run or the torchelastic run, else the time. Inside a sweep agent W&B's comes
+    first: one SLURM job has many trials.
     """
     environment = os.environ
+    if in_sweep() and "WANDB_RUN_ID" in environment:
+        return environment["WANDB_RUN_ID"], True
     if "SLURM_ARRAY_JOB_ID" in environment:
         return f"slurm-{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}", True
     if "SLURM_JOB_ID" in environment:

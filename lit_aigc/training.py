@@ -24,11 +24,11 @@ from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, read_yaml, write_yaml
 from lit_aigc.errors import InputError
-from lit_aigc.loggers import WandbLogger, in_sweep
+from lit_aigc.loggers import WandbLogger
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.report import print_results
-from lit_aigc.run_folder import RunFolder, process_seconds, run_id
+from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 
 
 @dataclasses.dataclass
@@ -133,9 +133,9 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
         run.startup_seconds = process_seconds()
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
-        exit_code = run.exit_code
         if rank_zero_only.rank == 0:
             _finish(run, model_config)
+        exit_code = run.exit_code
     except BaseException as error:
         if rank_zero_only.rank == 0:
             with contextlib.suppress(OSError):  # a full disk is told by the first error

@@ -9,8 +9,12 @@ import pytest
 import torch
 import yaml
 
+from lit_aigc import training
+from lit_aigc.config import load
 from lit_aigc.errors import InputError
-from lit_aigc.loggers import TensorBoardLogger, WandbLogger, in_sweep, log_picture, log_texts
+from lit_aigc.loggers import TensorBoardLogger, WandbLogger, log_picture, log_texts
+from lit_aigc.metrics_csv import CsvLogger
+from lit_aigc.run_folder import in_sweep
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 TEXTS = ["ROMEO:\n# <b>I</b>\n", "*two*"]
@@ -99,6 +103,30 @@ def test_wandb_learns_how_a_run_ended(tmp_path, exit_code):
     assert any(r.WhichOneof("record_type") == "preempting" for r in records) == (exit_code == 75)
 
 
+@pytest.mark.parametrize(("stopped", "exit_code"), [(True, 0), (False, 75), (None, 75)])
+def test_a_trial_that_the_sweep_stops_is_finished_and_not_preempted(tmp_path, monkeypatch, stopped, exit_code):
+    import wandb
+    from wandb.apis.public import sweeps
+
+    def asked(api, sweep, specs, *, entity, project):
+        if stopped is None:
+            raise OSError("no answer")
+        other = {"name": "other", "shouldStop": True, "stopped": True}
+        return {"runs": [other, {"name": "mine", "shouldStop": stopped, "stopped": False}]}
+
+    monkeypatch.setattr(wandb, "Api", lambda: None)
+    monkeypatch.setattr(sweeps, "_sweep_with_runs", asked)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    logger = WandbLogger(str(tmp_path), mode="offline")
+    logger.log_metrics({"x": 1.0}, step=1)
+    assert logger.version == "mine"
+    logger.close(75)
+    records = wandb_records(tmp_path)
+    assert [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"] == [exit_code]
+    assert any(r.WhichOneof("record_type") == "preempting" for r in records) == (exit_code == 75)
+
+
 def test_wandb_continues_the_run_of_a_run_folder(tmp_path, monkeypatch):
     def start(**options):
         logger = WandbLogger(str(tmp_path), mode="disabled", **options)
@@ -113,6 +141,15 @@ def test_wandb_continues_the_run_of_a_run_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "from_the_agent")
     assert start() == "from_the_agent"
     assert start(id="mine") == "mine"
+
+
+def test_loggers_learn_that_a_run_failed_after_its_last_batch(tmp_path, tiny, monkeypatch):
+    told = []
+    monkeypatch.setattr(CsvLogger, "close", lambda self, exit_code: told.append(exit_code), raising=False)
+    monkeypatch.setattr(training, "print_results", lambda *results: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        training.train(load("train", [*tiny, f"run_dir={tmp_path / 'run'}"]))
+    assert told == [1]
 
 
 def test_wandb_mode_is_checked(tmp_path):

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
         ({"SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}, "slurm-12_3"),
         ({"WANDB_RUN_ID": "abc"}, "abc"),
         ({"SLURM_JOB_ID": "12", "WANDB_RUN_ID": "abc"}, "slurm-12"),
+        ({"SLURM_JOB_ID": "12", "WANDB_RUN_ID": "abc", "WANDB_SWEEP_ID": "s1"}, "abc"),  # one job, many trials
         ({"TORCHELASTIC_RUN_ID": "night"}, "torchelastic-night"),
     ],
 )
