@@ -29,8 +29,8 @@ GPT = (
 )  # fmt: skip
 LSTM = (
     "model=lstm", "model.network.width=8", "model.network.dropout=0.2",
-    "model.network.weight_drop=0.2", "model.network.ngrams=[2, 3]", "model.network.ngram_buckets=64", "model.network.ngram_dropout=0",
-    "data.batching=carried", "model.recipe.ema_decay=0.9",
+    "model.network.weight_drop=0.2", "model.network.ngrams=[2, 3]", "model.network.ngram_buckets=64",
+    "model.network.ngram_dropout=0", "data.batching=carried", "model.recipe.ema_decay=0.9",
 )  # fmt: skip
 FAMILIES = {"gpt": GPT, "lstm": LSTM, "gru": (*LSTM, "model.network.cell=gru")}
 
