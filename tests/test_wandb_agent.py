@@ -142,6 +142,7 @@ def test_everything_that_was_asked_was_answered(swept):
     server, _, _ = swept
     assert server.unknown == []
     assert server.operations["CreateAgent"] == 1
+    assert server.bundles == [(name, "model") for name in ("awkward", "two_processes", "preempted")]
 
 
 def test_processes_end_with_the_codes_that_the_service_is_told(swept):
