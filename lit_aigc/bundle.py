@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -190,12 +191,22 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
         )
     files, _, _ = manifest["files"], manifest["data"]["name"], dict(manifest["protocol"])
     missing = {_WEIGHTS, _CONFIG, _SPEC} - set(files)
+    outside = [name for name in files if not _lies_in(directory / Path(name).name, directory)]
+    if outside:
+        raise InputError(
+            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or no plain file."
+        )
     changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
     if missing or changed:
         raise InputError(
             f"The bundle {directory} was changed after it was written: {', '.join([*sorted(missing), *changed])} "
             "is not what the manifest says. Get it again from where it came from."
         )
+
+
+def _lies_in(file: Path, directory: Path) -> bool:
+    """Whether it is a plain file of this folder, or isn't there: what a link leads to could be endless, or a secret."""
+    return not os.path.lexists(file) or (file.is_file() and file.resolve().parent == directory.resolve())
 
 
 def _sha256(file: Path) -> str:

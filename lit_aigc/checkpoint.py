@@ -45,9 +45,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            if not isinstance(error, (OSError, RuntimeError)):  # torch reports a failed write as RuntimeError
-                raise
             reason = error.__cause__ or error.__context__ or error
+            if not isinstance(error, OSError) and not (isinstance(error, RuntimeError) and isinstance(reason, OSError)):
+                raise  # torch reports a failed write as a RuntimeError from the OSError
             raise InputError(
                 f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some "
                 f"space (about {_mebibytes(checkpoint)} MiB a checkpoint, three are kept), then go on with "

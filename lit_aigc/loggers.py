@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 PAUSED = 75
+_PATIENCE = {"init_timeout": 30.0, "finish_timeout": 120.0}  # seconds that W&B may keep a run waiting
+_UNREACHABLE = ("deadline exceeded", "timed out")
 
 
 def in_sweep() -> bool:
@@ -179,6 +182,10 @@ class WandbLogger(Logger):
     an earlier start of the same run folder left in ``wandb/run_id``, a new one; so a resumed run goes on as the same
     W&B run.
 
+    Where W&B can't be reached, training goes on: at the start, after a wait of 30 seconds, as an offline run, with a
+    warning; later, what W&B has not got stays in ``wandb/``, and the end waits 2 minutes for it at most. ``wandb sync``
+    sends it afterwards. The environment variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT change these waits.
+
     Args:
         run_dir: The run folder; what W&B writes locally goes to its ``wandb/``.
         project: Project on W&B; a sweep's own project comes first inside its agent.
@@ -192,7 +199,7 @@ class WandbLogger(Logger):
             variable WANDB_MODE, else ``online``.
 
     Raises:
-        InputError: An unknown mode; or, when training starts, W&B can't be reached or knows no login.
+        InputError: An unknown mode; or, when training starts, W&B knows no login or refuses the run.
     """
 
     def __init__(
@@ -311,23 +318,38 @@ class WandbLogger(Logger):
 
         (self.run_dir / "wandb").mkdir(parents=True, exist_ok=True)
         try:
-            run = wandb.init(
-                **self._init,
-                dir=str(self.run_dir),
-                id=self._known_id(),
-                resume="allow",
-                mode=self._mode,
-                reinit="finish_previous",
-            )
+            run = self._begin(self._mode)
         except wandb.errors.Error as error:
-            raise InputError(
-                f"Weights & Biases can't start this run: {error}\n"
-                "Log in with `wandb login`, or take logger.wandb.mode=offline and send the run later with `wandb sync`"
-            ) from error
+            if not any(sign in str(error) for sign in _UNREACHABLE):
+                raise InputError(
+                    f"Weights & Biases can't start this run: {error}\n"
+                    "Log in with `wandb login`, or take logger.wandb.mode=offline and send it later with `wandb sync`"
+                ) from error
+            warnings.warn(
+                f"Weights & Biases can't be reached ({str(error).splitlines()[0]}): training goes on without. Send "
+                f"what it logs later, with `wandb sync {self.run_dir}/wandb/offline-run-*`.",
+                stacklevel=2,
+            )
+            wandb.teardown()  # the failed start holds the id
+            run = self._begin("offline")
         write_atomically(self.run_dir / "wandb" / "run_id", run.id)
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         return run
+
+    def _begin(self, mode: str | None) -> Any:
+        import wandb
+
+        patience = {name: seconds for name, seconds in _PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
+        return wandb.init(
+            **self._init,
+            dir=str(self.run_dir),
+            id=self._known_id(),
+            resume="allow",
+            mode=mode,
+            reinit="finish_previous",
+            settings=wandb.Settings(**patience),
+        )
 
 
 def _number(value: Any) -> Any:
