@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -155,10 +156,9 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
             f"The tokenizer in {directory} is not that of the model: it has {tokenizer.vocab_size:,} ids, "
             f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from where it came from."
         )
+    _check_weights(_shapes(config, spec, tuple(trust)) or weights, weights, directory)
     module = _build(config, spec, tuple(trust), directory)
-    differences = state_differences(module.state_dict(), weights)
-    if differences:
-        raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
+    _check_weights(module.state_dict(), weights, directory)
     module.load_state_dict(weights)
     module.tokenizer = tokenizer
     return Bundle(to_device(module.eval(), device), spec, manifest)
@@ -170,6 +170,20 @@ def to_device(module: _Module, device: str) -> _Module:
         return module.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"device={device} can't be used on this machine ({error}): device=cpu always can.") from error
+
+
+def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The weights that a config asks for, without memory for them; None where that doesn't work."""
+    try:
+        with torch.device("meta"):
+            return build(config, spec, trust=trust).state_dict()
+    except Exception:  # what is wrong with it, `_build` tells; a network of the user's may compute when it is built
+        return None
+
+
+def _check_weights(expected: Mapping[str, Any], weights: Mapping[str, Any], directory: Path) -> None:
+    if differences := state_differences(expected, weights):
+        raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
 
 
 def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path) -> GenerativeModule:

@@ -19,14 +19,20 @@ from PIL import Image
 from lit_aigc.noise import Noise
 
 FAULT = "tests.reliability.runs.Fault"
+OFF = tuple(
+    f"callbacks.{name}=null"
+    for name in (
+        "progress", "sample_grid", "text_samples", "reconstructions", "generative_metrics", "neighbours", "curves",
+    )
+)  # fmt: skip
 IMAGES = (
     "experiment=null", "data=image_folder", "data.image_size=28", "data.channels=1", "data.batch_size=6",
     "data.eval_batch_size=8", "data.resident_gib=0", "data.workers=0", "trainer.accelerator=cpu", "trainer.devices=1",
-    "trainer.precision=32-true", "callbacks=null", "log_every=3", "validations=2", "budget.batches=8",
+    "trainer.precision=32-true", *OFF, "log_every=3", "validations=2", "budget.batches=8",
 )  # fmt: skip
 TEXT = (
     "experiment=null", "data.batch_size=4", "data.eval_batch_size=8", "trainer.accelerator=cpu", "trainer.devices=1",
-    "trainer.precision=32-true", "callbacks=null", "log_every=3", "validations=2", "budget.batches=8",
+    "trainer.precision=32-true", *OFF, "log_every=3", "validations=2", "budget.batches=8",
 )  # fmt: skip
 SUMS = (
     "data=text_files", "data.cleaning=null", "data.context=12", "~data.tokenizer.vocab_size",
