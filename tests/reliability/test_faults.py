@@ -42,7 +42,7 @@ def assert_goes_on(small: list[str], tmp_path: Path, *changes: str) -> None:
     """What was saved is whole, and leads to what a run without the fault leads to."""
     run = tmp_path / "run"
     assert summary(run)["status"] == "failed"
-    assert checkpoint(run)["lit_aigc"]["counters"]["batches"] == 2
+    assert checkpoint(run)["lit_aigc"]["counters"]["batches"] in (2, 3)  # a batch is fetched ahead
     assert not list((run / "checkpoints").glob(".*")) and not (run / "bundle").exists()
     assert train(load("train", [f"resume={run}", "trust=[tests]", *changes])).exit_code == 0
     train(load("train", [*small, f"run_dir={tmp_path}/whole"]))
