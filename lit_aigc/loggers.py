@@ -280,12 +280,19 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """Log a bundle as an artifact of type ``model``."""
+        """Log a bundle as an artifact of type ``model``; where W&B has gone meanwhile, say how to send it later."""
         import wandb
 
         artifact = wandb.Artifact(name, type="model", metadata=dict(metadata or {}))
         artifact.add_dir(str(directory))
-        self.experiment.log_artifact(artifact)
+        try:
+            self.experiment.log_artifact(artifact)
+        except wandb.errors.Error as error:
+            warnings.warn(
+                f"The bundle could not be sent to Weights & Biases ({error}). It is in {directory}: send it later with "
+                f"`wandb artifact put --type model --name {name} {directory}`.",
+                stacklevel=2,
+            )
 
     @rank_zero_only
     def log_summary(self, summary: Mapping[str, Any]) -> None:
