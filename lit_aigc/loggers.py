@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,19 +256,21 @@ class WandbLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Record the config, nested as it is."""
-        self.experiment.config.update(dict(params), allow_val_change=True)
+        self._send(lambda run: run.config.update(dict(params), allow_val_change=True))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers at samples_seen = `step`."""
-        self.experiment.log({**{key: _number(value) for key, value in metrics.items()}, STEP: int(step or 0)})
+        row = {**{key: _number(value) for key, value in metrics.items()}, STEP: int(step or 0)}
+        self._send(lambda run: run.log(row))
 
     @rank_zero_only
     def log_picture(self, key: str, picture: np.ndarray, step: int) -> None:
         """Log a uint8 picture ``(H, W, 1|3)``."""
         import wandb
 
-        self.experiment.log({key: wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture), STEP: int(step)})
+        image = wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        self._send(lambda run: run.log({key: image, STEP: int(step)}))
 
     @rank_zero_only
     def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
@@ -276,7 +278,7 @@ class WandbLogger(Logger):
         import wandb
 
         table = wandb.Table(columns=["text"], data=[[text] for text in texts])
-        self.experiment.log({key: table, STEP: int(step)})
+        self._send(lambda run: run.log({key: table, STEP: int(step)}))
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
@@ -285,19 +287,12 @@ class WandbLogger(Logger):
 
         artifact = wandb.Artifact(name, type="model", metadata=dict(metadata or {}))
         artifact.add_dir(str(directory))
-        try:
-            self.experiment.log_artifact(artifact)
-        except wandb.errors.Error as error:
-            warnings.warn(
-                f"The bundle could not be sent to Weights & Biases ({error}). It is in {directory}: send it later with "
-                f"`wandb artifact put --type model --name {name} {directory}`.",
-                stacklevel=2,
-            )
+        self._send(lambda run: run.log_artifact(artifact), f"wandb artifact put --type model --name {name} {directory}")
 
     @rank_zero_only
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Record the final numbers as the run's summary."""
-        self.experiment.summary.update(dict(summary))
+        self._send(lambda run: run.summary.update(dict(summary)))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -311,9 +306,23 @@ class WandbLogger(Logger):
         if self._run is None:
             return
         if exit_code == PAUSED:
-            self._run.mark_preempting()
-        self._run.finish(exit_code=exit_code)
+            self._send(lambda run: run.mark_preempting())
+        self._send(lambda run: run.finish(exit_code=exit_code))
         self._run = None
+
+    def _send(self, call: Callable[[Any], Any], later: str | None = None) -> None:
+        """Have the run do something. Where W&B has gone meanwhile, a warning says how to send it later."""
+        import wandb
+
+        try:
+            call(self.experiment)
+        except (wandb.errors.Error, ConnectionError) as error:
+            later = later or f"wandb sync {self.run_dir}/wandb/*run-*"
+            warnings.warn(
+                f"Weights & Biases has gone ({type(error).__name__}: {error}): training goes on. Send later what it "
+                f"has not got: `{later}`.",
+                stacklevel=3,
+            )
 
     def _known_id(self) -> str | None:
         id_file = self.run_dir / "wandb" / "run_id"

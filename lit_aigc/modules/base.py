@@ -215,6 +215,12 @@ class GenerativeModule(L.LightningModule):
             scaler.update()
         return values
 
+    def on_validation_start(self) -> None:
+        """All processes take the first one's buffers: what is measured is what is saved, BatchNorm statistics too."""
+        if self.trainer.world_size > 1:
+            for tensor in (*self.buffers(), *(self.ema.buffers() if self.ema else ())):
+                torch.distributed.broadcast(tensor, 0)
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing by default: callbacks sample and measure; a subclass with a held-out loss computes it here."""
 

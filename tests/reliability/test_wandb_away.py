@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ def online(monkeypatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
         monkeypatch.setenv(f"WANDB_{name}", value)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     yield monkeypatch
-    wandb.teardown()
+    with contextlib.suppress(ConnectionError):  # its process may have been killed
+        wandb.teardown()
 
 
 @pytest.mark.slow
@@ -79,7 +81,7 @@ def test_a_service_that_vanishes_within_a_run_costs_nothing(command, tiny, tmp_p
     server.has_begun = threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     online.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-    with pytest.warns(UserWarning, match=r"bundle could not be sent.*wandb artifact put"):
+    with pytest.warns(UserWarning, match=r"has gone.*Send later.*wandb artifact put"):
         outcome = command("train", *tiny, "logger=wandb", f"run_dir={tmp_path}/run")
     assert server.has_begun.is_set() and outcome.code == 0, outcome.err
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "done"
@@ -87,6 +89,16 @@ def test_a_service_that_vanishes_within_a_run_costs_nothing(command, tiny, tmp_p
     (kept,) = (tmp_path / "run/wandb").glob("run-*/run-*.wandb")
     assert b"train/d_loss" in kept.read_bytes()
     assert_secret(tmp_path / "run", outcome)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the process in /proc")
+def test_a_killed_process_of_wandb_costs_nothing(command, tiny, tmp_path, online):
+    online.setenv("WANDB_MODE", "offline")
+    fault = f"{{_target_: tests.reliability.runs.Fault, kind: killed_wandb, once: '{tmp_path}/once'}}"
+    with pytest.warns(UserWarning, match=r"has gone.*training goes on.*wandb sync"):
+        outcome = command("train", *tiny, "logger=wandb", f"callbacks.fault={fault}", f"run_dir={tmp_path}/run")
+    assert (tmp_path / "once").exists() and outcome.code == 0, outcome.err
+    assert (tmp_path / "run/bundle/manifest.json").exists()
 
 
 def assert_secret(folder: Path, outcome) -> None:
