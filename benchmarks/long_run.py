@@ -1,7 +1,7 @@
 """Whether a long training stays as it is: memory, open files, threads and milliseconds a batch over time.
 
 Trains the smallest model in a process of its own and measures from a callback within it. Beside the figures it says
-how fast each has grown in the second half of the run, per hour, and how large the run folder has become.
+how each differs between the last two quarters of the run, and how large the run folder has become.
 
     python benchmarks/long_run.py [minutes=60] [experiment=mlp_gan_mnist5k] [out=benchmarks/results]
 
@@ -67,16 +67,15 @@ class Watch(L.Callback):
 
 
 def growth(rows: list[dict[str, float]], name: str) -> dict[str, float]:
-    """The figure's median in the third quarter of the run and in the last, and what that is an hour."""
+    """The figure's median in the third quarter of the run and in the last; of a long run, what that is an hour."""
     n = len(rows)
     earlier, later = (rows[n // 2 : n * 3 // 4], rows[n * 3 // 4 :])
     before, after = (float(np.median([row[name] for row in part])) for part in (earlier, later))
     hours = (np.mean([row["minutes"] for row in later]) - np.mean([row["minutes"] for row in earlier])) / 60
-    return {
-        "third quarter": round(before, 3),
-        "last quarter": round(after, 3),
-        "per hour": round((after - before) / hours, 3),
-    }
+    found = {"third quarter": before, "last quarter": after}
+    if rows[-1]["minutes"] >= 20:  # of a shorter run it would be noise
+        found["per hour"] = (after - before) / hours
+    return {key: round(value, 3) for key, value in found.items()}
 
 
 def draw(rows: list[dict[str, float]], path: Path, title: str) -> None:
