@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -154,10 +156,9 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
             f"The tokenizer in {directory} is not that of the model: it has {tokenizer.vocab_size:,} ids, "
             f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from where it came from."
         )
+    _check_weights(_shapes(config, spec, tuple(trust)) or weights, weights, directory)
     module = _build(config, spec, tuple(trust), directory)
-    differences = state_differences(module.state_dict(), weights)
-    if differences:
-        raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
+    _check_weights(module.state_dict(), weights, directory)
     module.load_state_dict(weights)
     module.tokenizer = tokenizer
     return Bundle(to_device(module.eval(), device), spec, manifest)
@@ -169,6 +170,20 @@ def to_device(module: _Module, device: str) -> _Module:
         return module.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"device={device} can't be used on this machine ({error}): device=cpu always can.") from error
+
+
+def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The weights that a config asks for, without memory for them; None where that doesn't work."""
+    try:
+        with torch.device("meta"):
+            return build(config, spec, trust=trust).state_dict()
+    except Exception:  # what is wrong with it, `_build` tells; a network of the user's may compute when it is built
+        return None
+
+
+def _check_weights(expected: Mapping[str, Any], weights: Mapping[str, Any], directory: Path) -> None:
+    if differences := state_differences(expected, weights):
+        raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
 
 
 def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path) -> GenerativeModule:
@@ -190,12 +205,22 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
         )
     files, _, _ = manifest["files"], manifest["data"]["name"], dict(manifest["protocol"])
     missing = {_WEIGHTS, _CONFIG, _SPEC} - set(files)
+    outside = [name for name in files if not _lies_in(directory / Path(name).name, directory)]
+    if outside:
+        raise InputError(
+            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or no plain file."
+        )
     changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
     if missing or changed:
         raise InputError(
             f"The bundle {directory} was changed after it was written: {', '.join([*sorted(missing), *changed])} "
             "is not what the manifest says. Get it again from where it came from."
         )
+
+
+def _lies_in(file: Path, directory: Path) -> bool:
+    """Whether it is a plain file of this folder, or isn't there: what a link leads to could be endless, or a secret."""
+    return not os.path.lexists(file) or (file.is_file() and file.resolve().parent == directory.resolve())
 
 
 def _sha256(file: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            if not isinstance(error, (OSError, RuntimeError)):  # torch reports a failed write as RuntimeError
-                raise
             reason = error.__cause__ or error.__context__ or error
+            if not isinstance(error, OSError) and not (isinstance(error, RuntimeError) and isinstance(reason, OSError)):
+                raise  # torch reports a failed write as a RuntimeError from the OSError
             raise InputError(
                 f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some "
                 f"space (about {_mebibytes(checkpoint)} MiB a checkpoint, three are kept), then go on with "
@@ -69,6 +70,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}.")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if changed := archive.testzip():  # torch does not compare the checksums that it writes
+                raise zipfile.BadZipFile(f"{changed} was changed")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         raise InputError(

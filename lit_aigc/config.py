@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.build import TARGET, did_you_mean, problems
+from lit_aigc.build import TARGET, did_you_mean, locate, problems
 from lit_aigc.errors import InputError
 from lit_aigc.overrides import (
     as_text,
@@ -30,13 +30,14 @@ from lit_aigc.run_folder import in_sweep
 DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
 RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
 _TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", *_TRAINER_MAY_CHANGE)
+_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 _CANNOT_WRITE = {
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 }
 _GO_ON = "a training that had begun goes on from its last checkpoint with resume=RUN_DIR."
 _CONFIG_OF = {"doctor": "train"}  # a verb that takes what another takes
+_SECRET = ("_API_KEY", "_ACCESS_KEY", "_TOKEN", "_SECRET", "_PASSWORD")  # ends of names of environment variables
 _CAN_BE_LEFT_OUT = ("experiment", "callbacks")
 _MULTIRUN = {"-m", "--multirun"}
 _EXPERIMENTS, _DATA, _MODELS = ("experiment", "experiments"), ("data", "data sets"), ("model", "models")
@@ -109,7 +110,37 @@ def load(verb: str, arguments: list[str]) -> dict[str, Any]:
     saved = Path(config["resume"]) / "config.yaml"
     if not saved.exists():
         raise InputError(f"resume={config['resume']} is not a run folder: expected a folder with a config.yaml.")
-    return {**_changed(read_yaml(saved), config, arguments), "resume": config["resume"]}
+    return {**_changed(saved_config(config["resume"], config), config, arguments), "resume": config["resume"]}
+
+
+def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that a run folder holds, from which a run goes on.
+
+    Args:
+        run_dir: The run folder.
+        given: The config of the command line: what it names, and packages in its ``trust``, may be named there too,
+            beside classes of lit_aigc and lightning.
+
+    Raises:
+        InputError: If the file is damaged, or names something that is not trusted.
+    """
+    config = read_yaml(Path(run_dir) / "config.yaml")
+    for target in sorted(_targets(config) - _targets(given)):
+        try:
+            locate(target, ("lit_aigc", "lightning", *given["trust"]))
+        except InputError as error:
+            raise InputError(
+                f"{Path(run_dir) / 'config.yaml'}: {error} If the run is your own, name the package: trust=[PACKAGE]"
+            ) from error
+    return config
+
+
+def _targets(node: Any) -> set[str]:
+    """All that a config names to be called."""
+    if isinstance(node, Mapping):
+        own = {str(node[TARGET])} if TARGET in node else set()
+        return own.union(*map(_targets, node.values()))
+    return set().union(*map(_targets, node)) if isinstance(node, (list, tuple)) else set()
 
 
 def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
@@ -148,7 +179,7 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     defaults = schema.pop("defaults", [])
     chosen = choices(defaults, overrides)
     _drop_settings_of_what_was_replaced(config, overrides)
-    found = _missing_groups(config, defaults, folders) or _problems(config, schema, groups)
+    found = _missing_groups(config, defaults, folders) or _problems(config, schema, groups) or _secrets(config)
     if found:
         raise InputError("\n".join(found))
     return {**config, **({"experiment": chosen["experiment"]} if "experiment" in chosen else {})}
@@ -232,6 +263,17 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
             elif child is not None:
                 found.append(f"unknown key '{group}.{name}'{did_you_mean(name, known)}")
     return found
+
+
+def _secrets(config: Mapping[str, Any]) -> list[str]:
+    """Passwords of the environment that came into a config, say by interpolation: it is written to files."""
+    text = str(config)
+    found = [name for name, value in os.environ.items() if name.endswith(_SECRET) and len(value) > 7 and value in text]
+    return [
+        f"the value of {name} is in the config, which is saved in the run folder: leave it out. What needs it reads "
+        "the environment variable itself."
+        for name in found
+    ]
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}

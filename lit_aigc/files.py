@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from lit_aigc.errors import InputError
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> Path:
@@ -30,3 +33,30 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
             error.filename = error.filename or str(path)  # a full disk doesn't say
         raise
     return path
+
+
+def name_at(samples_seen: int, suffix: str) -> str:
+    """The name of a file that shows a run at a moment: ``0000064000.png``."""
+    return f"{samples_seen:010d}{suffix}"
+
+
+def check_keep(keep: int) -> None:
+    """Raises InputError if so many files can't be kept."""
+    if keep < 2:
+        raise InputError(f"keep={keep}: expected at least 2, the first and the last.")
+
+
+def thin_out(folder: str | Path, suffix: str, keep: int) -> None:
+    """Delete files of `name_at` until `keep` are left, spread evenly over the run, the first and the last among them.
+
+    Time after time the file goes whose neighbours are nearest to each other.
+    """
+    files = {
+        int(file.name[:10]): file
+        for file in Path(folder).iterdir()
+        if re.fullmatch(r"\d{10}" + re.escape(suffix), file.name)
+    }
+    moments = sorted(files)
+    while len(moments) > keep:
+        place = min(range(1, len(moments) - 1), key=lambda i: moments[i + 1] - moments[i - 1])
+        files[moments.pop(place)].unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 PAUSED = 75
+_PATIENCE = {"init_timeout": 30.0, "finish_timeout": 120.0}  # seconds that W&B may keep a run waiting
+_UNREACHABLE = ("deadline exceeded", "timed out")
 
 
 def log_picture(loggers: Iterable[Logger], key: str, picture: np.ndarray, step: int) -> None:
@@ -175,6 +178,10 @@ class WandbLogger(Logger):
     an earlier start of the same run folder left in ``wandb/run_id``, a new one; so a resumed run goes on as the same
     W&B run.
 
+    Where W&B can't be reached, training goes on: at the start, after a wait of 30 seconds, as an offline run, with a
+    warning; later, what W&B has not got stays in ``wandb/``, and the end waits 2 minutes for it at most. ``wandb sync``
+    sends it afterwards. The environment variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT change these waits.
+
     Args:
         run_dir: The run folder; what W&B writes locally goes to its ``wandb/``.
         project: Project on W&B; a sweep's own project comes first inside its agent.
@@ -188,7 +195,7 @@ class WandbLogger(Logger):
             variable WANDB_MODE, else ``online``.
 
     Raises:
-        InputError: An unknown mode; or, when training starts, W&B can't be reached or knows no login.
+        InputError: An unknown mode; or, when training starts, W&B knows no login or refuses the run.
     """
 
     def __init__(
@@ -245,20 +252,26 @@ class WandbLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Record the config, nested as it is; a sweep's own parameters are there already, and can't change."""
-        config = self.experiment.config
-        config.update({key: value for key, value in params.items() if config.get(key) != value}, allow_val_change=True)
+
+        def record(run: Any) -> None:
+            new = {key: value for key, value in params.items() if run.config.get(key) != value}
+            run.config.update(new, allow_val_change=True)
+
+        self._send(record)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers at samples_seen = `step`."""
-        self.experiment.log({**{key: _number(value) for key, value in metrics.items()}, STEP: int(step or 0)})
+        row = {**{key: _number(value) for key, value in metrics.items()}, STEP: int(step or 0)}
+        self._send(lambda run: run.log(row))
 
     @rank_zero_only
     def log_picture(self, key: str, picture: np.ndarray, step: int) -> None:
         """Log a uint8 picture ``(H, W, 1|3)``."""
         import wandb
 
-        self.experiment.log({key: wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture), STEP: int(step)})
+        image = wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        self._send(lambda run: run.log({key: image, STEP: int(step)}))
 
     @rank_zero_only
     def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
@@ -266,21 +279,21 @@ class WandbLogger(Logger):
         import wandb
 
         table = wandb.Table(columns=["text"], data=[[text] for text in texts])
-        self.experiment.log({key: table, STEP: int(step)})
+        self._send(lambda run: run.log({key: table, STEP: int(step)}))
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """Log a bundle as an artifact of type ``model``."""
+        """Log a bundle as an artifact of type ``model``; where W&B has gone meanwhile, say how to send it later."""
         import wandb
 
         artifact = wandb.Artifact(name, type="model", metadata=dict(metadata or {}))
         artifact.add_dir(str(directory))
-        self.experiment.log_artifact(artifact)
+        self._send(lambda run: run.log_artifact(artifact), f"wandb artifact put --type model --name {name} {directory}")
 
     @rank_zero_only
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Record the final numbers as the run's summary."""
-        self.experiment.summary.update(dict(summary))
+        self._send(lambda run: run.summary.update(dict(summary)))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -299,8 +312,8 @@ class WandbLogger(Logger):
         if exit_code == PAUSED and in_sweep() and self._stopped_by_sweep():
             exit_code = 0
         if exit_code == PAUSED:
-            self._run.mark_preempting()
-        self._run.finish(exit_code=exit_code)
+            self._send(lambda run: run.mark_preempting())
+        self._send(lambda run: run.finish(exit_code=exit_code))
         self._run = None
 
     def _stopped_by_sweep(self) -> bool:
@@ -316,6 +329,20 @@ class WandbLogger(Logger):
         except Exception:  # no answer, or another wandb: better a trial that runs twice than one that is lost
             return False
 
+    def _send(self, call: Callable[[Any], Any], later: str | None = None) -> None:
+        """Have the run do something. Where W&B has gone meanwhile, a warning says how to send it later."""
+        import wandb
+
+        try:
+            call(self.experiment)
+        except (wandb.errors.Error, ConnectionError) as error:
+            later = later or f"wandb sync {self.run_dir}/wandb/*run-*"
+            warnings.warn(
+                f"Weights & Biases has gone ({type(error).__name__}: {error}): training goes on. Send later what it "
+                f"has not got: `{later}`.",
+                stacklevel=3,
+            )
+
     def _known_id(self) -> str | None:
         if in_sweep():
             return None  # W&B itself knows it
@@ -328,23 +355,38 @@ class WandbLogger(Logger):
 
         (self.run_dir / "wandb").mkdir(parents=True, exist_ok=True)
         try:
-            run = wandb.init(
-                **self._init,
-                dir=str(self.run_dir),
-                id=self._known_id(),
-                resume="allow",
-                mode=self._mode,
-                reinit="finish_previous",
-            )
+            run = self._begin(self._mode)
         except wandb.errors.Error as error:
-            raise InputError(
-                f"Weights & Biases can't start this run: {error}\n"
-                "Log in with `wandb login`, or take logger.wandb.mode=offline and send the run later with `wandb sync`"
-            ) from error
+            if not any(sign in str(error) for sign in _UNREACHABLE):
+                raise InputError(
+                    f"Weights & Biases can't start this run: {error}\n"
+                    "Log in with `wandb login`, or take logger.wandb.mode=offline and send it later with `wandb sync`"
+                ) from error
+            warnings.warn(
+                f"Weights & Biases can't be reached ({str(error).splitlines()[0]}): training goes on without. Send "
+                f"what it logs later, with `wandb sync {self.run_dir}/wandb/offline-run-*`.",
+                stacklevel=2,
+            )
+            wandb.teardown()  # the failed start holds the id
+            run = self._begin("offline")
         write_atomically(self.run_dir / "wandb" / "run_id", run.id)
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         return run
+
+    def _begin(self, mode: str | None) -> Any:
+        import wandb
+
+        patience = {name: seconds for name, seconds in _PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
+        return wandb.init(
+            **self._init,
+            dir=str(self.run_dir),
+            id=self._known_id(),
+            resume="allow",
+            mode=mode,
+            reinit="finish_previous",
+            settings=wandb.Settings(**patience),
+        )
 
 
 def _number(value: Any) -> Any:

@@ -40,12 +40,18 @@ class CsvLogger(Logger):
     The first column is samples_seen, the others follow in the order in which they appeared; a new one extends the
     header, and what had no value at a step is empty there. Floats are written so that reading them gives the same bits.
 
+    The file has a bound: when it reaches `most_rows`, every second of the rows that hold training figures alone goes,
+    and all that a validation wrote stays.
+
     Args:
         run_dir: The run folder. A ``metrics.csv`` in it is continued.
+        most_rows: About as many rows as the file may have, 10 MB or so.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, most_rows: int = 50_000) -> None:
         super().__init__()
+        self.most_rows = most_rows
+        self._rows = 0
         self.path = Path(run_dir) / "metrics.csv"
         self._columns: list[str] = []
         self._last: dict[str, str] = {}  # the row at the end of the file
@@ -92,12 +98,15 @@ class CsvLogger(Logger):
             rows = _read(self.path)[1]
             self._write_all([*self._columns, *added], [*(rows[:-1] if same_step else rows), row])
             return
+        if not same_step and self._rows >= self.most_rows:
+            self._write_all(self._columns, _every_second(_read(self.path)[1]))
         with self.path.open("r+b") as file:
             self._last_offset = self._last_offset if same_step else file.seek(0, os.SEEK_END)
             file.seek(self._last_offset)
             file.write(self._format([row]))
             file.truncate()
         self._last = row
+        self._rows += not same_step
 
     @rank_zero_only
     def truncate(self, samples_seen: int) -> None:
@@ -124,6 +133,7 @@ class CsvLogger(Logger):
 
     def _write_all(self, columns: list[str], rows: Sequence[dict[str, str]]) -> None:
         self._columns = columns
+        self._rows = len(rows)
         self._last = rows[-1] if rows else {}
         header = self._format([dict(zip(columns, columns, strict=True))])
         before_last = header + self._format(rows[:-1])
@@ -137,6 +147,12 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(whole_lines, newline=""), restval="")
     columns = list(reader.fieldnames or [STEP])
     return columns, [row for row in reader if (row.get(STEP) or "").isdecimal() and None not in row]
+
+
+def _every_second(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Half of the rows that have nothing but training figures, and all others."""
+    other = [any(value and key != STEP and not key.startswith("train/") for key, value in row.items()) for row in rows]
+    return [row for place, (row, stays) in enumerate(zip(rows, other, strict=True)) if stays or place % 2]
 
 
 def _exact(value: Any) -> str:

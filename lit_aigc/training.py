@@ -22,8 +22,9 @@ from lit_aigc.bundle import load_bundle, save_bundle
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
-from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, read_yaml, write_yaml
+from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, saved_config, write_yaml
 from lit_aigc.errors import InputError
+from lit_aigc.failures import TrainingFailed, advice
 from lit_aigc.loggers import WandbLogger
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
@@ -65,7 +66,7 @@ def run(config: dict[str, Any]) -> int:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
     try:
         finished = train(config)
-    except TrainingDiverged as error:
+    except (TrainingDiverged, TrainingFailed) as error:
         print(f"lit_aigc.train: {error}", file=sys.stderr)
         return FAILED
     return finished.exit_code if rank_zero_only.rank == 0 else DONE
@@ -77,6 +78,7 @@ def train(config: dict[str, Any]) -> Run:
     Raises:
         InputError: If something in the config, the data or the run folder has to be mended first.
         TrainingDiverged: If training went where no update leads back from.
+        TrainingFailed: If memory ran out, or a process that reads data was killed.
     """
     environment = dict(os.environ)
     if not torch.cuda.is_available():
@@ -140,6 +142,8 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
         if rank_zero_only.rank == 0:
             with contextlib.suppress(OSError):  # a full disk is told by the first error
                 folder.write_summary(_summary(run, "failed") | {"error": f"{type(error).__name__}: {error}"})
+        if known := advice(error):
+            raise TrainingFailed(f"{known} {_what_is_kept(folder)}") from error
         raise
     finally:
         clock.signals.uninstall()
@@ -297,6 +301,12 @@ def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
     print_results(run.summary, paths)
 
 
+def _what_is_kept(folder: RunFolder) -> str:
+    if not latest_checkpoint(folder.path):
+        return "No checkpoint was written yet."
+    return f"The checkpoints are kept: python -m lit_aigc.train resume={folder.path} goes on from the last."
+
+
 def _restore(environment: Mapping[str, str]) -> None:
     """Undo what the Trainer's launcher left in the environment, so that another run can follow in this process."""
     for name in set(os.environ) - set(environment):
@@ -320,6 +330,6 @@ def _open_folder(config: dict[str, Any]) -> tuple[dict[str, Any], RunFolder]:
                 f"The run folder {folder.path} holds another run: go on with it by resume={folder.path}, or choose "
                 "another run_dir=."
             )
-        config = {**read_yaml(folder.path / "config.yaml"), "pause_after": config["pause_after"]}
+        config = {**saved_config(folder.path, config), "pause_after": config["pause_after"]}
     folder.claim()
     return {**config, "run_dir": str(folder.path)}, folder

@@ -83,6 +83,21 @@ def test_truncate_makes_a_resumed_file_equal_one_written_in_one_go(tmp_path):
         assert resumed.path.read_bytes() == whole.path.read_bytes()
 
 
+def test_the_number_of_rows_has_a_bound_and_validations_stay(tmp_path):
+    logger = CsvLogger(str(tmp_path), most_rows=20)
+    for step in range(1, 201):
+        logger.log_metrics({"train/loss": float(step)}, step=step)
+        if step % 50 == 0:
+            logger.log_metrics({"fid": step / 10}, step=step)
+        if step == 100:  # a later start counts what is there
+            logger = CsvLogger(str(tmp_path), most_rows=20)
+        assert len(lines(logger)) <= 22
+    curves = read_metrics(logger.path)
+    assert curves["fid"] == ([50, 100, 150, 200], [5.0, 10.0, 15.0, 20.0])
+    steps, values = curves["train/loss"]
+    assert values == [float(step) for step in steps] and steps[-1] == 200 and len(steps) > 9
+
+
 def test_truncate_without_a_file_does_nothing(tmp_path):
     CsvLogger(str(tmp_path / "new")).truncate(10)
     assert not (tmp_path / "new").exists()

@@ -17,6 +17,7 @@ from torch import Tensor
 from lit_aigc.encoding import Encoded, decoded, draw_map, encoded, has_codes, pairs, reconstructed, spread
 from lit_aigc.errors import InputError
 from lit_aigc.exploration import REACH, STEPS, prior_moments
+from lit_aigc.files import check_keep, name_at, thin_out
 from lit_aigc.latents import most_active, walk
 from lit_aigc.loggers import log_picture
 from lit_aigc.media import save_png
@@ -47,6 +48,7 @@ class Reconstructions(Callback):
         interpolations: Rows from one image to another.
         map_images: Images on the map, and the most that anything is shown of; 0 for no map.
         seed: Of the noise of a random binarisation.
+        keep: The most sheets to keep on the disk, spread over the run; at least 2.
 
     Raises:
         InputError: If an option is out of range.
@@ -60,8 +62,10 @@ class Reconstructions(Callback):
         interpolations: int = 5,
         map_images: int = 2000,
         seed: int = 0,
+        keep: int = 200,
     ) -> None:
         super().__init__()
+        check_keep(keep)
         options = {"rows": rows, "columns": columns, "units": units, "interpolations": interpolations}
         wrong = [f"{name}={value}: expected at least 1" for name, value in options.items() if value < 1]
         if map_images < 0:
@@ -74,6 +78,7 @@ class Reconstructions(Callback):
         self.interpolations = interpolations
         self.map_images = map_images
         self.seed = seed
+        self.keep = keep
         self._images: tuple[Tensor, Tensor | None] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,7 +87,9 @@ class Reconstructions(Callback):
         if not draws or not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image":
             return
         sheet, seen = self.draw(trainer, pl_module), int(pl_module.samples_seen)
-        save_png(sheet, Path(trainer.default_root_dir) / "samples" / f"{seen:010d}_reconstructions.png")
+        samples = Path(trainer.default_root_dir) / "samples"
+        save_png(sheet, samples / name_at(seen, "_reconstructions.png"))
+        thin_out(samples, "_reconstructions.png", self.keep)
         log_picture(trainer.loggers, "reconstructions", np.asarray(sheet), seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+from lit_aigc.files import check_keep, name_at, thin_out
 from lit_aigc.loggers import log_picture
 from lit_aigc.media import save_png, to_uint8
 from lit_aigc.noise import Noise
@@ -32,12 +33,24 @@ class SampleGrid(Callback):
         real_columns: Real images a row; 0 for none.
         interpolations: Strips of interpolation between two latents; 0 for none.
         seed: Seed of the latents.
+        keep: The most pictures to keep on the disk, spread over the run; at least 2.
+
+    Raises:
+        InputError: If `keep` is out of range.
     """
 
     def __init__(
-        self, rows: int = 10, columns: int = 10, real_columns: int = 4, interpolations: int = 2, seed: int = 0
+        self,
+        rows: int = 10,
+        columns: int = 10,
+        real_columns: int = 4,
+        interpolations: int = 2,
+        seed: int = 0,
+        keep: int = 200,
     ) -> None:
         super().__init__()
+        check_keep(keep)
+        self.keep = keep
         self.rows = rows
         self.columns = columns
         self.real_columns = real_columns
@@ -51,7 +64,9 @@ class SampleGrid(Callback):
             return
         sheet = self.draw(trainer, pl_module)
         seen = int(pl_module.samples_seen)
-        save_png(sheet, Path(trainer.default_root_dir) / "samples" / f"{seen:010d}.png")
+        samples = Path(trainer.default_root_dir) / "samples"
+        save_png(sheet, samples / name_at(seen, ".png"))
+        thin_out(samples, ".png", self.keep)
         log_picture(trainer.loggers, "samples", np.asarray(sheet), seen)
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> Image.Image:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_aigc.errors import InputError
-from lit_aigc.files import write_atomically
+from lit_aigc.files import check_keep, name_at, thin_out, write_atomically
 from lit_aigc.loggers import log_texts
 from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
@@ -37,6 +37,7 @@ class TextSamples(Callback):
         top_k: As there.
         top_p: As there.
         seed: Seed of the noise.
+        keep: The most files to keep on the disk, spread over the run; at least 2.
 
     Raises:
         InputError: If an option is out of range; when training starts, if a prompt has what the data have not.
@@ -52,8 +53,11 @@ class TextSamples(Callback):
         top_k: int | None = None,
         top_p: float = 1.0,
         seed: int = 0,
+        keep: int = 200,
     ) -> None:
         super().__init__()
+        check_keep(keep)
+        self.keep = keep
         if n < 1 or isinstance(prompts, str) or not prompts:
             raise InputError(
                 f"n={n}, prompts={prompts}: expected 1 or more of each of a list of prompts; "
@@ -85,8 +89,9 @@ class TextSamples(Callback):
             prompts = _originals(trainer.datamodule, self.originals)
         texts, seen = self.texts(pl_module, prompts), int(pl_module.samples_seen)
         lines = [f"── {i} ──\n{text}\n" for i, text in enumerate(texts)]
-        path = Path(trainer.default_root_dir) / "samples" / f"{seen:010d}.txt"
-        write_atomically(path, f"{seen:,} samples seen\n\n" + "\n".join(lines))
+        samples = Path(trainer.default_root_dir) / "samples"
+        write_atomically(samples / name_at(seen, ".txt"), f"{seen:,} samples seen\n\n" + "\n".join(lines))
+        thin_out(samples, ".txt", self.keep)
         log_texts(trainer.loggers, "samples", texts, seen)
 
     def texts(self, module: Any, prompts: Sequence[Tensor]) -> list[str]:

@@ -215,6 +215,12 @@ class GenerativeModule(L.LightningModule):
             scaler.update()
         return values
 
+    def on_validation_start(self) -> None:
+        """All processes take the first one's buffers: what is measured is what is saved, BatchNorm statistics too."""
+        if self.trainer.world_size > 1:
+            for tensor in (*self.buffers(), *(self.ema.buffers() if self.ema else ())):
+                torch.distributed.broadcast(tensor, 0)
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing by default: callbacks sample and measure; a subclass with a held-out loss computes it here."""
 
@@ -339,7 +345,7 @@ class GenerativeModule(L.LightningModule):
             "model": self.config,
             "spec": self.spec.to_dict(),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
-            "window": {name: (float(total), count) for name, (total, count) in self._window.items()},
+            "window": self._window_of_all(),
             "recent": dict(self.recent),
             "results": dict(self.results),
             "ema": self.ema.state_dict() if self.ema else None,
@@ -350,12 +356,22 @@ class GenerativeModule(L.LightningModule):
         state = checkpoint[CHECKPOINT_KEY]
         for name, value in state["counters"].items():
             setattr(self, name, value)
-        self._window = {
-            name: (torch.tensor(total, device=self.device), count) for name, (total, count) in state["window"].items()
-        }
+        for name, (totals, count) in state["window"].items():
+            own = totals[self.global_rank] if len(totals) == self.trainer.world_size else sum(totals) / len(totals)
+            self._window[name] = (torch.tensor(own, device=self.device), count)
         self.recent, self.results = dict(state["recent"]), dict(state["results"])
         if self.ema and state["ema"]:
             self.ema.load_state_dict(state["ema"])
+
+    def _window_of_all(self) -> dict[str, tuple[list[float], int]]:
+        """The log window as plain numbers: of each scalar the total of every process, and the batches in it."""
+        if not self._window:
+            return {}
+        totals = torch.stack([total for total, _ in self._window.values()])
+        if self.trainer.world_size > 1:
+            totals = self.all_gather(totals)
+        columns = totals.view(-1, len(self._window)).T.tolist()
+        return {name: (own, count) for own, (name, (_, count)) in zip(columns, self._window.items(), strict=True)}
 
     def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
         if local and isinstance(self.trainer.strategy, ParallelStrategy):

@@ -70,6 +70,11 @@ class EMA:
         finally:
             _copy(kept, live)
 
+    def buffers(self) -> list[Tensor]:
+        """The averaged tensors that no gradient moves, such as BatchNorm statistics."""
+        names = {name.replace("_orig_mod.", "") for name, _ in self.network.named_buffers()}
+        return [tensor for name, tensor in self._shadow.items() if name in names]
+
     def state_dict(self) -> dict[str, Any]:
         """Counters and averaged tensors, fit for a ``weights_only`` checkpoint."""
         return {"updates": self.updates, "moves": self.moves, "shadow": dict(self._shadow)}

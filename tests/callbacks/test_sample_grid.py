@@ -174,3 +174,11 @@ def test_only_rank_0_draws(tmp_path):
     SampleGrid().on_validation_end(make_trainer(tmp_path, is_global_zero=False), model)
     assert model.asked == []
     assert not list(tmp_path.iterdir())
+
+
+def test_no_more_pictures_stay_than_are_to_be_kept(tmp_path):
+    model, callback = Model(False, 0), SampleGrid(rows=1, columns=1, real_columns=0, keep=3)
+    trainer = make_trainer(tmp_path)
+    for model.samples_seen in (0, 10, 20, 30, 40, 50):
+        callback.on_validation_end(trainer, model)
+    assert [int(path.stem) for path in sorted((tmp_path / "samples").iterdir())] in ([0, 20, 50], [0, 30, 50])
