@@ -273,6 +273,22 @@ def _changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list
     return saved
 
 
+def different_settings(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Settings that differ between two starts of what should be one run, of those that both have."""
+    apart = ("run_dir", "resume", "pause_after")
+    ours, theirs = (_leaves({k: v for k, v in tree.items() if k not in apart}) for tree in (config, saved))
+    return [
+        f"{key}={theirs[key]} there, {ours[key]} here" for key in ours if key in theirs and ours[key] != theirs[key]
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
 def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
     if len(path) == 1 or not isinstance(source.get(path[0]), Mapping):
         target[path[0]] = source.get(path[0])  # null: switched off

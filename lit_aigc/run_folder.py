@@ -17,10 +17,16 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 
 
-def run_id() -> tuple[str, bool]:
+def run_id(named: bool = False) -> tuple[str, bool]:
     """The id of this run, and whether a later start of the same job has the same one.
 
     It is the id of the SLURM job, the W&B run or the torchelastic run, else the time.
+
+    Args:
+        named: Whether the user named the run folder, so that processes needn't know its id to find it.
+
+    Raises:
+        InputError: If torchrun started several processes and gave them nothing to agree on a folder by.
     """
     environment = os.environ
     if "SLURM_ARRAY_JOB_ID" in environment:
@@ -31,7 +37,7 @@ def run_id() -> tuple[str, bool]:
         return environment["WANDB_RUN_ID"], True
     if environment.get("TORCHELASTIC_RUN_ID", "none") != "none":
         return f"torchelastic-{environment['TORCHELASTIC_RUN_ID']}", True
-    if "TORCHELASTIC_RUN_ID" in environment:
+    if "TORCHELASTIC_RUN_ID" in environment and not named:
         raise InputError("torchrun gave this run no id: start it with --rdzv-id=NAME, or give run_dir=PATH.")
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3], False
 

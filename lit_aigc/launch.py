@@ -1,0 +1,112 @@
+"""Who started the processes of a run: torchrun or SLURM's srun; or nobody, and the Trainer starts all but the first."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+
+from lit_aigc.errors import InputError
+
+_NUMBERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Processes that are there before training starts.
+
+    Attributes:
+        by: The program that started them.
+        per_node: Processes on each node.
+        nodes: Nodes.
+    """
+
+    by: str
+    per_node: int
+    nodes: int
+
+
+def launch() -> Launch | None:
+    """How the processes of this run were started from outside; None if this one is the only one so far.
+
+    Raises:
+        InputError: If the nodes have different numbers of processes.
+    """
+    number = {name: int(value) for name, value in os.environ.items() if name in _NUMBERS}
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        by, processes, per_node = "torchrun", number["WORLD_SIZE"], number["LOCAL_WORLD_SIZE"]
+        nodes = processes // per_node
+    elif number.get("SLURM_STEP_NUM_TASKS", 1) > 1:
+        by, processes, nodes = "srun", number["SLURM_STEP_NUM_TASKS"], number["SLURM_STEP_NUM_NODES"]
+        per_node = processes // nodes
+    else:
+        return None
+    if per_node * nodes != processes:
+        raise InputError(f"{by} started {processes} processes, not the same number on each node: expected the same.")
+    return Launch(by, per_node, nodes)
+
+
+def with_processes(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """A Trainer config whose ``devices`` and ``num_nodes`` are those that were started from outside, if any were.
+
+    Raises:
+        InputError: If it asks for another number of them, or for several nodes and nobody started them.
+    """
+    found = launch()
+    devices, nodes = trainer.get("devices", "auto"), int(trainer.get("num_nodes") or 1)
+    if not found:
+        if nodes > 1:
+            raise InputError(
+                f"trainer.num_nodes={nodes}: processes on several nodes are started by torchrun or srun, which leaves "
+                "trainer.num_nodes out (docs/cluster.md)."
+            )
+        return dict(trainer)
+    everything = devices in ("auto", -1, "-1")
+    if not (everything or local_devices(trainer) == found.per_node) or nodes not in (1, found.nodes):
+        raise InputError(
+            f"trainer.devices={devices} trainer.num_nodes={nodes}, but {found.by} started {found.per_node} processes "
+            f"on each of {found.nodes} nodes: leave both out, or start as many as they say."
+        )
+    return {**trainer, "devices": found.per_node if everything else devices, "num_nodes": found.nodes}
+
+
+def local_devices(trainer: Mapping[str, Any]) -> int:
+    """The number of processes on each node that a Trainer config asks for.
+
+    Raises:
+        InputError: If it is none.
+    """
+    devices = trainer.get("devices", "auto")
+    if devices in ("auto", -1, "-1"):
+        on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
+        number = max(1, torch.cuda.device_count()) if on_gpu else 1
+    elif isinstance(devices, list):
+        number = len(devices)
+    else:
+        number = int(devices) if str(devices).isdecimal() else 0
+    if not number:
+        raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
+    return number
+
+
+def cluster_environment() -> ClusterEnvironment | None:
+    """Lightning's view of the launch, where it would guess wrong; None where it guesses right.
+
+    It takes every SLURM job for one whose processes srun started, asks for settings that ``srun -n2`` doesn't make,
+    lets two steps of one job meet at the same port, and requeues by itself.
+    """
+    if "SLURM_JOB_ID" not in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
+        return None
+    found = launch()
+    if not found:
+        return LightningEnvironment()
+    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+    first_node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1" if found.nodes == 1 else first_node)
+    os.environ.setdefault("MASTER_PORT", str(20000 + (job + 7919 * step) % 10000))
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(found.per_node)
+    return SLURMEnvironment(auto_requeue=False)
