@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,3 +113,21 @@ def cluster_environment() -> ClusterEnvironment | None:
     os.environ.setdefault("MASTER_PORT", str(20000 + (job + 7919 * step) % 10000))
     os.environ["SLURM_NTASKS_PER_NODE"] = str(found.per_node)
     return SLURMEnvironment(auto_requeue=False)
+
+
+def end_with_the_first_process(grace: float = 30.0) -> None:
+    """In a process that the Trainer started: watch the one that started it, and don't outlive it by `grace` seconds.
+
+    Processes that the Trainer started are nobody else's to end, and on GPUs one would wait for the dead one's gradients
+    for ten minutes, its memory held.
+    """
+    first = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(0.5)
+        time.sleep(grace)  # at a regular end this process ends first
+        print("lit_aigc.train: the first process of this run has died, so this one ends.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

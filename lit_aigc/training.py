@@ -24,7 +24,7 @@ from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, different_settings, read_yaml, write_yaml
 from lit_aigc.errors import InputError
-from lit_aigc.launch import cluster_environment, local_devices, with_processes
+from lit_aigc.launch import cluster_environment, end_with_the_first_process, local_devices, with_processes
 from lit_aigc.loggers import WandbLogger, in_sweep
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
@@ -64,6 +64,8 @@ def run(config: dict[str, Any]) -> int:
     """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
+    if RANK_CONFIG in os.environ:
+        end_with_the_first_process()
     try:
         finished = train(config)
     except TrainingDiverged as error:
