@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import sys
 import threading
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from lit_aigc.errors import InputError
 
@@ -113,6 +116,31 @@ def cluster_environment() -> ClusterEnvironment | None:
     os.environ.setdefault("MASTER_PORT", str(20000 + (job + 7919 * step) % 10000))
     os.environ["SLURM_NTASKS_PER_NODE"] = str(found.per_node)
     return SLURMEnvironment(auto_requeue=False)
+
+
+def data_parallel(bucket_mebibytes: float = 25.0, gradients: str = "fp32", minutes: float = 10.0) -> DDPStrategy:
+    """DDP with the settings that matter between many GPUs; see docs/scaling.md.
+
+    Args:
+        bucket_mebibytes: Gradients are reduced in buckets of this size, each as soon as it is full.
+        gradients: ``fp32``, or ``bf16``: half the bytes, and gradients rounded to 8 bits on the way.
+        minutes: How long a process waits for the others before it gives up.
+
+    Raises:
+        InputError: If one of them is out of range.
+    """
+    if gradients not in ("fp32", "bf16") or bucket_mebibytes <= 0 or minutes <= 0:
+        raise InputError(
+            f"trainer.strategy: gradients={gradients} bucket_mebibytes={bucket_mebibytes} minutes={minutes}: expected "
+            "fp32 or bf16, and numbers above 0."
+        )
+    return DDPStrategy(
+        find_unused_parameters=True,  # a GAN's update uses one of its networks
+        bucket_cap_mb=bucket_mebibytes,
+        gradient_as_bucket_view=True,
+        ddp_comm_hook=bf16_compress_hook if gradients == "bf16" else None,
+        timeout=datetime.timedelta(minutes=minutes),
+    )
 
 
 def end_with_the_first_process(grace: float = 30.0) -> None:

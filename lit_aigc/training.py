@@ -64,6 +64,7 @@ def run(config: dict[str, Any]) -> int:
     """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # `lit_aigc.launch` looks for itself
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
     try:
@@ -208,7 +209,6 @@ def _trainer(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-            warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
             return instantiate(
                 node,
                 callbacks=callbacks,

@@ -120,9 +120,7 @@ def test_another_training_in_the_same_job_is_not_taken_for_the_first(tiny, tmp_p
 
 
 def test_a_process_of_the_trainer_ends_after_the_first_has_died(tmp_path):
-    child = (
-        "import lit_aigc.launch as l, time; l.end_with_the_first_process(0.1); print(1, flush=True); time.sleep(99)"
-    )
+    child = "import lit_aigc.launch as l, time; l.end_with_the_first_process(0.1); print(1, flush=True); time.sleep(99)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.node import free_ports, wait_until
-from tests.cluster.runs import GATE, arguments, assert_same_end, checkpoint, environment, summary, torchrun
+from tests.cluster.runs import GATE, arguments, assert_same_end, checkpoint, environment, summary, torchrun, train
 
 TRAIN = ("-m", "lit_aigc.train")
 
@@ -115,3 +115,16 @@ def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
         end(process)
     assert summary(run)["status"] == "paused"
     assert checkpoint(run)["lit_aigc"]["counters"]["batches"] == 4
+
+
+@pytest.mark.slow
+def test_gradients_sent_as_bf16_differ_by_rounding_only(tiny, tmp_path):
+    """And not by nothing: the setting has arrived."""
+    strategy = "trainer.strategy={_target_: lit_aigc.launch.data_parallel, bucket_mebibytes: 0.01, gradients: %s}"
+    ends = []
+    for gradients in ("fp32", "bf16"):
+        more = [f"run_dir={tmp_path}/{gradients}", "trainer.devices=2", "budget.batches=2", strategy % gradients]
+        train(tmp_path, *arguments(tiny, "vae"), "model.optimizer={name: SGD, lr: 0.001}", *more)
+        ends.append(checkpoint(tmp_path / gradients)["state_dict"])
+    differences = [(ends[1][name] - tensor).abs().max() for name, tensor in ends[0].items()]
+    assert 0 < max(differences) < 1e-3
