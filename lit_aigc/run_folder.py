@@ -38,7 +38,9 @@ def run_id(named: bool = False) -> tuple[str, bool]:
     if environment.get("TORCHELASTIC_RUN_ID", "none") != "none":
         return f"torchelastic-{environment['TORCHELASTIC_RUN_ID']}", True
     if "TORCHELASTIC_RUN_ID" in environment and not named:
-        raise InputError("torchrun gave this run no id: start it with --rdzv-id=NAME, or give run_dir=PATH.")
+        raise InputError(
+            "torchrun gave this run no id: start it with --rdzv-backend=c10d --rdzv-id=NAME, or give run_dir=PATH."
+        )
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3], False
 
 
