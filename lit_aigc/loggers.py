@@ -11,9 +11,12 @@ have four methods, and is left alone where it hasn't:
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PAUSED = 75
+_SECONDS_UNSAVED = 30  # for which W&B's process may keep numbers to itself
 
 
 def in_sweep() -> bool:
@@ -222,6 +226,7 @@ class WandbLogger(Logger):
             "notes": notes,
         }
         self._run: Any = None
+        self._recent: collections.deque[tuple[float, dict[str, Any]]] = collections.deque()
 
     @property
     def name(self) -> str:
@@ -249,19 +254,24 @@ class WandbLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Record the config, nested as it is."""
-        self.experiment.config.update(dict(params), allow_val_change=True)
+        self._do(lambda run: run.config.update(dict(params), allow_val_change=True))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers at samples_seen = `step`."""
-        self.experiment.log({**{key: _number(value) for key, value in metrics.items()}, STEP: int(step or 0)})
+        values = {**{key: _number(value) for key, value in metrics.items()}, STEP: int(step or 0)}
+        self._do(lambda run: run.log(values))
+        self._recent.append((time.monotonic(), values))
+        while time.monotonic() - self._recent[0][0] > _SECONDS_UNSAVED:
+            self._recent.popleft()
 
     @rank_zero_only
     def log_picture(self, key: str, picture: np.ndarray, step: int) -> None:
         """Log a uint8 picture ``(H, W, 1|3)``."""
         import wandb
 
-        self.experiment.log({key: wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture), STEP: int(step)})
+        image = wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        self._do(lambda run: run.log({key: image, STEP: int(step)}))
 
     @rank_zero_only
     def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
@@ -269,7 +279,7 @@ class WandbLogger(Logger):
         import wandb
 
         table = wandb.Table(columns=["text"], data=[[text] for text in texts])
-        self.experiment.log({key: table, STEP: int(step)})
+        self._do(lambda run: run.log({key: table, STEP: int(step)}))
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
@@ -278,12 +288,12 @@ class WandbLogger(Logger):
 
         artifact = wandb.Artifact(name, type="model", metadata=dict(metadata or {}))
         artifact.add_dir(str(directory))
-        self.experiment.log_artifact(artifact)
+        self._do(lambda run: run.log_artifact(artifact))
 
     @rank_zero_only
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Record the final numbers as the run's summary."""
-        self.experiment.summary.update(dict(summary))
+        self._do(lambda run: run.summary.update(dict(summary)))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -297,9 +307,27 @@ class WandbLogger(Logger):
         if self._run is None:
             return
         if exit_code == PAUSED:
-            self._run.mark_preempting()
-        self._run.finish(exit_code=exit_code)
+            self._do(lambda run: run.mark_preempting())
+        self._do(lambda run: run.finish(exit_code=exit_code))
         self._run = None
+
+    def _do(self, action: Callable[[Any], Any]) -> None:
+        """Act on the run; if W&B's own process has died, on the same run with a new one.
+
+        A scheduler sends its signals to every process of a job, and W&B's takes SIGTERM for its end; the last numbers
+        that it was told are lost with it, so they are told again.
+        """
+        try:
+            action(self.experiment)
+        except ConnectionError:
+            import wandb
+
+            with contextlib.suppress(ConnectionError):
+                wandb.teardown()
+            self._run = None
+            for _, values in self._recent:
+                self.experiment.log(values)
+            action(self.experiment)
 
     def _known_id(self) -> str | None:
         id_file = self.run_dir / "wandb" / "run_id"

@@ -1,6 +1,8 @@
 import builtins
 import importlib
 import json
+import os
+import signal
 import struct
 from pathlib import Path
 
@@ -19,12 +21,16 @@ CONFIG = {"model": {"networks": {"channels": [32, 64]}}, "seed": 3}
 
 
 def wandb_records(run_dir):
-    """The records of an offline run's file: protobuf messages in LevelDB's log format behind a header of 7 bytes."""
+    """The records of a run's offline files: protobuf messages in LevelDB's log format behind a header of 7 bytes."""
     import wandb
-    from wandb.proto import wandb_internal_pb2
 
     wandb.teardown()  # waits until its process has written everything
-    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return [record for path in sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb")) for record in _records(path)]
+
+
+def _records(path):
+    from wandb.proto import wandb_internal_pb2
+
     data, position, parts, records = path.read_bytes(), 7, b"", []
     while position + 7 <= len(data):
         room = 32768 - position % 32768
@@ -113,6 +119,25 @@ def test_wandb_continues_the_run_of_a_run_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "from_the_agent")
     assert start() == "from_the_agent"
     assert start(id="mine") == "mine"
+
+
+def test_wandb_goes_on_after_a_signal_that_its_own_process_took_for_its_end(tmp_path):
+    """As SLURM sends it, to every process of a job; what comes after lands in the same run."""
+    logger = WandbLogger(str(tmp_path), mode="offline")
+    logger.log_metrics({"x": 1.0}, step=1)
+    run_id = logger.version
+    children = [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    services = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("wandb-core")]
+    assert services
+    for pid in services:
+        os.kill(pid, signal.SIGTERM)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    logger.log_metrics({"x": 2.0}, step=2)
+    assert logger.version == run_id
+    logger.close(75)
+    rows = history(wandb_records(tmp_path))
+    assert [(row["x"], row["samples_seen"]) for row in rows] == [(1, 1), (2, 2)]
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{run_id}"))) == 2
 
 
 def test_wandb_mode_is_checked(tmp_path):
