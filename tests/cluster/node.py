@@ -56,7 +56,8 @@ class Slurm:
         return done.stdout.strip()
 
     def hurry(self, job: str) -> None:
-        """Start a job now that SLURM holds back for a while."""
+        """Start a job now that SLURM holds back for a while; a node refuses one that it ended in the same second."""
+        time.sleep(2)
         with contextlib.suppress(RuntimeError):  # it may have started
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 

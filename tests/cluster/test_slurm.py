@@ -36,7 +36,7 @@ def end_of(slurm: Slurm, job: str) -> str:
     """The state that a job ends in."""
 
     def ended() -> bool:
-        if "StartTime" in slurm.state(job) and slurm.state(job)["JobState"] == "PENDING":
+        if slurm.state(job)["JobState"] == "PENDING":
             slurm.hurry(job)  # a requeued job is held back for two minutes
         return slurm.state(job)["JobState"] in ENDED
 
@@ -99,7 +99,7 @@ def test_a_requeued_job_goes_on_as_the_same_run(slurm, submit, tiny, wanted, tmp
     assert slurm.state(job)["Restarts"] == "1"
     assert_same_end(wanted("gan"), run)
     ids = [path.stem.rpartition("-")[2] for path in (run / "wandb").rglob("run-*.wandb")]
-    assert len(ids) == 2 and set(ids) == {(run / "wandb/run_id").read_text()}
+    assert len(ids) > 1 and set(ids) == {(run / "wandb/run_id").read_text()}
 
 
 def test_the_signal_ahead_of_the_time_limit_requeues(slurm, submit, tiny, wanted, tmp_path):
