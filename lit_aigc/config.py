@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.build import TARGET, did_you_mean, locate, problems
+from lit_aigc.build import TARGET, did_you_mean, problems
 from lit_aigc.errors import InputError
+from lit_aigc.files import read_yaml
 from lit_aigc.overrides import (
     as_text,
     choices,
@@ -26,11 +27,10 @@ from lit_aigc.overrides import (
 )
 from lit_aigc.python_values import overrides_of_agent
 from lit_aigc.run_folder import in_sweep
+from lit_aigc.saved_config import changed, saved_config
 
 DONE, FAILED, BAD_INPUT, PAUSED = 0, 1, 2, 75
 RANK_CONFIG = "LIT_AIGC_CONFIG"  # where processes that the Trainer starts find the first one's resolved config
-_TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 _CANNOT_WRITE = {
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
@@ -110,37 +110,7 @@ def load(verb: str, arguments: list[str]) -> dict[str, Any]:
     saved = Path(config["resume"]) / "config.yaml"
     if not saved.exists():
         raise InputError(f"resume={config['resume']} is not a run folder: expected a folder with a config.yaml.")
-    return {**_changed(saved_config(config["resume"], config), config, arguments), "resume": config["resume"]}
-
-
-def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that a run folder holds, from which a run goes on.
-
-    Args:
-        run_dir: The run folder.
-        given: The config of the command line: what it names, and packages in its ``trust``, may be named there too,
-            beside classes of lit_aigc and lightning.
-
-    Raises:
-        InputError: If the file is damaged, or names something that is not trusted.
-    """
-    config = read_yaml(Path(run_dir) / "config.yaml")
-    for target in sorted(_targets(config) - _targets(given)):
-        try:
-            locate(target, ("lit_aigc", "lightning", *given["trust"]))
-        except InputError as error:
-            raise InputError(
-                f"{Path(run_dir) / 'config.yaml'}: {error} If the run is your own, name the package: trust=[PACKAGE]"
-            ) from error
-    return config
-
-
-def _targets(node: Any) -> set[str]:
-    """All that a config names to be called."""
-    if isinstance(node, Mapping):
-        own = {str(node[TARGET])} if TARGET in node else set()
-        return own.union(*map(_targets, node.values()))
-    return set().union(*map(_targets, node)) if isinstance(node, (list, tuple)) else set()
+    return {**changed(saved_config(config["resume"], config), config, arguments), "resume": config["resume"]}
 
 
 def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
@@ -183,28 +153,6 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     if found:
         raise InputError("\n".join(found))
     return {**config, **({"experiment": chosen["experiment"]} if "experiment" in chosen else {})}
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file of plain types."""
-    import yaml
-
-    try:
-        config = yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} can't be read: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} is empty or damaged: expected a config, keys with their values.")
-    return config
-
-
-def write_yaml(config: Mapping[str, Any], path: str | Path) -> None:
-    """Write plain types as YAML, keys in their order."""
-    import yaml
-
-    from lit_aigc.files import write_atomically
-
-    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def help_text(verb: str) -> str:
@@ -306,30 +254,6 @@ def _missing_groups(config: Mapping[str, Any], defaults: list[Any], folders: lis
         known = sorted(file.stem for folder in folders for file in (folder / group).glob("*.yaml"))
         found.append(f"{group}= is needed: expected one of {', '.join(known)}")
     return found
-
-
-def _changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
-    """A saved config with what a resumed run may change taken from the command line."""
-    for override in split_arguments(arguments)[1]:
-        key = key_of(override)
-        if key == "resume":
-            continue
-        if not any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE):
-            raise InputError(
-                f"{key} can't change when a run is resumed; what may: {', '.join(_MAY_CHANGE)}. For another setting "
-                "start a new run, with init_from=BUNDLE to start from these weights."
-            )
-        _copy_key(composed, saved, key.split("."))
-    return saved
-
-
-def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
-    if len(path) == 1 or not isinstance(source.get(path[0]), Mapping):
-        target[path[0]] = source.get(path[0])  # null: switched off
-        return
-    child = dict(target.get(path[0]) or {})
-    _copy_key(source[path[0]], child, path[1:])
-    target[path[0]] = child
 
 
 def _first_lines(error: Exception) -> str:

@@ -1,10 +1,12 @@
-"""Writing files that a reader never sees half-written."""
+"""Files: written so that a reader never sees one half-written; YAML of plain types."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lit_aigc.errors import InputError
 
@@ -60,3 +62,23 @@ def thin_out(folder: str | Path, suffix: str, keep: int) -> None:
     while len(moments) > keep:
         place = min(range(1, len(moments) - 1), key=lambda i: moments[i + 1] - moments[i - 1])
         files[moments.pop(place)].unlink(missing_ok=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file of plain types."""
+    import yaml
+
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is empty or damaged: expected a config, keys with their values.")
+    return config
+
+
+def write_yaml(config: Mapping[str, Any], path: str | Path) -> None:
+    """Write plain types as YAML, keys in their order."""
+    import yaml
+
+    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False))

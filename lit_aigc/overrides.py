@@ -14,6 +14,8 @@ _FREE_TEXT = re.compile(
     r"^\+*(prompts?|out|bundle|baseline|real|fake|file|encode|run_dir|resume|init_from|(\w+\.)*root|(\w+\.)*weights_path)$"
 )
 _OVERRIDES = re.compile(r"\+*overrides=\[(.*)\]", re.DOTALL)  # a list of overrides for other commands
+_WORD = re.compile(r"[A-Za-z_][\w./+-]*")  # text that Hydra's grammar takes as it is,
+_NOT_WORDS = ("null", "true", "false", "nan", "inf", "infinity")  # but for these
 _QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", re.DOTALL)  # by the user, for Hydra's grammar
 
 
@@ -77,6 +79,22 @@ def as_text(value: str) -> str:
     escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", escaped)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"
+
+
+def in_hydras_grammar(value: Any) -> str:
+    """A plain value as an override has it: ``null``, ``true``, ``1e-05``, ``adam``, ``[1,'a b']``, ``{lr:0.1}``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        plain = _WORD.fullmatch(value) and value.lower() not in _NOT_WORDS
+        return value if plain else as_text(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{in_hydras_grammar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(in_hydras_grammar, value)) + "]"
+    return repr(value)
 
 
 def groups_in(folders: list[Path]) -> set[str]:

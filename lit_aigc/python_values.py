@@ -6,22 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lit_aigc.overrides import as_text
-
-
-def in_hydras_grammar(value: Any) -> str:
-    """A plain value as an override has it: ``null``, ``true``, ``1e-05``, ``['a, b',[1,2]]``, ``{lr:0.1}``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return as_text(value)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{in_hydras_grammar(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(in_hydras_grammar, value)) + "]"
-    return repr(value)
+from lit_aigc.overrides import as_text, in_hydras_grammar
 
 
 def overrides_of_agent(argument: str, is_one_value: Callable[[str], bool]) -> list[str]:

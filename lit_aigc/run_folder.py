@@ -22,11 +22,17 @@ def in_sweep() -> bool:
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
-def run_id() -> tuple[str, bool]:
+def run_id(named: bool = False) -> tuple[str, bool]:
     """The id of this run, and whether a later start of the same job has the same one.
 
     It is the id of the SLURM job, the W&B run or the torchelastic run, else the time. Inside a sweep agent W&B's comes
     first: one SLURM job has many trials.
+
+    Args:
+        named: Whether the user named the run folder, so that processes needn't know its id to find it.
+
+    Raises:
+        InputError: If torchrun started several processes and gave them nothing to agree on a folder by.
     """
     environment = os.environ
     if in_sweep() and "WANDB_RUN_ID" in environment:
@@ -39,8 +45,10 @@ def run_id() -> tuple[str, bool]:
         return environment["WANDB_RUN_ID"], True
     if environment.get("TORCHELASTIC_RUN_ID", "none") != "none":
         return f"torchelastic-{environment['TORCHELASTIC_RUN_ID']}", True
-    if "TORCHELASTIC_RUN_ID" in environment:
-        raise InputError("torchrun gave this run no id: start it with --rdzv-id=NAME, or give run_dir=PATH.")
+    if "TORCHELASTIC_RUN_ID" in environment and not named:
+        raise InputError(
+            "torchrun gave this run no id: start it with --rdzv-backend=c10d --rdzv-id=NAME, or give run_dir=PATH."
+        )
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3], False
 
 

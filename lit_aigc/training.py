@@ -22,14 +22,23 @@ from lit_aigc.bundle import load_bundle, save_bundle
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
-from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, saved_config, write_yaml
+from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.errors import InputError
 from lit_aigc.failures import TrainingFailed, advice
-from lit_aigc.loggers import WandbLogger
+from lit_aigc.files import write_yaml
+from lit_aigc.launch import (
+    FIRST_PROCESS,
+    cluster_environment,
+    end_with_the_first_process,
+    local_devices,
+    with_processes,
+)
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.report import print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
+from lit_aigc.saved_config import different_settings, saved_config
+from lit_aigc.wandb_logger import WandbLogger
 
 
 @dataclasses.dataclass
@@ -64,6 +73,9 @@ def run(config: dict[str, Any]) -> int:
     """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # `lit_aigc.launch` looks for itself
+    if RANK_CONFIG in os.environ:
+        end_with_the_first_process()
     try:
         finished = train(config)
     except (TrainingDiverged, TrainingFailed) as error:
@@ -195,13 +207,13 @@ _NOT_FOR_USERS = {
 def _trainer(
     config: Mapping[str, Any], module: GenerativeModule, callbacks: list[Any], loggers: list[Any], folder: RunFolder
 ) -> L.Trainer:
-    node = dict(config["trainer"])
+    node = with_processes(config["trainer"])
     if taken := sorted(_NOT_FOR_USERS & set(node)):
         raise InputError(
             f"trainer.{', trainer.'.join(taken)} can't be set: training sets or replaces it. Use budget (how long), "
             "validations, log_every, model.recipe (clip_norm, accumulate), callbacks, logger or run_dir instead."
         )
-    if node.get("strategy", "auto") == "auto" and _processes(node) > 1:
+    if node.get("strategy", "auto") == "auto" and local_devices(node) * node.get("num_nodes", 1) > 1:
         node["strategy"] = "ddp_find_unused_parameters_true"
     if str(node.get("precision")).startswith("16") and not torch.cuda.is_available():
         raise InputError("trainer.precision: half precision (16) needs a GPU: use bf16-mixed or 32-true.")
@@ -213,7 +225,7 @@ def _trainer(
                 node,
                 callbacks=callbacks,
                 logger=loggers,
-                plugins=[AtomicCheckpointIO()],
+                plugins=[plugin for plugin in (AtomicCheckpointIO(), cluster_environment()) if plugin],
                 default_root_dir=str(folder.path),
                 max_epochs=-1,
                 val_check_interval=1,  # the clock decides
@@ -231,20 +243,6 @@ def _trainer(
         ) from error
 
 
-def _processes(node: Mapping[str, Any]) -> int:
-    """The number of processes that a Trainer config asks for."""
-    devices = node.get("devices", "auto")
-    if devices in ("auto", -1, "-1"):
-        local = max(1, torch.cuda.device_count()) if node.get("accelerator") in ("auto", "gpu", "cuda") else 1
-    elif isinstance(devices, list):
-        local = len(devices)
-    else:
-        local = int(devices) if str(devices).isdecimal() else 0
-    if not local:
-        raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
-    return local * int(node.get("num_nodes") or 1)
-
-
 def _announce(run: Run) -> None:
     """Leave on disk what this run is, for whoever resumes it and for the processes that the Trainer starts."""
     if rank_zero_only.rank != 0:
@@ -252,6 +250,7 @@ def _announce(run: Run) -> None:
     saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
     run.folder.write_summary({**run.folder.read_summary(), "status": "running", "run_id": run.folder.identity})
     write_yaml(saved, run.folder.path / "config.yaml")
+    os.environ[FIRST_PROCESS] = str(os.getpid())
     os.environ[RANK_CONFIG] = str((run.folder.path / "config.yaml").resolve())
 
 
@@ -315,21 +314,28 @@ def _restore(environment: Mapping[str, str]) -> None:
 
 
 def _open_folder(config: dict[str, Any]) -> tuple[dict[str, Any], RunFolder]:
-    """The run's folder, held by this process, and its config: the saved one where the same run goes on."""
-    if rank_zero_only.rank != 0:
+    """The run's folder, held by its first process, and its config: the saved one where the same run goes on."""
+    if RANK_CONFIG in os.environ:  # started by the Trainer: the config is the first process's
         return config, RunFolder(config["run_dir"])
+    first = rank_zero_only.rank == 0
     if config["resume"]:
         folder = RunFolder(config["resume"])
-        folder.claim()
-        return {**config, "run_dir": str(folder.path)}, folder
-    identity, lasting = run_id()
-    folder = RunFolder(config["run_dir"] or Path("runs") / config["experiment"] / identity, identity)
-    if folder.exists():
-        if not lasting or folder.identity != identity:
+    else:
+        identity, lasting = run_id(named=bool(config["run_dir"]))
+        folder = RunFolder(config["run_dir"] or Path("runs") / config["experiment"] / identity, identity)
+        if folder.exists() and lasting and folder.identity == identity:
+            saved = saved_config(folder.path, config)
+            if first and (changed := different_settings(saved, config)):
+                raise InputError(
+                    f"The run folder {folder.path} holds another run of this job: {', '.join(changed)}. Choose another "
+                    f"run_dir= for this one, or go on with that one by resume={folder.path}"
+                )
+            config = {**saved, "pause_after": config["pause_after"]}
+        elif folder.exists() and first:
             raise InputError(
                 f"The run folder {folder.path} holds another run: go on with it by resume={folder.path}, or choose "
                 "another run_dir=."
             )
-        config = {**saved_config(folder.path, config), "pause_after": config["pause_after"]}
-    folder.claim()
+    if first:
+        folder.claim()
     return {**config, "run_dir": str(folder.path)}, folder

@@ -289,7 +289,7 @@ def hostile_targets(canary: Path) -> list[dict]:
         {"_target_": "lit_aigc.networks.dcgan.spectral_norm", "module": None},
         {"_target_": "lit_aigc.modules.base.contextlib.redirect_stdout", "new_target": None},
         {"_target_": "lit_aigc.files.write_atomically", "path": str(canary), "data": "x"},
-        {"_target_": "lit_aigc.config.write_yaml", "config": {}, "path": str(canary)},
+        {"_target_": "lit_aigc.files.write_yaml", "config": {}, "path": str(canary)},
         {"_target_": "lit_aigc.metrics_csv.CsvLogger", "run_dir": str(canary)},
         {"_target_": "pathlib.Path.touch", "self": str(canary)},
     ]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lit_aigc import config, overrides
-from lit_aigc.config import check_command, compose, load, read_yaml
+from lit_aigc.config import check_command, compose, load
 from lit_aigc.errors import InputError
+from lit_aigc.files import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -370,7 +371,7 @@ def saved(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     composed = compose("train", ["seed=5", "model=mlp_gan", "model.n_critic=3", "budget.batches=7"])
-    config.write_yaml(composed, run / "config.yaml")
+    write_yaml(composed, run / "config.yaml")
     return run
 
 

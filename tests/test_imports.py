@@ -56,7 +56,7 @@ WALLS = (
     Wall(("metrics/",), ours("modules", "data")),
     Wall(("generate.py", "export.py", "serve.py", "bundle.py"), ours("train", "training", "data")),
     Wall((*COMMANDS, "config.py"), HYDRA, inverted=True),
-    Wall(("loggers.py", "sweep.py"), ("wandb",), inverted=True),
+    Wall(("wandb_logger.py", "sweep.py"), ("wandb",), inverted=True),
     Wall(("tokenization.py", "data/text.py"), ("torchtext",), inverted=True),
     Wall(("byte_pairs.py",), ("tokenizers",), inverted=True),
 )

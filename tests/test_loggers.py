@@ -1,6 +1,8 @@
 import builtins
 import importlib
 import json
+import os
+import signal
 import struct
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import yaml
 from lit_aigc import training
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
-from lit_aigc.loggers import TensorBoardLogger, WandbLogger, log_picture, log_texts
+from lit_aigc.loggers import TensorBoardLogger, log_picture, log_texts
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.run_folder import in_sweep
+from lit_aigc.wandb_logger import WandbLogger
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 TEXTS = ["ROMEO:\n# <b>I</b>\n", "*two*"]
@@ -23,12 +26,16 @@ CONFIG = {"model": {"networks": {"channels": [32, 64]}}, "seed": 3}
 
 
 def wandb_records(run_dir):
-    """The records of an offline run's file: protobuf messages in LevelDB's log format behind a header of 7 bytes."""
+    """The records of a run's offline files: protobuf messages in LevelDB's log format behind a header of 7 bytes."""
     import wandb
-    from wandb.proto import wandb_internal_pb2
 
     wandb.teardown()  # waits until its process has written everything
-    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return [record for path in sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb")) for record in _records(path)]
+
+
+def _records(path):
+    from wandb.proto import wandb_internal_pb2
+
     data, position, parts, records = path.read_bytes(), 7, b"", []
     while position + 7 <= len(data):
         room = 32768 - position % 32768
@@ -150,6 +157,24 @@ def test_loggers_learn_that_a_run_failed_after_its_last_batch(tmp_path, tiny, mo
     with pytest.raises(ZeroDivisionError):
         training.train(load("train", [*tiny, f"run_dir={tmp_path / 'run'}"]))
     assert told == [1]
+
+
+def test_wandb_goes_on_after_a_signal_that_its_own_process_took_for_its_end(tmp_path):
+    """As SLURM sends it, to every process of a job; what comes after lands in the same run."""
+    logger = WandbLogger(str(tmp_path), mode="offline")
+    logger.log_metrics({"x": 1.0}, step=1)
+    run_id = logger.version
+    children = [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    services = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("wandb-core")]
+    assert services
+    for pid in services:
+        os.kill(pid, signal.SIGTERM)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    logger.log_metrics({"x": 2.0}, step=2)
+    assert logger.version == run_id
+    logger.close(75)
+    rows = history(wandb_records(tmp_path))
+    assert {(row["x"], row["samples_seen"]) for row in rows} == {(1, 1), (2, 2)}  # the first may be there twice
 
 
 def test_wandb_mode_is_checked(tmp_path):

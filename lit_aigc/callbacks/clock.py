@@ -141,7 +141,12 @@ class Clock(Callback):
         self.checkpoint_due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start counting where the checkpoint left off."""
+        """Start counting where the checkpoint left off.
+
+        Raises:
+            InputError: If the processes read different checkpoints, or not all of them one.
+        """
+        _check_all_start_at(pl_module.batches, trainer)
         self.signals.install()
         self._start = self._last_checkpoint = time.monotonic()
         self._seconds_before = pl_module.train_seconds
@@ -195,6 +200,18 @@ def _not_positive(name: str, limits: Budget | PauseAfter) -> list[str]:
         for key, value in dataclasses.asdict(limits).items()
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0)
     ]
+
+
+def _check_all_start_at(batches: int, trainer: L.Trainer) -> None:
+    if trainer.world_size == 1:
+        return
+    bounds = torch.tensor([batches, -batches], dtype=torch.float64, device=trainer.strategy.root_device)
+    last, first = (abs(int(bound)) for bound in trainer.strategy.reduce(bounds, reduce_op="max"))
+    if first != last:
+        raise InputError(
+            f"One process would go on from batch {first} and another from batch {last}: all nodes need the same run "
+            "folder, on a disk that they share; give it by run_dir=."
+        )
 
 
 def _agree(

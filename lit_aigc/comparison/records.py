@@ -15,8 +15,8 @@ from typing import Any
 
 from lit_aigc import __version__
 from lit_aigc.comparison.plan import Comparison
-from lit_aigc.config import read_yaml
 from lit_aigc.errors import InputError
+from lit_aigc.files import read_yaml
 from lit_aigc.report import HIDDEN, RUN_FACTS
 
 CODE = ("lit_aigc", "conf")  # what a result depends on: commits of anything else leave it valid

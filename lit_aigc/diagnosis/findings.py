@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.diagnosis.machine import GIB, Machine
-from lit_aigc.diagnosis.outlook import Outlook, started_from_outside
+from lit_aigc.diagnosis.outlook import Outlook
 
 MALWARE = ("2.6.2", "2.6.3")  # of lightning
 _FULL, _NEARLY_FULL = 0.2, 2.0  # GiB that are free
@@ -93,14 +93,16 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
 
 def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     """SLURM and torchrun taken for what they aren't."""
+    from lit_aigc.launch import launch as processes
+
     if outlook.problem:
         yield Finding(outlook.problem, "torchrun --rdzv-id=NAME --nproc-per-node=N -m lit_aigc.train ...", stops=True)
-    outside, devices = started_from_outside(), config["trainer"].get("devices", "auto")
+    outside, devices = processes(), config["trainer"].get("devices", "auto")
     asked = len(devices) if isinstance(devices, list) else devices
-    if outside and asked not in ("auto", -1, "-1", outside[1], str(outside[1])):
+    if outside and asked not in ("auto", -1, "-1", outside.per_node, str(outside.per_node)):
         yield Finding(
-            f"trainer.devices={devices}, but {outside[0]} starts {outside[1]} processes on each node.",
-            f"Leave trainer.devices out, or have {outside[0]} start as many.",
+            f"trainer.devices={devices}, but {outside.by} starts {outside.per_node} processes on each node.",
+            f"Leave trainer.devices out, or have {outside.by} start as many.",
             stops=True,
         )
     if outlook.nodes > 1 and not outside:
@@ -116,8 +118,8 @@ def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     if tasks != "1":
         yield Finding(
             f"The SLURM job {job} has {tasks} tasks, but srun has not started this process: training would be one "
-            "process, or wait for the others for ever.",
-            "srun python -m lit_aigc.train ...; for one process in an allocation: env -u SLURM_NTASKS python -m ...",
+            "process.",
+            "srun python -m lit_aigc.train ...",
         )
     if "SLURM_STEP_ID" not in os.environ and outlook.lasting and not config.get("run_dir") and not config.get("resume"):
         where = "A notebook" if "JPY_PARENT_PID" in os.environ else "A shell"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,20 +44,10 @@ class Outlook:
         return self.per_node * self.nodes
 
 
-def started_from_outside() -> tuple[str, int, int] | None:
-    """Who has started this process as one of several, how many on each node, and the nodes; None if nobody has."""
-    number = {name: int(value) for name, value in os.environ.items() if value.isdecimal()}
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        per_node = number.get("LOCAL_WORLD_SIZE", 1)
-        return "torchrun", per_node, max(1, number.get("WORLD_SIZE", per_node) // per_node)
-    if (tasks := number.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        nodes = number.get("SLURM_STEP_NUM_NODES", 1)
-        return "srun", tasks // nodes, nodes
-    return None
-
-
 def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
     """What training would do with a composed config."""
+    from lit_aigc.launch import launch
+
     trainer = config["trainer"]
     accelerator = str(trainer.get("accelerator", "auto"))
     if accelerator == "auto":
@@ -69,8 +58,8 @@ def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
     else:
         per_node = len(devices) if isinstance(devices, list) else int(devices)
     launcher, nodes = "the Trainer" if per_node > 1 else "nobody: one process", int(trainer.get("num_nodes") or 1)
-    if outside := started_from_outside():
-        launcher, per_node, nodes = outside
+    if outside := launch():
+        launcher, per_node, nodes = dataclasses.astuple(outside)
     strategy = str(trainer.get("strategy", "auto"))
     if strategy == "auto":
         strategy = "DDP, unused parameters allowed" if per_node * nodes > 1 else "one device"
@@ -78,7 +67,7 @@ def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
     if config.get("resume"):
         return Outlook(*facts, Path(config["resume"]), True)
     try:
-        identity, lasting = run_id()
+        identity, lasting = run_id(named=bool(config["run_dir"]))
     except InputError as error:
         return Outlook(*facts, None, False, str(error))
     return Outlook(*facts, Path(config["run_dir"] or Path("runs") / str(config["experiment"]) / identity), lasting)

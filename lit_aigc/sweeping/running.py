@@ -22,7 +22,7 @@ from lit_aigc.sweeping.trials import SweepFolder, Trial, in_use
 
 POLL_SECONDS = 0.5
 _FAILURES_TO_STOP = 3  # with nothing else: what is wrong then is the same for all
-_NOT_INHERITED = (RANK_CONFIG, "WANDB_RUN_ID")  # a trial is a run of its own
+_NOT_INHERITED = (RANK_CONFIG, "WANDB_RUN_ID", "WANDB_SWEEP_ID")  # a trial is a run of its own
 
 
 class Process(Protocol):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import did_you_mean
-from lit_aigc.config import read_yaml
 from lit_aigc.errors import InputError, not_whole
-from lit_aigc.overrides import as_text, key_of
+from lit_aigc.files import read_yaml
+from lit_aigc.overrides import in_hydras_grammar, key_of
 from lit_aigc.sweeping.parameters import Drawn, Parameter, read_parameters
 
 METHODS = ("random", "grid", "bayes")
@@ -21,7 +21,6 @@ _GOALS = ("minimize", "maximize")
 _FOR_WANDB = ("name", "description", "project", "entity", "program")  # said to W&B, of no matter here
 _KEYS = (*_FOR_WANDB, "command", "method", "metric", "parameters", "early_terminate", "run_cap")
 _OWN = ("run_dir", "resume", "pause_after")
-_WORD = re.compile(r"[\w./+-]+")  # text that Hydra's grammar takes as it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,21 +106,6 @@ def read_sweep(path: str | Path) -> Sweep:
     if problems:
         raise InputError(f"{path} can't be run:\n" + "\n".join(problems))
     return Sweep(method, metric, goal, target, tuple(parameters), constants, words, halving, run_cap, content)
-
-
-def in_hydras_grammar(value: Any) -> str:
-    """A plain value as it stands on the command line of a verb."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(in_hydras_grammar, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}: {in_hydras_grammar(child)}" for key, child in value.items()) + "}"
-    if isinstance(value, str) and not _WORD.fullmatch(value):
-        return as_text(value)
-    return str(value)
 
 
 def _words(content: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:

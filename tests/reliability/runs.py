@@ -57,7 +57,7 @@ MODELS = {
     "classifier": ("model=classifier", "model.network.width=4"),
     "gpt": ("model=gpt", "model.network.width=16", "model.network.layers=1", "model.network.heads=2",
             "model.network.ngrams=[2]", "model.network.ngram_buckets=64", "model.network.dropout=0.1", *SUMS),
-    "lstm": ("model=lstm", "model.network.width=8", "model.network.hidden=12", "model.network.dropout=0.2",
+    "lstm": ("model=lstm", "model.network.width=8", "model.network.dropout=0.2",
              "model.network.weight_drop=0.2", "model.network.ngrams=[2]", "model.network.ngram_buckets=64",
              "data.batching=carried", "model.recipe.ema_decay=0.9", *SUMS),
     "seq2seq": ("data=multi30k_en_de", "model=seq2seq", "data.tokenizer.vocab_size=300", "model.network.width=16",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lit_aigc.errors import InputError
-from lit_aigc.overrides import split_arguments
-from lit_aigc.sweeping.sweep_file import Halving, in_hydras_grammar, read_sweep
+from lit_aigc.overrides import in_hydras_grammar, split_arguments
+from lit_aigc.sweeping.sweep_file import Halving, read_sweep
 
 COMMAND = ["${env}", "${interpreter}", "-m", "lit_aigc.train", "experiment=vae_mnist5k", "${args_no_hyphens}"]
 

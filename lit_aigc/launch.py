@@ -1,0 +1,162 @@
+"""Who started the processes of a run: torchrun or SLURM's srun; or nobody, and the Trainer starts all but the first."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+from lit_aigc.errors import InputError
+
+FIRST_PROCESS = "LIT_AIGC_FIRST_PROCESS"  # its id, for the processes that it starts
+_NUMBERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Processes that are there before training starts.
+
+    Attributes:
+        by: The program that started them.
+        per_node: Processes on each node.
+        nodes: Nodes.
+    """
+
+    by: str
+    per_node: int
+    nodes: int
+
+
+def launch() -> Launch | None:
+    """How the processes of this run were started from outside; None if this one is the only one so far.
+
+    Raises:
+        InputError: If the nodes have different numbers of processes.
+    """
+    number = {name: int(value) for name, value in os.environ.items() if name in _NUMBERS}
+    if "TORCHELASTIC_RUN_ID" in os.environ and "WORLD_SIZE" in number:
+        by, processes, per_node = "torchrun", number["WORLD_SIZE"], number.get("LOCAL_WORLD_SIZE", 1)
+        nodes = processes // per_node
+    elif number.get("SLURM_STEP_NUM_TASKS", 1) > 1:
+        by, processes, nodes = "srun", number["SLURM_STEP_NUM_TASKS"], number["SLURM_STEP_NUM_NODES"]
+        per_node = processes // nodes
+    else:
+        return None
+    if per_node * nodes != processes:
+        raise InputError(f"{by} started {processes} processes, not the same number on each node: expected the same.")
+    return Launch(by, per_node, nodes)
+
+
+def with_processes(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """A Trainer config whose ``devices`` and ``num_nodes`` are those that were started from outside, if any were.
+
+    Raises:
+        InputError: If it asks for another number of them, or for several nodes and nobody started them.
+    """
+    found = launch()
+    devices, nodes = trainer.get("devices", "auto"), int(trainer.get("num_nodes") or 1)
+    if not found:
+        if nodes > 1:
+            raise InputError(
+                f"trainer.num_nodes={nodes}: processes on several nodes are started by torchrun or srun, which leaves "
+                "trainer.num_nodes out (docs/cluster.md)."
+            )
+        return dict(trainer)
+    everything = devices in ("auto", -1, "-1")
+    if not (everything or local_devices(trainer) == found.per_node) or nodes not in (1, found.nodes):
+        raise InputError(
+            f"trainer.devices={devices} trainer.num_nodes={nodes}, but {found.by} started {found.per_node} processes "
+            f"on each of {found.nodes} nodes: leave both out, or start as many as they say."
+        )
+    return {**trainer, "devices": found.per_node if everything else devices, "num_nodes": found.nodes}
+
+
+def local_devices(trainer: Mapping[str, Any]) -> int:
+    """The number of processes on each node that a Trainer config asks for.
+
+    Raises:
+        InputError: If it is none.
+    """
+    devices = trainer.get("devices", "auto")
+    if devices in ("auto", -1, "-1"):
+        on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
+        number = max(1, torch.cuda.device_count()) if on_gpu else 1
+    elif isinstance(devices, list):
+        number = len(devices)
+    else:
+        number = int(devices) if str(devices).isdecimal() else 0
+    if not number:
+        raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
+    return number
+
+
+def cluster_environment() -> ClusterEnvironment | None:
+    """Lightning's view of the launch, where it would guess wrong; None where it guesses right.
+
+    It takes every SLURM job for one whose processes srun started, asks for settings that ``srun -n2`` doesn't make,
+    lets two steps of one job meet at the same port, and requeues by itself.
+    """
+    if "SLURM_JOB_ID" not in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
+        return None
+    found = launch()
+    if not found:
+        return LightningEnvironment()
+    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+    first_node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1" if found.nodes == 1 else first_node)
+    os.environ.setdefault("MASTER_PORT", str(20000 + (job + 7919 * step) % 10000))
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(found.per_node)
+    return SLURMEnvironment(auto_requeue=False)
+
+
+def data_parallel(bucket_mebibytes: float = 25.0, gradients: str = "fp32", minutes: float = 10.0) -> DDPStrategy:
+    """DDP with the settings that matter between many GPUs; see docs/scaling.md.
+
+    Args:
+        bucket_mebibytes: Gradients are reduced in buckets of this size, each as soon as it is full.
+        gradients: ``fp32``, or ``bf16``: half the bytes, and gradients rounded to 8 bits on the way.
+        minutes: How long a process waits for the others before it gives up.
+
+    Raises:
+        InputError: If one of them is out of range.
+    """
+    if gradients not in ("fp32", "bf16") or bucket_mebibytes <= 0 or minutes <= 0:
+        raise InputError(
+            f"trainer.strategy: gradients={gradients} bucket_mebibytes={bucket_mebibytes} minutes={minutes}: expected "
+            "fp32 or bf16, and numbers above 0."
+        )
+    return DDPStrategy(
+        find_unused_parameters=True,  # a GAN's update uses one of its networks
+        bucket_cap_mb=bucket_mebibytes,
+        gradient_as_bucket_view=True,
+        ddp_comm_hook=bf16_compress_hook if gradients == "bf16" else None,
+        timeout=datetime.timedelta(minutes=minutes),
+    )
+
+
+def end_with_the_first_process(grace: float = 30.0) -> None:
+    """In a process that the Trainer started: watch the one that started it, and don't outlive it by `grace` seconds.
+
+    Processes that the Trainer started are nobody else's to end, and on GPUs one would wait for the dead one's gradients
+    for ten minutes, its memory held.
+    """
+    first = int(os.environ[FIRST_PROCESS])
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(0.5)
+        time.sleep(grace)  # at a regular end this process ends first
+        print("lit_aigc.train: the first process of this run has died, so this one ends.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
