@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_aigc.callbacks.clock import Clock
 from lit_aigc.checkpoint import BEST, LAST
@@ -37,6 +38,7 @@ class CheckpointWriter(Checkpoint):
         self.monitor = monitor
         self.mode = mode
         self.best: float | None = None
+        self._warned = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Write if it is due."""
@@ -46,6 +48,13 @@ class CheckpointWriter(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write, with what the validation found."""
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
+        if self.monitor and value is None and not self._warned:
+            self._warned = True
+            known = sorted(name for name in trainer.callback_metrics if not name.startswith("train/"))
+            rank_zero_warn(
+                f"monitor={self.monitor} is not among what was measured ({', '.join(known) or 'nothing'}): no "
+                "best.ckpt is written."
+            )
         improved = value is not None and (
             self.best is None or (float(value) < self.best if self.mode == "min" else float(value) > self.best)
         )

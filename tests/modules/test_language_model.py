@@ -141,6 +141,18 @@ def test_a_carried_state_goes_on_from_batch_to_batch(data, tmp_path):
     assert logged == pytest.approx([part.mean().item() for part in nats.split(12, dim=1)], rel=1e-4)
 
 
+@pytest.mark.parametrize("evaluation", ["windows", "strided", "carried"])
+def test_a_protocol_that_gives_more_context_has_its_name_in_the_figures(data, tmp_path, evaluation):
+    more = [*LSTM, f"data.evaluation={evaluation}", f"run_dir={tmp_path}/run"]
+    if evaluation == "windows":
+        run, suffix = start(data, *more), ""
+    else:
+        with pytest.warns(match=f"monitor=nats_per_char is not among .*nats_per_char_{evaluation}"):
+            run, suffix = start(data, *more), f"_{evaluation}"
+    assert {name for name in run.summary if name.startswith("nats_per_char")} == {f"nats_per_char{suffix}"}
+    assert (tmp_path / "run/checkpoints/best.ckpt").exists() == (evaluation == "windows")
+
+
 def test_muon_gets_the_hidden_matrices_alone(data, tmp_path):
     run = start(data, *GPT, f"run_dir={tmp_path}/run", "budget.batches=1")
     rest, matrices = run.trainer.optimizers
