@@ -156,7 +156,7 @@ def test_a_breach_is_found(tmp_path, path, source, expected):
         ("networks/fine.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import lightning"),
         ("train.py", "import hydra"),
         ("config.py", "from omegaconf import OmegaConf"),
-        ("loggers.py", "def f():\n    import wandb"),
+        ("wandb_logger.py", "def f():\n    import wandb"),
         ("modules/fine.py", "import lightning\nfrom lit_aigc.networks import dcgan"),
         ("callbacks/fine.py", "from lit_aigc.metrics.frechet import x\nfrom lit_aigc.metrics_csv import STEP"),
         ("losses/fine.py", "text = 'import lightning'\nfrom lit_aigc.metrics_csv import STEP"),

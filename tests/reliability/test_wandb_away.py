@@ -8,9 +8,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from lit_aigc.wandb_logger import WandbLogger
 from tests.test_loggers import history, wandb_records
 
 KEY = "0123456789abcdef" * 2 + "cafecafe"
@@ -95,10 +97,18 @@ def test_a_service_that_vanishes_within_a_run_costs_nothing(command, tiny, tmp_p
 def test_a_killed_process_of_wandb_costs_nothing(command, tiny, tmp_path, online):
     online.setenv("WANDB_MODE", "offline")
     fault = f"{{_target_: tests.reliability.runs.Fault, kind: killed_wandb, once: '{tmp_path}/once'}}"
-    with pytest.warns(UserWarning, match=r"has gone.*training goes on.*wandb sync"):
-        outcome = command("train", *tiny, "logger=wandb", f"callbacks.fault={fault}", f"run_dir={tmp_path}/run")
+    outcome = command("train", *tiny, "logger=wandb", f"callbacks.fault={fault}", f"run_dir={tmp_path}/run")
     assert (tmp_path / "once").exists() and outcome.code == 0, outcome.err
     assert (tmp_path / "run/bundle/manifest.json").exists()
+    ids = {path.stem.removeprefix("run-") for path in (tmp_path / "run/wandb").rglob("run-*.wandb")}
+    assert ids == {(tmp_path / "run/wandb/run_id").read_text()}
+
+
+def test_wandb_that_has_gone_for_good_ends_no_run(tmp_path, monkeypatch):
+    logger = WandbLogger(str(tmp_path), mode="offline")
+    monkeypatch.setattr(logger, "_start", Mock(side_effect=ConnectionError("closed")))
+    with pytest.warns(UserWarning, match=r"has gone.*closed.*training goes on.*wandb sync"):
+        logger.log_metrics({"x": 1.0}, step=1)
 
 
 def assert_secret(folder: Path, outcome) -> None:
