@@ -25,6 +25,7 @@ from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoin
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG, read_yaml, write_yaml
 from lit_aigc.errors import InputError
 from lit_aigc.loggers import WandbLogger
+from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.report import print_results
@@ -78,6 +79,7 @@ def train(config: dict[str, Any]) -> Run:
         InputError: If something in the config, the data or the run folder has to be mended first.
         TrainingDiverged: If training went where no update leads back from.
     """
+    keep_freed_memory()
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else each optimizer step looks for NVIDIA's library again
