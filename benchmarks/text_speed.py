@@ -1,44 +1,41 @@
-"""What the training loop costs: tokens per second of `gpt_pydocs` beside a bare PyTorch loop of the same work.
+"""What the training loop costs: tokens per second beside a bare PyTorch loop of the same work.
 
-Same batches, network, optimizers and precision; the two take turns, and the best of each counts.
+Same batches, network, optimizers and precision. The two take turns batch by batch in one process, so that what else
+the machine does slows both; the memory that `train` keeps serves both too.
 
-    python benchmarks/text_speed.py [turns] [batches]
+    python benchmarks/text_speed.py [batches] [experiment]
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
+import math
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.nn import functional as F
 
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.config import load
 from lit_aigc.training import train
 
-ARGUMENTS = ["experiment=gpt_pydocs", "callbacks=null", "validations=0", "checkpoint_seconds=1_000_000", "monitor=null"]
+ARGUMENTS = ["callbacks=null", "validations=0", "checkpoint_seconds=1_000_000", "monitor=null", "budget.minutes=null"]
 
 
-def lit(batches: int) -> float:
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        limits = ["budget.samples=null", f"budget.batches={batches}"]
-        summary = train(load("train", [*ARGUMENTS, *limits, f"run_dir={folder}/run"])).summary
-    return summary["samples_seen"] / summary["train_seconds"]
-
-
-def bare(batches: int) -> float:
-    config = load("train", ARGUMENTS)
+def bare(config: dict[str, Any]) -> Iterator[None]:
+    """The loop that anyone would write; goes on by a batch when asked."""
     data = instantiate(config["data"])
     torch.manual_seed(0)
     module = build(resolve(config["model"], data.spec), data.spec)
     network, optimizers = module.network, module.configure_optimizers()
-    rows, start = 0, time.perf_counter()
-    for batch in itertools.islice(data.train_dataloader(), batches):
+    for batch in data.train_dataloader():
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(batch.ids[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), batch.ids[:, 1:].flatten())
@@ -47,21 +44,44 @@ def bare(batches: int) -> float:
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
-        rows += len(batch.ids)
-    return rows / (time.perf_counter() - start)
+        yield
+
+
+class Rival(Callback):
+    """Does a batch of the bare loop after each of ours, and times both."""
+
+    def __init__(self, experiment: str):
+        self.bare = bare(load("train", [f"experiment={experiment}", *ARGUMENTS]))
+        self.seconds: dict[str, list[float]] = {"lit_aigc": [], "bare loop": []}
+
+    def on_train_start(self, *args: Any) -> None:
+        next(self.bare)  # sets itself up
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        ours = time.perf_counter()
+        next(self.bare)
+        self.seconds["lit_aigc"].append(ours - self.start)
+        self.start = time.perf_counter()
+        self.seconds["bare loop"].append(self.start - ours)
 
 
 def main() -> None:
-    turns, batches = (int(n) for n in (sys.argv[1:] + ["3", "100"][len(sys.argv) - 1 :]))
-    bare(5)  # what is compiled or cached at first use
-    speeds = {"lit_aigc": [], "bare loop": []}
-    for _ in range(turns):
-        speeds["lit_aigc"].append(lit(batches))
-        speeds["bare loop"].append(bare(batches))
-    context = load("train", ARGUMENTS)["data"]["context"]
-    for name, found in speeds.items():
-        print(f"{name:10} {max(found) * context:10,.0f} tokens/s  ({', '.join(f'{x * context:,.0f}' for x in found)})")
-    print(f"lit_aigc / bare loop: {max(speeds['lit_aigc']) / max(speeds['bare loop']):.3f}")
+    batches = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    experiment = sys.argv[2] if len(sys.argv) > 2 else "gpt_pydocs"
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        limits = ["budget.samples=null", f"budget.batches={batches}", f"run_dir={folder}/run"]
+        config = load("train", [f"experiment={experiment}", *ARGUMENTS, *limits])
+        config["callbacks"] = {"rival": {"_target_": "__main__.Rival", "experiment": experiment}}
+        run = train(config)
+    seconds = next(callback for callback in run.trainer.callbacks if isinstance(callback, Rival)).seconds
+    tokens = run.summary["samples_seen"] * run.datamodule.context
+    for name, found in seconds.items():
+        print(f"{name:10} {tokens / sum(found):10,.0f} tokens/s")
+    ours, theirs = (sum(found) for found in seconds.values())
+    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    error = statistics.stdev(ratios) / math.sqrt(len(ratios))
+    print(f"lit_aigc / bare loop: {theirs / ours:.3f} (standard error {error:.3f})")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from lit_aigc.launch import (
     local_devices,
     with_processes,
 )
+from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.report import print_results
@@ -92,6 +93,7 @@ def train(config: dict[str, Any]) -> Run:
         TrainingDiverged: If training went where no update leads back from.
         TrainingFailed: If memory ran out, or a process that reads data was killed.
     """
+    keep_freed_memory()
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else each optimizer step looks for NVIDIA's library again
