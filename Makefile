@@ -10,16 +10,17 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 BENCHMARKS := start_up metric_memory training_speed
-OFFLINE_TESTS := not slow and not reference_data and not gpu and not cluster
+OFFLINE_TESTS := not slow and not reference_data and not gpu and not cluster and not long
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train test test-marked test-cluster lint format wheel bench clean
+.PHONY: help install install-dev train test test-marked test-cluster test-long lint format wheel bench clean
 
 help:
 	@echo "make train        train the default experiment (ARGS=... for others)"
 	@echo "make test         the offline tests"
 	@echo "make test-marked  the slow tests, and those on the reference data that LIT_AIGC_DATA names"
 	@echo "make test-cluster the tests on SLURM: for root, with slurm-wlm and munge installed"
+	@echo "make test-long    the tests that take minutes each: kills, time limits, launchers, more families"
 	@echo "make lint         ruff: rules and format"
 	@echo "make format       let ruff mend what it can"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz"
@@ -51,10 +52,13 @@ test: install-dev
 	$(BIN)/python -m pytest -m "$(OFFLINE_TESTS)" $(ARGS)
 
 test-marked: install-dev
-	$(BIN)/python -m pytest -m "(slow or reference_data) and not gpu and not cluster" $(ARGS)
+	$(BIN)/python -m pytest -m "(slow or reference_data) and not gpu and not cluster and not long" $(ARGS)
 
 test-cluster: install-dev
-	$(BIN)/python -m pytest -m cluster $(ARGS)
+	$(BIN)/python -m pytest -m "cluster and not long" $(ARGS)
+
+test-long: install-dev
+	$(BIN)/python -m pytest -m "long and not gpu" $(ARGS)
 
 lint: install-dev
 	$(BIN)/python -m ruff check .

@@ -38,7 +38,7 @@ def end(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["gan", "vae", "text"])
+@pytest.mark.parametrize("family", ["gan", *(pytest.param(name, marks=pytest.mark.long) for name in ("vae", "text"))])
 def test_torchrun_equals_the_trainers_own_processes(tiny, wanted, tmp_path, family):
     more = arguments(tiny, family)
     subprocess.run([*torchrun(*NIGHT), *TRAIN, *more], env=environment(), cwd=tmp_path, check=True, timeout=600)
@@ -85,7 +85,7 @@ def test_what_torchrun_paused_goes_on_under_the_trainer(tiny, wanted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("launcher", ["trainer", "torchrun"])
+@pytest.mark.parametrize("launcher", ["trainer", pytest.param("torchrun", marks=pytest.mark.long)])
 def test_a_dead_process_takes_the_others_down(tiny, tmp_path, launcher, victim):
     """The other one is in the middle of a batch, and waits for gradients that won't come."""
     run = tmp_path / "run"
@@ -106,6 +106,7 @@ def test_a_dead_process_takes_the_others_down(tiny, tmp_path, launcher, victim):
     assert summary(run)["status"] != "done"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
     process = start([*torchrun(*NIGHT), *TRAIN, *arguments(tiny, "gan", GATE)], tmp_path)
@@ -121,6 +122,7 @@ def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
     assert checkpoint(run)["lit_aigc"]["counters"]["batches"] == 4
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_size_of_buckets_changes_nothing(tiny, wanted, tmp_path):
     strategy = "trainer.strategy={_target_: lit_aigc.launch.data_parallel, bucket_mebibytes: 0.01}"

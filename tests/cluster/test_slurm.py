@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_aigc.sweeping.trials import in_use
 from tests.cluster.node import Slurm, wait_until
 from tests.cluster.runs import GATE, ROOT, arguments, assert_same_end, checkpoint, environment, summary, train
 
@@ -66,7 +67,7 @@ def paused_at(run: Path) -> int:
     return summary(run)["batches"]
 
 
-@pytest.mark.parametrize("family", ["gan", "vae", "text"])
+@pytest.mark.parametrize("family", ["gan", *(pytest.param(name, marks=pytest.mark.long) for name in ("vae", "text"))])
 def test_sbatch_trains_as_the_trainer_does(slurm, submit, tiny, wanted, tmp_path, family):
     job = submit(arguments(tiny, family))
     assert end_of(slurm, job) == "COMPLETED", (tmp_path / f"out-{job}.txt").read_text()
@@ -102,6 +103,7 @@ def test_a_requeued_job_goes_on_as_the_same_run(slurm, submit, tiny, wanted, tmp
     assert len(ids) > 1 and set(ids) == {(run / "wandb/run_id").read_text()}
 
 
+@pytest.mark.long
 def test_the_signal_ahead_of_the_time_limit_requeues(slurm, submit, tiny, wanted, tmp_path):
     """SLURM looks each half minute, and may send it a minute early: here from half a minute after the start on."""
     job = submit(arguments(tiny, "gan", GATE), f"--time={5 + round(MINUTE / 60)}", "--signal=B:USR1@300")
@@ -119,13 +121,14 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_stays_cancelled(slurm, submit, 
     run = wait_for_gate(slurm, tmp_path, job)
     slurm.run("scancel", job)
     assert end_of(slurm, job) == "CANCELLED"
-    wait_until(lambda: summary(run)["status"] != "running", "the pause", seconds=LONG)
+    wait_until(lambda: summary(run)["status"] != "running" and not in_use(run), "the pause", seconds=LONG)
     assert paused_at(run) == 4
     assert slurm.state(job)["Restarts"] == "0"
     train(tmp_path, f"resume={run}", "trainer.devices=2")
     assert_same_end(wanted("gan"), run)
 
 
+@pytest.mark.long
 def test_each_task_of_an_array_is_a_run_and_requeues_alone(slurm, submit, tiny, tmp_path):
     job = submit(arguments(tiny, "gan", "seed=%a", "pause_after.batches=5"), "--array=3-4", "--ntasks-per-node=1")
     tasks = [f"{job}_{number}" for number in (3, 4)]

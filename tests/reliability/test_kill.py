@@ -49,6 +49,7 @@ def batches_saved(run: Path) -> int:
     return found[1]["lit_aigc"]["counters"]["batches"] if found else 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_twenty_kills_lose_nothing_that_was_saved(tiny, tmp_path, start):
     small = [argument for argument in tiny if not argument.startswith(("budget", "log_every"))]
