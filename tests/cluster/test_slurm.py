@@ -124,7 +124,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_stays_cancelled(slurm, submit, 
     wait_until(lambda: summary(run)["status"] != "running" and not in_use(run), "the pause", seconds=LONG)
     assert paused_at(run) == 4
     assert slurm.state(job)["Restarts"] == "0"
-    train(tmp_path, f"resume={run}", "trainer.devices=2")
+    train(tmp_path, f"resume={run}", "trainer.devices=2", "trust=[gate]")
     assert_same_end(wanted("gan"), run)
 
 
