@@ -1,4 +1,4 @@
-"""FSDP: each process keeps a part of a transformer's weights, gradients and optimizer states, and gathers what it needs."""
+"""FSDP: each process keeps a part of a transformer's weights, gradients and optimizer states, and gathers the rest."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from lit_aigc.modules.language_model import LanguageModel
 from lit_aigc.networks.encoder_decoder import EncoderBlock
 from lit_aigc.networks.transformer import Block
 
+_NOT_ELEMENT_BY_ELEMENT = {"Adafactor", "LBFGS", "SparseAdam"}  # nor is Muon, but it gets whole matrices
+
 
 class Sharded(DDPStrategy):
     """FSDP (Zhao et al., 2023) by torch's ``fully_shard``, for language models that are transformers.
 
-    A block's weights are gathered when it computes, the others when the network does. Validation and sampling, which one
-    process may do alone, have the whole network; so has who asks after training. Checkpoints are whole too: training goes
-    on from them under any strategy, on any number of processes.
+    A block's weights are gathered when it computes, the others when the network does. Validation and sampling, which
+    one process may do alone, have the whole network; so has who asks after training. Checkpoints are whole too:
+    training goes on from them under any strategy, on any number of processes.
 
     Args:
         gradients: ``fp32``, or ``bf16``: half the bytes, and gradients rounded to 8 bits on the way.
@@ -57,6 +59,9 @@ class Sharded(DDPStrategy):
             raise InputError("trainer=fsdp splits transformers (model=gpt, model=seq2seq): take trainer=cluster.")
         if module.recipe.compile:
             raise InputError("trainer=fsdp splits what isn't compiled: set model.recipe.compile=false.")
+        optimizers = {type(optimizer).__name__ for optimizer in module.configure_optimizers()}
+        if unfit := optimizers & _NOT_ELEMENT_BY_ELEMENT:
+            raise InputError(f"trainer=fsdp can't split optimizer {', '.join(unfit)}: take AdamW, or trainer=cluster.")
         if getattr(self.precision_plugin, "scaler", None):
             raise InputError("trainer=fsdp can't scale gradients of half precision: use trainer.precision=bf16-mixed.")
 
@@ -65,7 +70,7 @@ class Sharded(DDPStrategy):
     def configure_ddp(self) -> None:
         """Split the network and its average; Lightning calls it before it makes the optimizers."""
         module = self.lightning_module
-        self._skeleton = _with_parameters(module.network, lambda _, weight: weight.to("meta"))
+        self._skeleton = with_parameters(module.network, lambda _, weight: weight.to("meta"))
         average = module.ema.state_dict() if module.ema else None
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         for part in (*_blocks(module.network), module.network):
@@ -79,7 +84,7 @@ class Sharded(DDPStrategy):
         module = self.lightning_module
         shards, average = module.network, module.ema.state_dict() if module.ema else None
         live = dict(shards.named_parameters())
-        module.network = _with_parameters(self._skeleton, lambda name, _: live[name].detach().full_tensor())
+        module.network = with_parameters(self._skeleton, lambda name, _: live[name].detach().full_tensor())
         module.network.train(shards.training)
         if average:
             module.ema.network = module.network
@@ -152,7 +157,7 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     return [part for part in network.modules() if isinstance(part, (Block, EncoderBlock))]
 
 
-def _with_parameters(network: nn.Module, choose: Callable[[str, Tensor], Tensor]) -> nn.Module:
+def with_parameters(network: nn.Module, choose: Callable[[str, Tensor], Tensor]) -> nn.Module:
     """A copy of a network with other values, tied where those are; buffers are shared."""
     known: dict[int, Any] = {id(buffer): buffer for buffer in network.buffers()}
     known |= {id(own): nn.Parameter(choose(name, own.detach())) for name, own in network.named_parameters()}
