@@ -82,7 +82,7 @@ def test_two_processes_equal_two_of_ddp(by_ddp, tmp_path, family):
     """With averaged weights, Muon, clipping, accumulation, dropout, validation and samples of the first process."""
     command, wanted = by_ddp(family)
     run = tmp_path / "run"
-    train(tmp_path, *command, FSDP, WITNESS, f"run_dir={run}")
+    train(tmp_path, *command, "trainer=fsdp", WITNESS, f"run_dir={run}")
     assert_same_end(wanted, run)
     assert (run / "checkpoints/best.ckpt").exists()
     texts = sorted((wanted / "samples").iterdir())
@@ -136,7 +136,15 @@ def test_gradients_sent_as_bf16_differ_by_rounding_only(by_ddp, tmp_path):
         (["model=dcgan"], "trainer=fsdp splits transformers .*: take trainer=cluster"),
         (["data=pydocs", "model=lstm"], "trainer=fsdp splits transformers .*: take trainer=cluster"),
         (["data=pydocs", "model=gpt", "model.recipe.compile=true"], "model.recipe.compile=false"),
-        (["data=pydocs", "model=gpt", "model.matrix_optimizer=null", "model.optimizer={name: Adafactor}"], "Adafactor"),
+        (
+            [
+                "data=pydocs",
+                "model=gpt",
+                "model.matrix_optimizer=null",
+                "model.optimizer={name: Adafactor, betas: null}",
+            ],
+            "split optimizer Adafactor",
+        ),
         (["data=pydocs", "model=gpt", f"{FSDP[:-1]}, gradients: fp8}}"], "gradients=fp8 .*expected fp32 or bf16"),
         (["data=pydocs", "model=gpt", f"{FSDP[:-1]}, minutes: 0}}"], "minutes=0: expected .*above 0"),
     ],
