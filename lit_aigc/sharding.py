@@ -21,10 +21,10 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.modules.language_model import LanguageModel
-from lit_aigc.networks.encoder_decoder import EncoderBlock
+from lit_aigc.networks.encoder_decoder import CrossAttention, EncoderBlock
 from lit_aigc.networks.transformer import Block
 
-_NOT_ELEMENT_BY_ELEMENT = {"Adafactor", "LBFGS", "SparseAdam"}  # nor is Muon, but it gets whole matrices
+_UNFIT = {"Adafactor", "LBFGS", "Rprop", "SparseAdam"}  # they compare elements, or torch has not split them yet
 
 
 class Sharded(DDPStrategy):
@@ -55,13 +55,16 @@ class Sharded(DDPStrategy):
 
     def check_model(self, module: GenerativeModule) -> None:
         """Raise `InputError` if a model can't be trained in parts; to be called before the fit."""
-        if not isinstance(module, LanguageModel) or not _blocks(module.network):
+        if not isinstance(module, LanguageModel) or not _parts(module.network):
             raise InputError("trainer=fsdp splits transformers (model=gpt, model=seq2seq): take trainer=cluster.")
         if module.recipe.compile:
             raise InputError("trainer=fsdp splits what isn't compiled: set model.recipe.compile=false.")
-        optimizers = {type(optimizer).__name__ for optimizer in module.configure_optimizers()}
-        if unfit := optimizers & _NOT_ELEMENT_BY_ELEMENT:
-            raise InputError(f"trainer=fsdp can't split optimizer {', '.join(unfit)}: take AdamW, or trainer=cluster.")
+        for optimizer in module.configure_optimizers():
+            name = type(optimizer).__name__
+            if name in _UNFIT:
+                raise InputError(f"trainer=fsdp can't split optimizer {name}: take AdamW, or trainer=cluster.")
+            if optimizer.defaults.get("fused") and name not in ("Adam", "AdamW"):
+                raise InputError(f"trainer=fsdp can't split a fused {name}: set model.optimizer.fused=false.")
         if getattr(self.precision_plugin, "scaler", None):
             raise InputError("trainer=fsdp can't scale gradients of half precision: use trainer.precision=bf16-mixed.")
 
@@ -73,7 +76,7 @@ class Sharded(DDPStrategy):
         self._skeleton = with_parameters(module.network, lambda _, weight: weight.to("meta"))
         average = module.ema.state_dict() if module.ema else None
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-        for part in (*_blocks(module.network), module.network):
+        for part in (*_parts(module.network), module.network):
             fully_shard(part, mesh=mesh, mp_policy=self._policy)
         if average:
             live = dict(module.network.named_parameters())
@@ -153,8 +156,10 @@ class Sharded(DDPStrategy):
             optimizer.load_state_dict({**state, "state": parts})
 
 
-def _blocks(network: nn.Module) -> list[nn.Module]:
-    return [part for part in network.modules() if isinstance(part, (Block, EncoderBlock))]
+def _parts(network: nn.Module) -> list[nn.Module]:
+    """What is gathered by itself, inner parts first: blocks, and what of a decoder computes before its block does."""
+    apart = [part.answer for part in network.modules() if isinstance(part, CrossAttention)]
+    return apart + [part for part in network.modules() if isinstance(part, (Block, EncoderBlock))]
 
 
 def with_parameters(network: nn.Module, choose: Callable[[str, Tensor], Tensor]) -> nn.Module:

@@ -13,7 +13,11 @@ from tests.reliability.runs import arguments
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 FP32 = ("trainer.accelerator=gpu", "trainer.precision=32-true", "budget.batches=3")
-GPT = ("model.network.dropout=0", "model.matrix_optimizer=null", "model.optimizer={name: SGD, lr: 0.1, betas: null}")
+GPT = (
+    "model.network.dropout=0",
+    "model.matrix_optimizer=null",
+    "model.optimizer={name: SGD, lr: 0.1, betas: null, fused: false}",
+)
 GANS = {
     "dcgan": ("model=dcgan", "model.generator.channels=8", "model.discriminator.channels=8"),
     "sngan": ("model=sngan", "model.generator.channels=4", "model.discriminator.channels=4"),  # conditional BatchNorm

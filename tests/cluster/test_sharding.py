@@ -22,6 +22,7 @@ from tests.cluster.runs import checkpoint, environment, train
 from tests.reliability.runs import arguments
 
 FSDP = "trainer.strategy={_target_: lit_aigc.sharding.Sharded}"
+GPT = ("data=pydocs", "model=gpt")
 WITNESS = "callbacks.witness={_target_: witness.Witness}"
 SAMPLES = (
     "callbacks.text_samples={_target_: lit_aigc.callbacks.text_samples.TextSamples, n: 2, max_tokens: 12, originals: 2}"
@@ -135,18 +136,11 @@ def test_gradients_sent_as_bf16_differ_by_rounding_only(by_ddp, tmp_path):
     [
         (["model=dcgan"], "trainer=fsdp splits transformers .*: take trainer=cluster"),
         (["data=pydocs", "model=lstm"], "trainer=fsdp splits transformers .*: take trainer=cluster"),
-        (["data=pydocs", "model=gpt", "model.recipe.compile=true"], "model.recipe.compile=false"),
-        (
-            [
-                "data=pydocs",
-                "model=gpt",
-                "model.matrix_optimizer=null",
-                "model.optimizer={name: Adafactor, betas: null}",
-            ],
-            "split optimizer Adafactor",
-        ),
-        (["data=pydocs", "model=gpt", f"{FSDP[:-1]}, gradients: fp8}}"], "gradients=fp8 .*expected fp32 or bf16"),
-        (["data=pydocs", "model=gpt", f"{FSDP[:-1]}, minutes: 0}}"], "minutes=0: expected .*above 0"),
+        ([*GPT, "model.recipe.compile=true"], "model.recipe.compile=false"),
+        ([*GPT, "model.optimizer={name: Adafactor, betas: null}"], "can't split optimizer Adafactor: take AdamW"),
+        ([*GPT, "model.optimizer={name: SGD, betas: null}"], "a fused SGD: set model.optimizer.fused=false"),
+        ([*GPT, f"{FSDP[:-1]}, gradients: fp8}}"], "gradients=fp8 .*expected fp32 or bf16"),
+        ([*GPT, f"{FSDP[:-1]}, minutes: 0}}"], "minutes=0: expected .*above 0"),
     ],
 )
 def test_what_cannot_be_split_is_refused_before_training(tiny, tmp_path, more, message):
