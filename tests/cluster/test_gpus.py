@@ -62,4 +62,4 @@ def test_sync_batchnorm_sees_the_joined_batch(tmp_path, family):
     two = weights(tmp_path, "two", *words, "trainer.devices=2", "trainer.sync_batchnorm=true")
     apart = weights(tmp_path, "apart", *words, "trainer.devices=2", "trainer.sync_batchnorm=false")
     assert largest_difference(one, two) < 1e-4
-    assert largest_difference(one, apart) > 1e-2
+    assert largest_difference(one, apart) > 1e-3
