@@ -202,6 +202,8 @@ class GenerativeModule(L.LightningModule):
             groups = [group for optimizer in optimizers for group in optimizer.param_groups]
             parameters = [p for group in groups for p in group["params"] if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in parameters])
+            if hasattr(norm, "full_tensor"):  # of gradients that are split among processes
+                norm = norm.full_tensor()
             if self.recipe.clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
             if self.log_is_due:
