@@ -39,7 +39,6 @@ from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDive
 from lit_aigc.report import print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import different_settings, saved_config
-from lit_aigc.sharding import Sharded
 from lit_aigc.wandb_logger import WandbLogger
 
 
@@ -137,7 +136,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
     trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder)
     datamodule.check_world_size(trainer.world_size)
-    if isinstance(trainer.strategy, Sharded):
+    if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
 
     run = Run(config, folder, datamodule, module, trainer)
