@@ -40,20 +40,24 @@ class _Nats(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        nats, kept = torch.empty(len(logits), device=logits.device), torch.empty_like(logits)
+        nats, probabilities = torch.empty(len(logits), device=logits.device), torch.empty_like(logits)
         for chunk in range(0, len(logits), _CHUNK):
             rows = slice(chunk, chunk + _CHUNK)
-            logs = F.log_softmax(logits[rows], dim=1, dtype=torch.float32)
-            nats[rows] = -logs.gather(1, targets[rows, None])[:, 0]
-            kept[rows] = logs.exp_()
-        ctx.save_for_backward(kept, targets)
+            exact = logits[rows].float()
+            likely = F.softmax(exact, dim=1)
+            behind = exact.amax(dim=1) - exact.gather(1, targets[rows, None])[:, 0]
+            nats[rows] = behind - likely.amax(dim=1).log()
+            probabilities[rows] = likely
+        ctx.save_for_backward(probabilities, targets)
         return nats
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         probabilities, targets = ctx.saved_tensors
-        gradient = gradient[:, None].to(probabilities.dtype)
-        return (probabilities * gradient).scatter_add_(1, targets[:, None], -gradient), None
+        gradient = gradient.to(probabilities.dtype)
+        slope = probabilities * gradient[:, None]
+        slope[torch.arange(len(targets)), targets] -= gradient
+        return slope, None
 
 
 def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor | None = None) -> Tensor:

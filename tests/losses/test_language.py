@@ -35,6 +35,12 @@ def test_logits_of_low_precision_have_the_loss_and_the_gradient_of_exact_ones(ki
     torch.testing.assert_close(low.grad.double(), exact.grad, rtol=2e-2, atol=4e-3)
 
 
+def test_what_is_very_unlikely_costs_as_much_as_it_should():
+    logits = torch.tensor([[[0.0, 500.0]]], dtype=torch.bfloat16)
+    assert token_nats(logits, torch.tensor([[0]])).item() == 500
+    assert token_nats(logits, torch.tensor([[1]])).item() == 0
+
+
 def test_what_is_impossible_costs_infinitely_much_and_has_a_gradient():
     logits = torch.tensor([[[0.0, -torch.inf, 0.0]]], dtype=torch.bfloat16, requires_grad=True)
     nats = token_nats(logits, torch.tensor([[1]]))
