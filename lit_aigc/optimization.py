@@ -67,6 +67,7 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
 
 
 def hidden_matrices(network: torch.nn.Module, vocab_size: int) -> list[torch.nn.Parameter]:
-    """The weights of a network's linear layers but those that give the logits: what Muon (Jordan, 2024) is made for."""
-    layers = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
-    return [layer.weight for layer in layers if layer.out_features != vocab_size]
+    """What Muon (Jordan, 2024) is made for: weights of linear and recurrent layers, but not those that give logits."""
+    layers = [module for module in network.modules() if isinstance(module, (torch.nn.Linear, torch.nn.RNNBase))]
+    hidden = [layer for layer in layers if getattr(layer, "out_features", None) != vocab_size]
+    return [weight for layer in hidden for weight in layer.parameters() if weight.ndim == 2]

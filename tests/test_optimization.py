@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_aigc.errors import InputError
-from lit_aigc.optimization import optimizer, schedule
+from lit_aigc.optimization import hidden_matrices, optimizer, schedule
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,19 @@ def test_an_option_of_none_is_left_out():
     """So that a config that replaces Adam by another optimizer can take its betas away."""
     made = optimizer({"name": "RMSprop", "lr": 0.1, "betas": None}, [torch.nn.Parameter(torch.zeros(1))])
     assert (type(made).__name__, made.defaults["lr"]) == ("RMSprop", 0.1)
+
+
+def test_hidden_matrices_are_those_of_linear_and_recurrent_layers_without_the_logits():
+    network = torch.nn.ModuleDict(
+        {
+            "embedding": torch.nn.Embedding(7, 4),
+            "layer": torch.nn.Linear(4, 8),
+            "recurrent": torch.nn.LSTM(8, 4),
+            "norm": torch.nn.LayerNorm(4),
+            "head": torch.nn.Linear(4, 7),
+        }
+    )
+    recurrent = network["recurrent"]
+    wanted = [network["layer"].weight, recurrent.weight_ih_l0, recurrent.weight_hh_l0]
+    found = hidden_matrices(network, 7)
+    assert len(found) == 3 and all(one is other for one, other in zip(found, wanted, strict=True))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 LN2 = math.log(2)
+_CHUNK = 64
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Minus the log-probability of each target, in nats.
+
+    Logits of lower precision are never copied to float32 as a whole, and their gradient is as precise as they are: with
+    a large vocabulary the copies take as long as the matrix product that gives the logits.
 
     Args:
         logits: ``(N, T, V)`` of any floating type; computed in float32.
@@ -22,8 +27,37 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         ``(N, T)`` float32.
     """
-    nats = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    rows, classes = logits.flatten(0, 1), targets.flatten()
+    if logits.device.type == "cpu" and logits.dtype.itemsize < 4:
+        nats = _Nats.apply(rows, classes)
+    else:
+        nats = F.cross_entropy(rows.float(), classes, reduction="none")
     return nats.view_as(targets)
+
+
+class _Nats(torch.autograd.Function):
+    """Cross-entropy of ``(N, V)`` logits, a few rows at a time: what is in float32 stays in the processor's cache."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        nats, probabilities = torch.empty(len(logits), device=logits.device), torch.empty_like(logits)
+        for chunk in range(0, len(logits), _CHUNK):
+            rows = slice(chunk, chunk + _CHUNK)
+            exact = logits[rows].float()
+            likely = F.softmax(exact, dim=1)
+            behind = exact.amax(dim=1) - exact.gather(1, targets[rows, None])[:, 0]
+            nats[rows] = behind - likely.amax(dim=1).log()
+            probabilities[rows] = likely
+        ctx.save_for_backward(probabilities, targets)
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        probabilities, targets = ctx.saved_tensors
+        gradient = gradient.to(probabilities.dtype)
+        slope = probabilities * gradient[:, None]
+        slope[torch.arange(len(targets)), targets] -= gradient
+        return slope, None
 
 
 def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor | None = None) -> Tensor:

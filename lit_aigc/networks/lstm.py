@@ -57,6 +57,8 @@ class Recurrent(nn.Module):
         cell: ``lstm`` or ``gru``.
         dropout: On what a layer reads and on what the last gives: whole coordinates over the whole row (variational
             dropout, Gal and Ghahramani, 2016).
+        word_dropout: Share of the vocabulary whose embedding is left out of a batch, wherever the token stands in it
+            (Gal and Ghahramani, 2016); as an output it stays.
         weight_drop: Dropout of the weights from state to state (Merity et al., AWD-LSTM, 2018).
         tied: Whether the output layer has the weights of the embedding.
         residual: Whether each layer reads a normalized sum of all before it, and adds to it, as in a transformer: what
@@ -81,6 +83,7 @@ class Recurrent(nn.Module):
         layers: int = 2,
         cell: Literal["lstm", "gru"] = "lstm",
         dropout: float = 0.0,
+        word_dropout: float = 0.0,
         weight_drop: float = 0.0,
         tied: bool = True,
         residual: bool = True,
@@ -89,14 +92,16 @@ class Recurrent(nn.Module):
         ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if min(width, layers) < 1 or not (0 <= dropout < 1 and 0 <= weight_drop < 1):
+        shares = {"dropout": dropout, "word_dropout": word_dropout, "weight_drop": weight_drop}
+        if min(width, layers) < 1 or not all(0 <= share < 1 for share in shares.values()):
+            given = ", ".join(f"network.{name}={value}" for name, value in shares.items())
             raise InputError(
-                f"network.width={width}, network.layers={layers}, network.dropout={dropout}, "
-                f"network.weight_drop={weight_drop}: expected sizes of 1 or more and shares in [0, 1)."
+                f"network.width={width}, network.layers={layers}, {given}: expected sizes of 1 or more and shares in "
+                "[0, 1)."
             )
         kind, self._function, self._states = _CELLS[cell]
         self.vocab_size, self.residual = vocab_size, residual
-        self.dropout, self.weight_drop = dropout, weight_drop
+        self.dropout, self.word_dropout, self.weight_drop = dropout, word_dropout, weight_drop
         self.embedding = nn.Embedding(vocab_size, width)
         self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets, ngram_dropout) if ngrams else None
         self.layers = nn.ModuleList(kind(width, width, batch_first=True) for _ in range(layers))
@@ -104,6 +109,8 @@ class Recurrent(nn.Module):
         self._initialize()
         if tied:
             self.head.weight = self.embedding.weight
+            if residual:  # what a token reads would be what it predicts, by a logit of width * std
+                nn.init.normal_(self.embedding.weight, 0.0, 0.01)
 
     def _initialize(self) -> None:
         for module in self.modules():
@@ -140,7 +147,7 @@ class Recurrent(nn.Module):
                 read.
         """
         state = self.new_cache(len(ids)) if cache is None else cache
-        x = self.embedding(ids)  # (N, T, width)
+        x = self._embed(ids)
         if self.ngrams is not None:
             x = x + self._ngrams(ids, state, lengths)
         for i, layer in enumerate(self.layers):
@@ -149,6 +156,13 @@ class Recurrent(nn.Module):
             x = x + y if self.residual else y
         state.lengths = state.lengths + (ids.shape[1] if lengths is None else lengths)
         return self.head(self._drop(rms_norm(x) if self.residual else x))
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """``(N, T)`` to ``(N, T, width)``, in training without some of the vocabulary."""
+        weight = self.embedding.weight
+        if self.training and self.word_dropout:
+            weight = weight * F.dropout(weight.new_ones(self.vocab_size, 1), self.word_dropout)
+        return F.embedding(ids, weight)
 
     def _ngrams(self, ids: Tensor, state: State, lengths: Tensor | None) -> Tensor:
         known = state.tail.shape[1]

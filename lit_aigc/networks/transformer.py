@@ -203,6 +203,8 @@ class Transformer(nn.Module):
         self._initialize()
         if tied:
             self.head.weight = self.embedding.weight
+            if self.rotary:  # what a token reads is normalized: it would be what it predicts, by width * std
+                nn.init.normal_(self.embedding.weight, 0.0, 1.0 / width)
 
     def _initialize(self) -> None:
         """Normal of 0.02 as in GPT-2, but what a block adds starts from nothing."""

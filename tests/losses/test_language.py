@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
 
@@ -15,6 +16,37 @@ def test_nats_of_a_token_are_minus_the_log_of_its_probability():
     assert nats.flatten().tolist() == pytest.approx([math.log(4), -math.log(0.8)], rel=1e-2)
     exact = token_nats(probabilities.log() + 3, torch.tensor([[1, 2]]))
     assert exact.flatten().tolist() == pytest.approx([math.log(4), -math.log(0.8)], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_logits_of_low_precision_have_the_loss_and_the_gradient_of_exact_ones(kind):
+    torch.manual_seed(0)
+    low = (4 * torch.randn(3, 50, 300)).to(kind).requires_grad_()
+    exact = low.detach().double().requires_grad_()
+    targets, weights = torch.randint(300, (3, 50)), torch.rand(3, 50)
+    weights[1, 10:] = 0  # padding
+    nats = token_nats(low, targets)
+    reference = F.cross_entropy(exact.flatten(0, 1), targets.flatten(), reduction="none").view(3, 50)
+    assert nats.dtype == torch.float32
+    torch.testing.assert_close(nats.double(), reference, rtol=1e-5, atol=1e-5)
+    (nats * weights).sum().backward()
+    (reference * weights).sum().backward()
+    assert low.grad.dtype == kind and not low.grad[1, 10:].any()
+    torch.testing.assert_close(low.grad.double(), exact.grad, rtol=2e-2, atol=4e-3)
+
+
+def test_what_is_very_unlikely_costs_as_much_as_it_should():
+    logits = torch.tensor([[[0.0, 500.0]]], dtype=torch.bfloat16)
+    assert token_nats(logits, torch.tensor([[0]])).item() == 500
+    assert token_nats(logits, torch.tensor([[1]])).item() == 0
+
+
+def test_what_is_impossible_costs_infinitely_much_and_has_a_gradient():
+    logits = torch.tensor([[[0.0, -torch.inf, 0.0]]], dtype=torch.bfloat16, requires_grad=True)
+    nats = token_nats(logits, torch.tensor([[1]]))
+    assert nats.item() == math.inf
+    nats.sum().backward()
+    assert logits.grad.tolist() == [[[0.5, -1.0, 0.5]]]
 
 
 def test_sums_take_what_counts_alone():

@@ -71,6 +71,25 @@ def test_dropout_is_the_same_over_a_row() -> None:
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
 
 
+def test_word_dropout_leaves_out_a_word_everywhere_but_as_an_output() -> None:
+    made = network("lstm", word_dropout=0.5).train()
+    ids = torch.arange(11).repeat(3, 2)
+    dropped = made._embed(ids)
+    assert torch.equal(dropped[:, :11], dropped[:, 11:]) and torch.equal(dropped[0], dropped[2])
+    kept = dropped[0, :11].any(dim=1)
+    assert 0 < kept.sum() < 11
+    torch.testing.assert_close(dropped[0, :11], 2 * made.embedding.weight * kept[:, None])
+    assert torch.equal(made.eval()._embed(ids)[0, :11], made.embedding.weight)
+
+
+def test_at_first_a_tied_network_does_not_predict_what_it_has_just_read() -> None:
+    torch.manual_seed(0)
+    made = Recurrent(100, width=64, layers=1).eval()
+    ids = torch.arange(100)[:, None]
+    read = made(ids)[:, 0].softmax(dim=1).gather(1, ids)
+    assert read.max() < 0.05
+
+
 def test_weight_drop_spares_evaluation_and_reaches_training() -> None:
     made, plain = network("lstm", weight_drop=0.5), network("lstm")
     ids = tokens(2, 6)
@@ -88,7 +107,7 @@ def test_a_detached_state_ends_the_gradient() -> None:
     assert not state.detach().layers[0][0].requires_grad
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"dropout": 1.0}, {"weight_drop": -0.1}])
+@pytest.mark.parametrize("options", [{"width": 0}, {"dropout": 1.0}, {"weight_drop": -0.1}, {"word_dropout": 1.0}])
 def test_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         Recurrent(11, **options)

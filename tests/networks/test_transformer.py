@@ -49,6 +49,14 @@ def test_a_new_network_knows_nothing_but_its_last_tokens(name: str) -> None:
     assert loss.item() == pytest.approx(torch.tensor(11.0).log().item(), abs=0.1)
 
 
+def test_at_first_a_tied_network_does_not_predict_what_it_has_just_read() -> None:
+    torch.manual_seed(0)
+    made = Transformer(100, (4,), width=256, layers=1, heads=2, tied=True)
+    ids = torch.arange(100)[:, None]
+    read = made(ids)[:, 0].softmax(dim=1).gather(1, ids)
+    assert read.max() < 0.05
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 @torch.no_grad()
 def test_a_cache_changes_nothing(name: str) -> None:
