@@ -35,8 +35,8 @@ class LanguageModel(GenerativeModule):
         matrix_optimizer: Of another one for the weights of the hidden linear layers, such as Muon; None: the same.
         batch_ramp: From which share of the budget on each batch is taken in how many updates, such as
             ``[[0.0, 4], [0.2, 2], [0.5, 1]]`` for batches that grow; empty: one update a batch.
-        start_from_frequencies: Whether a new network's output bias starts as the log of each token's share of the training
-            text instead of 0: embeddings of rare words then need not say how rare they are.
+        start_from_frequencies: Whether a new network's output bias starts as the log of each token's share of the
+            training text instead of 0: embeddings of rare words then need not say how rare they are.
         recipe: Schedule, clipping, accumulation, averaged weights.
 
     Raises:
