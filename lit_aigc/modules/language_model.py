@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
 
+_COUNTED = 10_000_000  # tokens
+
 
 class LanguageModel(GenerativeModule):
     """Cross-entropy of the next token; logs ``nats_per_token`` and the like of held-out text at each validation.
@@ -32,6 +35,8 @@ class LanguageModel(GenerativeModule):
         matrix_optimizer: Of another one for the weights of the hidden linear layers, such as Muon; None: the same.
         batch_ramp: From which share of the budget on each batch is taken in how many updates, such as
             ``[[0.0, 4], [0.2, 2], [0.5, 1]]`` for batches that grow; empty: one update a batch.
+        start_from_frequencies: Whether a new network's output bias starts as the log of each token's share of the
+            training text instead of 0: embeddings of rare words then need not say how rare they are.
         recipe: Schedule, clipping, accumulation, averaged weights.
 
     Raises:
@@ -45,6 +50,7 @@ class LanguageModel(GenerativeModule):
         optimizer: Mapping[str, Any] | None = None,
         matrix_optimizer: Mapping[str, Any] | None = None,
         batch_ramp: Sequence[Sequence[float]] = (),
+        start_from_frequencies: bool = False,
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(spec, recipe=recipe)
@@ -53,6 +59,9 @@ class LanguageModel(GenerativeModule):
                 f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
             )
         self.network = network
+        self._output_bias = network.head.bias if start_from_frequencies else None
+        if start_from_frequencies and self._output_bias is None:
+            raise InputError("model.start_from_frequencies needs an output with a bias: model.network.head_bias=true.")
         self._optimizer_configs = dict(optimizer or {}), matrix_optimizer
         self._ramp = _checked_ramp(batch_ramp)
         self._state: Any = None  # of a recurrent network, at the end of the rows of the last training batch
@@ -73,6 +82,13 @@ class LanguageModel(GenerativeModule):
         return [made, make_optimizer(matrix_config, matrices)] if matrices else [made]
 
     # -- training
+
+    def on_fit_start(self) -> None:
+        """See `start_from_frequencies`; a bias that has learned something is left as it is."""
+        if self._output_bias is not None and not self._output_bias.any():
+            tokens = self.trainer.datamodule.tokens("train")[1 : 1 + _COUNTED]
+            counts = torch.from_numpy(np.bincount(tokens, minlength=self.spec.vocab_size))
+            self._output_bias.data.copy_(torch.log((counts + 0.5) / (len(tokens) + 0.5 * len(counts))))
 
     def train_batch(self, batch: TextBatch) -> Mapping[str, Tensor]:
         """One or (see `batch_ramp`) several steps on the mean of the nats of the targets that count."""

@@ -152,6 +152,7 @@ class Transformer(nn.Module):
         soft_cap: Logits are squashed into (-cap, cap) by a tanh (Gemma 2); 0 for not.
         tied: Whether the output layer has the weights of the embedding.
         bias: Whether linear layers and LayerNorm have biases.
+        head_bias: Whether the output layer has one.
         dropout: On the embedding and on what each block adds.
         ngrams: Lengths of n-grams whose hashes have embeddings too, such as [2, 3, 4]; see `NgramEmbedding`.
         ngram_buckets: Size of each table of them.
@@ -179,6 +180,7 @@ class Transformer(nn.Module):
         soft_cap: float = 15.0,
         tied: bool = False,
         bias: bool = False,
+        head_bias: bool = False,
         dropout: float = 0.0,
         ngrams: Sequence[int] = (),
         ngram_buckets: int = 8192,
@@ -199,7 +201,7 @@ class Transformer(nn.Module):
             Block(width, heads, hidden, norm, activation, self.rotary, qk_norm, bias, dropout) for _ in range(layers)
         )
         self.norm = make_norm(norm, width, bias)
-        self.head = nn.Linear(width, vocab_size, bias=False)
+        self.head = nn.Linear(width, vocab_size, bias=head_bias)
         self._initialize()
         if tied:
             self.head.weight = self.embedding.weight

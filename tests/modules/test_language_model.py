@@ -153,6 +153,32 @@ def test_a_protocol_that_gives_more_context_has_its_name_in_the_figures(data, tm
     assert (tmp_path / "run/checkpoints/best.ckpt").exists() == (evaluation == "windows")
 
 
+@pytest.mark.parametrize("family", ["gpt", "lstm"])
+def test_a_new_network_may_start_from_the_frequencies_of_the_tokens(data, tmp_path, family):
+    more = [*FAMILIES[family], "model.start_from_frequencies=true", "model.optimizer.lr=0", "budget.batches=2"]
+    more += ["model.network.soft_cap=0", "model.network.head_bias=true"] if family == "gpt" else []
+    run = start(data, *more, f"run_dir={tmp_path}/run")
+    tokens = torch.from_numpy(run.datamodule.tokens("train")[1:].astype(int))
+    counts = torch.bincount(tokens, minlength=run.module.spec.vocab_size)
+    bias = run.module.network.head.bias.detach()
+    torch.testing.assert_close(bias.softmax(dim=0), (counts + 0.5) / (counts + 0.5).sum())
+    torch.testing.assert_close(bias.logsumexp(dim=0), torch.tensor(0.0), atol=1e-5, rtol=0)
+
+    started = start(data, *more, f"run_dir={tmp_path}/more", f"init_from={tmp_path}/run/bundle")
+    assert torch.equal(started.module.network.head.bias, bias)
+    with torch.no_grad():
+        bias[0] = 7.0
+    started.module.network.head.bias.data.copy_(bias)
+    started.module.trainer.datamodule = None  # what has learned something asks for no data
+    started.module.on_fit_start()
+    assert started.module.network.head.bias[0] == 7.0
+
+
+def test_frequencies_need_a_bias(data, tmp_path):
+    with pytest.raises(InputError, match="head_bias=true"):
+        start(data, *GPT, "model.start_from_frequencies=true", f"run_dir={tmp_path}/run")
+
+
 def test_muon_gets_the_hidden_matrices_alone(data, tmp_path):
     run = start(data, *GPT, f"run_dir={tmp_path}/run", "budget.batches=1")
     rest, matrices = run.trainer.optimizers
