@@ -59,8 +59,8 @@ class LanguageModel(GenerativeModule):
                 f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
             )
         self.network = network
-        self._output_bias = network.head.bias if start_from_frequencies else None
-        if start_from_frequencies and self._output_bias is None:
+        self._starts_from_frequencies = start_from_frequencies
+        if start_from_frequencies and network.head.bias is None:
             raise InputError("model.start_from_frequencies needs an output with a bias: model.network.head_bias=true.")
         self._optimizer_configs = dict(optimizer or {}), matrix_optimizer
         self._ramp = _checked_ramp(batch_ramp)
@@ -85,10 +85,10 @@ class LanguageModel(GenerativeModule):
 
     def on_fit_start(self) -> None:
         """See `start_from_frequencies`; a bias that has learned something is left as it is."""
-        if self._output_bias is not None and not self._output_bias.any():
+        if self._starts_from_frequencies and not self.network.head.bias.any():
             tokens = self.trainer.datamodule.tokens("train")[1 : 1 + _COUNTED]
             counts = torch.from_numpy(np.bincount(tokens, minlength=self.spec.vocab_size))
-            self._output_bias.data.copy_(torch.log((counts + 0.5) / (len(tokens) + 0.5 * len(counts))))
+            self.network.head.bias.data.copy_(torch.log((counts + 0.5) / (len(tokens) + 0.5 * len(counts))))
 
     def train_batch(self, batch: TextBatch) -> Mapping[str, Tensor]:
         """One or (see `batch_ramp`) several steps on the mean of the nats of the targets that count."""

@@ -163,6 +163,7 @@ def test_a_new_network_may_start_from_the_frequencies_of_the_tokens(data, tmp_pa
     bias = run.module.network.head.bias.detach()
     torch.testing.assert_close(bias.softmax(dim=0), (counts + 0.5) / (counts + 0.5).sum())
     torch.testing.assert_close(bias.logsumexp(dim=0), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert all(name.startswith("network.") for name in run.module.state_dict())
 
     started = start(data, *more, f"run_dir={tmp_path}/more", f"init_from={tmp_path}/run/bundle")
     assert torch.equal(started.module.network.head.bias, bias)
