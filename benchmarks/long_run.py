@@ -1,4 +1,4 @@
-"""Whether a long training stays as it is: memory, open files, threads and milliseconds a batch over time.
+"""Whether a long training stays as it is: memory, open files, threads and processor time of a batch over time.
 
 Trains the smallest model in a process of its own and measures from a callback within it. Beside the figures it says
 how each differs between the last two quarters of the run, and how large the run folder has become.
@@ -28,7 +28,7 @@ OVERRIDES = (
     "trainer.accelerator=cpu", "trainer.devices=1", "budget.samples=null", "budget.batches=null",
     "checkpoint_seconds=20", "log_every=20",
 )  # fmt: skip
-UNITS = {"memory": "MiB resident", "files": "open files", "threads": "threads", "batch": "ms a batch, median"}
+UNITS = {"memory": "MiB resident", "files": "open files", "threads": "threads", "batch": "ms of processor time a batch, median"}
 
 
 class Watch(L.Callback):
@@ -45,10 +45,10 @@ class Watch(L.Callback):
         self._started = self._last = time.monotonic()
 
     def on_train_batch_start(self, *args: Any) -> None:
-        self._batch_started = time.perf_counter()
+        self._batch_started = time.process_time()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        self._times.append(time.perf_counter() - self._batch_started)
+        self._times.append(time.process_time() - self._batch_started)
         now = time.monotonic()
         if now - self._last < self.seconds:
             return
