@@ -16,15 +16,22 @@ PERMISSIVE = (
     "Mozilla Public License", "Unlicense", "Zlib", "CC0", "CC-BY-4.0", "0BSD", "CNRI-Python", "OFL", "Zero-Clause",
     "3-Clause", "2-Clause",
 )  # fmt: skip
+OF_DRAWINGS = "CC-BY-SA-4.0"  # of the extra with OpenMoji's drawings, which are data and in no file of ours
 OF_NVIDIA = ("nvidia-", "cuda-")  # proprietary, free to use: they come with torch where it is built for GPUs
 
 
 def licence(package: Distribution) -> str:
-    """In the words of the package: the SPDX expression, else the classifiers, else the first line of the free text."""
+    """In the words of the package: the SPDX expression, else classifiers, free text, or the title of the licence."""
     about = package.metadata
     classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier", []) if c.startswith("License")]
     free = next((line.strip() for line in (about.get("License") or "").splitlines() if line.strip()), "")
-    return about.get("License-Expression") or ", ".join(classifiers) or free or "unknown"
+    return about.get("License-Expression") or ", ".join(classifiers) or free.replace("UNKNOWN", "") or title(package)
+
+
+def title(package: Distribution) -> str:
+    """The first line of the file LICENSE."""
+    texts = [file.read_text(encoding="utf-8") for file in package.files or () if file.name.upper().startswith("LICEN")]
+    return next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "unknown")
 
 
 def packages(name: str, extras: tuple[str, ...]) -> dict[str, Distribution]:
@@ -59,8 +66,10 @@ def main() -> int:
     for name, package in sorted(found.items()):
         words = licence(package)
         print(f"{name:32} {package.version:14} {words[:90]}")
-        if not name.startswith(OF_NVIDIA) and not any(
-            re.search(rf"\b{re.escape(known)}", words, re.IGNORECASE) for known in PERMISSIVE
+        if (
+            words != OF_DRAWINGS
+            and not name.startswith(OF_NVIDIA)
+            and not any(re.search(rf"\b{re.escape(known)}", words, re.IGNORECASE) for known in PERMISSIVE)
         ):
             doubtful.append(name)
     print(f"{len(found)} packages" + (f"; look at the licences of {', '.join(doubtful)}" if doubtful else ""))
