@@ -70,6 +70,7 @@ def test_two_nodes_of_torchrun_equal_one_node(tiny, wanted, tmp_path):
     assert_same_end(wanted("gan"), tmp_path / "run")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_torchrun_paused_goes_on_under_the_trainer(tiny, wanted, tmp_path):
     """A pause shows in the summary: torchrun takes any code but 0 for a failure."""
@@ -84,7 +85,7 @@ def test_what_torchrun_paused_goes_on_under_the_trainer(tiny, wanted, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("launcher", ["trainer", pytest.param("torchrun", marks=pytest.mark.long)])
 def test_a_dead_process_takes_the_others_down(tiny, tmp_path, launcher, victim):
     """The other one is in the middle of a batch, and waits for gradients that won't come."""

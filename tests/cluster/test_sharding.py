@@ -78,7 +78,9 @@ def by_ddp(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(
+    "family", ["gpt", *(pytest.param(name, marks=pytest.mark.long) for name in CONFIGS if name != "gpt")]
+)
 def test_two_processes_equal_two_of_ddp(by_ddp, tmp_path, family):
     """With averaged weights, Muon, clipping, accumulation, dropout, validation and samples of the first process."""
     command, wanted = by_ddp(family)
@@ -102,6 +104,7 @@ def test_two_processes_equal_two_of_ddp(by_ddp, tmp_path, family):
         assert all(part[what] < 0.6 * whole[what] for part in parts), what
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_goes_on_under_either_strategy(by_ddp, tmp_path):
     """Two batches in parts, two under DDP, the rest in parts again: the checkpoints are ordinary ones."""
@@ -117,6 +120,7 @@ def test_a_run_goes_on_under_either_strategy(by_ddp, tmp_path):
     assert_same_end(wanted, tmp_path / "run")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_gradients_sent_as_bf16_differ_by_rounding_only(by_ddp, tmp_path):
     """And not by nothing: the setting has arrived. Momentum is what one batch's gradient has left."""

@@ -83,6 +83,7 @@ def test_two_nodes_train_as_one(slurm, submit, tiny, wanted, tmp_path):
     assert_same_end(wanted("gan"), run_of(tmp_path, job))
 
 
+@pytest.mark.long
 def test_srun_needs_no_script(slurm, tiny, wanted, tmp_path):
     more = arguments(tiny, "gan", f"run_dir={tmp_path}/run")
     slurm.run("srun", "-n2", f"--chdir={tmp_path}", *TRAIN, *more, environment=environment(), timeout=LONG)
@@ -149,12 +150,14 @@ def test_a_dead_process_fails_the_job_within_a_minute(slurm, submit, tiny, tmp_p
     assert "task 1: Exited with exit code 137" in (tmp_path / f"out-{job}.txt").read_text()
 
 
+@pytest.mark.long
 def test_bad_input_fails_the_job_with_its_message(slurm, submit, tiny, tmp_path):
     job = submit(arguments(tiny, "gan", "trainer.devices=3"))
     assert end_of(slurm, job) == "FAILED"
     assert "srun started 2 processes on each of 1 nodes" in (tmp_path / f"out-{job}.txt").read_text()
 
 
+@pytest.mark.long
 def test_a_second_run_in_one_job_is_refused(slurm, tiny, tmp_path):
     """An allocation has one id: what another command trains must not pass for this one's result."""
     script = tmp_path / "two.sh"

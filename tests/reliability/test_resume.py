@@ -40,7 +40,7 @@ def test_a_signal_within_an_accumulated_batch_and_other_workers_change_nothing(f
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", ["gan", "lstm", *(pytest.param(name, marks=pytest.mark.long) for name in ("vqvae", "vae_gan", "gpt"))]
+    "family", ["gan", *(pytest.param(name, marks=pytest.mark.long) for name in ("vqvae", "vae_gan", "gpt", "lstm"))]
 )
 def test_two_processes_go_on_bit_for_bit(family, tmp_path):
     common = [*arguments(family, tmp_path), "trainer.devices=2", "model.recipe.accumulate=2", "budget.batches=6"]
