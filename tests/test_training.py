@@ -21,6 +21,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec
 from lit_aigc.training import run, train
+from tests.equality import assert_equal
 
 ROOT = Path(__file__).parents[1]
 SMALL_DCGAN = [
@@ -58,22 +59,6 @@ def logged(folder):
         columns = next(reader)
         kept = [i for i, column in enumerate(columns) if column != "train_seconds"]
         return [[row[i] for i in kept] for row in [columns, *reader]]
-
-
-def assert_equal(one, other, path=""):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            if key != "train_seconds":
-                assert_equal(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{path}[{index}]")
-    else:
-        assert one == other, path
 
 
 @pytest.mark.parametrize(("n_critic", "updates"), [(1, 10), (5, 2)])

@@ -16,6 +16,7 @@ from typing import Any
 
 from lit_aigc.diagnosis.machine import GIB, Machine
 from lit_aigc.diagnosis.outlook import Outlook
+from lit_aigc.run_folder import in_sweep
 
 MALWARE = ("2.6.2", "2.6.3")  # of lightning
 _FULL, _NEARLY_FULL = 0.2, 2.0  # GiB that are free
@@ -158,9 +159,8 @@ def wandb(config: Mapping[str, Any]) -> Iterator[Finding]:
     """W&B asked for, and no way to log in."""
     nodes = [node for node in (config.get("logger") or {}).values() if isinstance(node, Mapping)]
     asked = [node for node in nodes if str(node.get("_target_")).endswith("WandbLogger")]
-    in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
     mode = next((node["mode"] for node in asked if node.get("mode")), os.environ.get("WANDB_MODE", "online"))
-    if (asked or in_sweep) and mode == "online" and not knows_login():
+    if (asked or in_sweep()) and mode == "online" and not knows_login():
         yield Finding(
             "Training logs to Weights & Biases, and there is no login: no WANDB_API_KEY, no entry in ~/.netrc.",
             "Run  wandb login,  or set logger.wandb.mode=offline and send the run later by  wandb sync.",

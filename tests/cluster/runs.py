@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from tests.equality import assert_equal
+
 ROOT = Path(__file__).parents[2]
 GATE = "callbacks.gate={_target_: gate.Gate}"
 _FAMILY = {
@@ -81,19 +83,4 @@ def assert_same_end(one: Path, other: Path) -> None:
     """Two runs have the same weights, optimizer states, averages and counters, bit for bit."""
     first, second = checkpoint(one), checkpoint(other)
     for key in ("state_dict", "optimizer_states", "lit_aigc"):
-        _assert_equal(first[key], second[key], key)
-
-
-def _assert_equal(one: object, other: object, path: str) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one.keys() - {"train_seconds"}:
-            _assert_equal(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            _assert_equal(a, b, f"{path}[{index}]")
-    else:
-        assert one == other, path
+        assert_equal(first[key], second[key], key)

@@ -19,6 +19,7 @@ from lit_aigc.networks.encoder_decoder import EncoderDecoder
 from lit_aigc.sharding import with_parameters
 from lit_aigc.training import train as train_here
 from tests.cluster.runs import checkpoint, environment, train
+from tests.equality import assert_equal
 from tests.reliability.runs import arguments
 
 FSDP = "trainer.strategy={_target_: lit_aigc.sharding.Sharded}"
@@ -36,21 +37,13 @@ CONFIGS = {
 }
 
 
-def assert_close(one: object, other: object, path: str = "", tolerance: float = 1e-5) -> None:
-    """Two checkpoints, or parts of them, but for the clock."""
+def close(one: object, other: object, path: str) -> None:
+    """To rounding."""
     if isinstance(one, torch.Tensor):
         assert type(one) is type(other)
-        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance, msg=lambda text: f"{path}: {text}")
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one.keys() - {"train_seconds"}:
-            assert_close(one[key], other[key], f"{path}.{key}", tolerance)
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_close(a, b, f"{path}[{index}]", tolerance)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5, msg=lambda text: f"{path}: {text}")
     elif isinstance(one, float):
-        assert one == pytest.approx(other, abs=tolerance, rel=tolerance), path
+        assert one == pytest.approx(other, abs=1e-5, rel=1e-5), path
     else:
         assert one == other, path
 
@@ -58,7 +51,7 @@ def assert_close(one: object, other: object, path: str = "", tolerance: float = 
 def assert_same_end(one: Path, other: Path) -> None:
     """Weights, states of the optimizers, averages, counters and results, to rounding."""
     for key in ("state_dict", "optimizer_states", "lit_aigc"):
-        assert_close(checkpoint(one)[key], checkpoint(other)[key], key)
+        assert_equal(checkpoint(one)[key], checkpoint(other)[key], key, close)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +85,7 @@ def test_two_processes_equal_two_of_ddp(by_ddp, tmp_path, family):
     assert len(texts) == 2 and all((run / "samples" / t.name).read_text() == t.read_text() for t in texts)
 
     bundles = [load_bundle(folder / "bundle").module for folder in (wanted, run)]
-    assert_close(*(dict(module.state_dict()) for module in bundles))
+    assert_equal(*(dict(module.state_dict()) for module in bundles), same=close)
     if family == "seq2seq":
         assert bundles[1].network.head.weight is bundles[1].network.embedding.weight
 

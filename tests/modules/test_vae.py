@@ -25,6 +25,7 @@ from lit_aigc.networks.likelihood import Gaussian
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, Condition, DataSpec
 from lit_aigc.training import train
+from tests.equality import assert_equal
 
 ROOT = Path(__file__).parents[2]
 SPEC = DataSpec("image", (1, 28, 28), num_classes=3, class_names=("a", "b", "c"), name="made_up")
@@ -313,22 +314,6 @@ def start(arguments, *more):
 
 def checkpoint(folder):
     return torch.load(Path(folder) / "checkpoints/last.ckpt", weights_only=True)
-
-
-def assert_equal(one, other, path=""):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            if key != "train_seconds":
-                assert_equal(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{path}[{index}]")
-    else:
-        assert one == other, path
 
 
 def logged(folder):

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from lit_aigc.noise import Noise
+from tests.equality import assert_equal
 
 FAULT = "tests.reliability.runs.Fault"
 OFF = tuple(
@@ -104,23 +105,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     """Weights, optimizers, averages, counters, results and logged values, bit for bit; all but the clock."""
     first, second = checkpoint(one), checkpoint(other)
     for key in ("state_dict", "optimizer_states", "lit_aigc"):
-        _assert_equal(first[key], second[key], key)
+        assert_equal(first[key], second[key], key)
     assert _logged(one) == _logged(other)
-
-
-def _assert_equal(one: Any, other: Any, path: str) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one.keys() - {"train_seconds"}:
-            _assert_equal(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            _assert_equal(*pair, f"{path}[{index}]")
-    else:
-        assert one == other, path
 
 
 def _logged(run_dir: Path) -> list[dict[str, str]]:
