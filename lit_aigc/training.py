@@ -36,6 +36,7 @@ from lit_aigc.launch import (
 from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.precision import AUTO, fastest_precision
 from lit_aigc.report import print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import different_settings, saved_config
@@ -219,6 +220,8 @@ def _trainer(
         )
     if node.get("strategy", "auto") == "auto" and local_devices(node) * node.get("num_nodes", 1) > 1:
         node["strategy"] = "ddp_find_unused_parameters_true"
+    if node.get("precision") == AUTO:
+        node["precision"] = fastest_precision("cuda" if torch.cuda.is_available() else "cpu")
     if str(node.get("precision")).startswith("16") and not torch.cuda.is_available():
         raise InputError("trainer.precision: half precision (16) needs a GPU: use bf16-mixed or 32-true.")
     validates = type(module).validation_step is not GenerativeModule.validation_step
