@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -389,8 +390,8 @@ def _length(batch: Any) -> int:
 
 
 def split_batch(batch: Any, parts: int) -> list[Any]:
-    """A batch in parts of nearly equal size; each knows where it starts in the stream."""
+    """A batch in parts whose lengths differ by one at most; each knows where it starts in the stream."""
     if parts == 1:
         return [batch]
-    size = math.ceil(_length(batch) / parts)
-    return [batch.part(slice(first, first + size)) for first in range(0, _length(batch), size)]
+    edges = [math.ceil(_length(batch) * part / parts) for part in range(parts + 1)]
+    return [batch.part(slice(first, last)) for first, last in itertools.pairwise(edges) if first < last]
