@@ -128,6 +128,12 @@ class GenerativeModule(L.LightningModule):
         if self.recipe.ema_decay:
             self.ema = EMA(network, self.recipe.ema_decay, self.recipe.ema_start, self.recipe.ema_every)
 
+    def compile_parts(self, *parts: nn.Module) -> None:
+        """Compile networks or parts of them in place, if the recipe says so; for a subclass's constructor."""
+        if self.recipe.compile:
+            for part in parts:
+                part.compile()
+
     # -- what a subclass implements
 
     def train_batch(self, batch: Any) -> Mapping[str, Tensor]:

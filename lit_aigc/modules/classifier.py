@@ -44,6 +44,7 @@ class ImageClassifier(GenerativeModule):
         self._optimizer_config = dict(optimizer or {})
         self._validation = torch.zeros(3, dtype=torch.float64)  # items, correct, summed loss
         self.average(self.network)
+        self.compile_parts(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
 from lit_aigc.modules.base import GenerativeModule, Recipe, split_batch
 from lit_aigc.networks.lstm import State
+from lit_aigc.networks.transformer import Block
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import hidden_matrices
 from lit_aigc.optimization import optimizer as make_optimizer
@@ -70,6 +72,13 @@ class LanguageModel(GenerativeModule):
         self._sums = torch.zeros(4, dtype=torch.float64)
         self._sizes: tuple[Tokenizer | None, Tensor] | None = None
         self.average(self.network)
+        blocks = [part for part in network.modules() if isinstance(part, Block)]
+        if self.recipe.compile and not blocks:
+            raise InputError(
+                f"model.recipe.compile=true compiles the blocks of a transformer (model=gpt, model=seq2seq), and "
+                f"{type(network).__name__} has none: set model.recipe.compile=false."
+            )
+        self.compile_parts(*blocks)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -146,6 +155,13 @@ class LanguageModel(GenerativeModule):
         return loss, {"loss": loss}
 
     # -- validation
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """See `GenerativeModule.evaluating`; nothing is compiled inside, for a text that is written grows each time."""
+        eager = torch.compiler.set_stance("force_eager") if self.recipe.compile else contextlib.nullcontext()
+        with super().evaluating(), eager:
+            yield
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums."""
