@@ -44,7 +44,8 @@ class Recipe:
         ema_decay: Decay of the averaged weights, 0 for none.
         ema_start: Updates before the average starts.
         ema_every: Updates between two moves of the average.
-        compile: Compile the networks with `torch.compile`; worth its minute on long runs and GPUs.
+        compile: Compile the networks with `torch.compile`, transformers block by block; worth its minute on long runs
+            and GPUs. Recurrent networks refuse it.
         channels_last: Store convolution weights and images with channels last, the faster layout on CPUs and GPUs.
     """
 
