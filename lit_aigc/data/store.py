@@ -62,8 +62,8 @@ def open_store(
 ) -> _Kind:
     """Open a store; make it if it isn't there or was made for another key.
 
-    Of processes that ask at once, one makes it and the others wait. Where the cache folder can't be written, or its disk
-    is full, each process makes its own, which lasts as long as the store that is returned.
+    Of processes that ask at once, one makes it and the others wait. Where the cache folder can't be written, or its
+    disk is full, each process makes its own, which lasts as long as the store that is returned.
 
     Args:
         place: Folder of the store in the cache folder, with forward slashes. What was there under another key is

@@ -16,9 +16,8 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.data.corpora import Corpus, TextSource
-from lit_aigc.data.folders import CLEANING_ORDER
 from lit_aigc.data.loaders import Loader, SizedLoader, check_share
-from lit_aigc.data.sources import SPLITS
+from lit_aigc.data.sources import CLEANING_ORDER, SPLITS
 from lit_aigc.data.text_batching import (
     Carried,
     CarriedOnce,

@@ -8,7 +8,7 @@ from lit_aigc.data.cleaning import CleaningReport
 def test_the_report_names_the_first_and_counts_all() -> None:
     report = CleaningReport(files=9)
     for number in range(7):
-        report.add_unreadable(f"{number}.png", "cut short")
+        report.add("unreadable", f"{number}.png (cut short)")
     (line,) = report.warnings()
     assert "7 of 9" in line and "0.png (cut short)" in line and "and 2 more" in line and "6.png" not in line
     assert report.counts()["unreadable"] == 7
