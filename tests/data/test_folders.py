@@ -128,14 +128,14 @@ def test_a_missing_split_is_cut_from_train(tmp_path: Path) -> None:
 @both
 @pytest.mark.parametrize("prefix", ["", "images/"])
 def test_images_without_class_folders_have_no_labels(tmp_path: Path, make: Make, prefix: str) -> None:
-    data = ImageData(ImageFolder(), root=make(tmp_path / "a", {f"{prefix}{n}.png": png(n) for n in range(30)}))
+    data = ImageData(ImageFolder(), root=make(tmp_path / "a", {f"{prefix}{n}.png": png(n) for n in range(90)}))
     assert data.spec.num_classes == 0
     assert data.spec.class_names == ()
     assert next(iter(data.train_dataloader())).labels is None
     assert next(iter(data.real_batches("val"))).labels is None
 
 
-def test_three_images_are_enough(tmp_path: Path) -> None:
+def test_of_three_images_each_split_gets_one(tmp_path: Path) -> None:
     found = ImageFolder().read(make_folder(tmp_path / "a", {f"{n}.png": png(n) for n in range(3)}), SMALL)
     assert [len(split) for split in found.splits.values()] == [1, 1, 1]
     assert len(items(found)) == 3
