@@ -170,8 +170,8 @@ class ImageData(L.LightningDataModule):
         place = f" in data.root={self.root}" if self.root else ""
         if count < _FEWEST:
             raise InputError(
-                f"{self.source.name}: {count} image{'s' * (count != 1)} to train on{place} ({val} more in val, {test} in "
-                f"test), expected {_FEWEST} or more. Give more images."
+                f"{self.source.name}: {count} image{'s' * (count != 1)} to train on{place} ({val} more in val, "
+                f"{test} in test), expected {_FEWEST} or more. Give more images."
             )
         if self.batch_size > count:
             raise InputError(
