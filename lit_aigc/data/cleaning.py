@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 _NAMED = 5
 
@@ -44,8 +45,8 @@ class CleaningReport:
     def add(self, kind: str, *names: str) -> None:
         """Count files, folders or classes of a kind that is reported by name."""
         setattr(self, kind, getattr(self, kind) + len(names))
-        if named := [*self.examples.get(kind, []), *names][:_NAMED]:
-            self.examples[kind] = named
+        if known := [*self.examples.get(kind, []), *names][:_NAMED]:
+            self.examples[kind] = known
 
     def counts(self) -> dict[str, int]:
         """The numbers alone."""
@@ -64,9 +65,15 @@ class CleaningReport:
             "enlarged": f"{self.enlarged} {of_all} images are tiny and were enlarged more than 4 times",
             "cropped": f"{self.cropped} {of_all} images are more than 4 times as long as wide; only the middle is used",
         }
-        return [line + self._named(kind) for kind, line in lines.items() if getattr(self, kind)]
+        counts = {kind: getattr(self, kind) for kind in lines}
+        return [
+            f"{line}: {first_few(self.examples[kind], counts[kind])}" if kind in self.examples else line
+            for kind, line in lines.items()
+            if counts[kind]
+        ]
 
-    def _named(self, kind: str) -> str:
-        names, count = self.examples.get(kind, []), getattr(self, kind)
-        more = f" and {count - len(names)} more" if count > len(names) else ""
-        return f": {', '.join(names)}{more}" if names else ""
+
+def first_few(names: Sequence[str], count: int | None = None) -> str:
+    """The first few names, and how many more there are of `count`; None: of these."""
+    more = (len(names) if count is None else count) - len(names[:_NAMED])
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more else "")

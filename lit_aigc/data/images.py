@@ -63,6 +63,8 @@ class ImageData(L.LightningDataModule):
         InputError: All that is wrong with these, in one message.
     """
 
+    of_text = False
+
     def __init__(
         self,
         source: ImageSource,
