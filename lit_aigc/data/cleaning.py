@@ -59,9 +59,9 @@ class CleaningReport:
             "unreadable": f"{self.unreadable} {of_all} files unreadable, left out",
             "animated": f"{self.animated} {of_all} files have several frames or pages, left out",
             "duplicates": f"{self.duplicates} {of_all} images are exact duplicates of others, left out",
-            "other_files": f"{self.other_files} files of other types, left out",
-            "empty_folders": f"{self.empty_folders} folders without images, left out",
-            "empty_classes": f"{self.empty_classes} classes without a training image",
+            "other_files": f"{_counted(self.other_files, 'file')} of other types, left out",
+            "empty_folders": f"{_counted(self.empty_folders, 'folder')} without images, left out",
+            "empty_classes": f"{_counted(self.empty_classes, 'class', 'es')} without a training image",
             "enlarged": f"{self.enlarged} {of_all} images are tiny and were enlarged more than 4 times",
             "cropped": f"{self.cropped} {of_all} images are more than 4 times as long as wide; only the middle is used",
         }
@@ -71,6 +71,10 @@ class CleaningReport:
             for kind, line in lines.items()
             if counts[kind]
         ]
+
+
+def _counted(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count} {noun}{ending if count != 1 else ''}"
 
 
 def first_few(names: Sequence[str], count: int | None = None) -> str:
