@@ -30,6 +30,9 @@ from lit_aigc.image_files import (
 _ODD = 4
 """Images enlarged by more than this, and those longer by more than this than they are wide, are reported."""
 
+_STRIPE = 100
+"""Images that are longer than this times their width are left out if they would have to be resized."""
+
 
 class PreparedFiles:
     """Reads a file by name to a prepared image; what worker processes call."""
@@ -91,6 +94,7 @@ def _clean(
     def load(name: str) -> tuple[str, DecodedImage | Exception, bytes, Tensor | None]:
         try:
             image = decode(reader.files.content(name))
+            _refuse_stripe(image, reader.image_size)
             return name, image, image.digest(), reader.prepared(image)
         except (UnreadableImageError, AnimatedImageError) as error:
             return name, error, b"", None
@@ -113,6 +117,13 @@ def _clean(
             if file:
                 file.write(pixels)
     return kept, digest.hexdigest()
+
+
+def _refuse_stripe(image: DecodedImage, image_size: int | None) -> None:
+    """Resizing the short side of a stripe would make the long one too large for memory, to be cut off again."""
+    height, width = image.pixels.shape[1:]
+    if image_size and max(height, width) > _STRIPE * min(height, width):
+        raise UnreadableImageError(f"{width}x{height}, more than {_STRIPE} times as long as wide")
 
 
 def _note(report: CleaningReport, name: str, image: DecodedImage, prepared: Tensor) -> None:

@@ -355,6 +355,7 @@ def test_what_is_left_out_or_odd_is_counted_and_named(tmp_path: Path, make: Make
     files |= {"train/fox/0.TIF": tiff.getvalue(), "train/fox/scan.tiff": pages.getvalue()}
     files |= {"train/cat/dot.png": png(70, (1, 1)), "train/b.heic": b"?"}
     files |= {"train/dog/strip.png": png(71, (2, 30)), "notes/deep/read.me": b"text", ".hidden/x.txt": b"text"}
+    files |= {"train/dog/line.png": png(72, (101, 1))}
     files |= {"test/gnu/1.png": png(80), "train/cat/half.png": png(81, (3, 3)), "train/cat/wide.png": png(82, (8, 32))}
     root = make(tmp_path / "a", files)
     if make is make_folder:
@@ -363,9 +364,10 @@ def test_what_is_left_out_or_odd_is_counted_and_named(tmp_path: Path, make: Make
         with zipfile.ZipFile(root, "a") as archive:
             archive.mkdir("train/hen")
     report = ImageFolder(test_fraction=0.1).read(root, SMALL).report
-    assert (report.files, report.kept) == (67, 66)
+    assert (report.files, report.kept) == (68, 66)
     assert report.examples == {
         "animated": ["train/fox/scan.tiff"],
+        "unreadable": ["train/dog/line.png (1x101, more than 100 times as long as wide)"],
         "enlarged": ["train/cat/dot.png (1x1)"],
         "cropped": ["train/dog/strip.png (30x2)"],
         "other_files": ["notes/deep/read.me", "train/b.heic"],
@@ -375,7 +377,7 @@ def test_what_is_left_out_or_odd_is_counted_and_named(tmp_path: Path, make: Make
     told = "\n".join(report.warnings())
     assert "2 files of other types, left out: notes/deep/read.me, train/b.heic" in told
     assert "2 folders without images, left out: notes, train/hen" in told
-    assert "1 of 67 images are tiny and were enlarged more than 4 times: train/cat/dot.png (1x1)" in told
+    assert "1 of 68 images are tiny and were enlarged more than 4 times: train/cat/dot.png (1x1)" in told
     assert "30x2" in told and "gnu" in told
 
 
