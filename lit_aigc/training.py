@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.bundle import load_bundle, save_bundle
@@ -31,6 +32,7 @@ from lit_aigc.launch import (
     cluster_environment,
     end_with_the_first_process,
     local_devices,
+    on_gpus,
     with_processes,
 )
 from lit_aigc.memory import keep_freed_memory
@@ -224,11 +226,14 @@ def _trainer(
         node["precision"] = fastest_precision("cuda" if torch.cuda.is_available() else "cpu")
     if str(node.get("precision")).startswith("16") and not torch.cuda.is_available():
         raise InputError("trainer.precision: half precision (16) needs a GPU: use bf16-mixed or 32-true.")
+    unsynced = bool(node.get("sync_batchnorm")) and not on_gpus(node)  # torch has no such layer for CPUs
+    if unsynced:
+        node["sync_batchnorm"] = False
     validates = type(module).validation_step is not GenerativeModule.validation_step
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-            return instantiate(
+            trainer = instantiate(
                 node,
                 callbacks=callbacks,
                 logger=loggers,
@@ -248,6 +253,15 @@ def _trainer(
             f"trainer: this machine can't do accelerator={node.get('accelerator')} devices={node.get('devices')} "
             f"precision={node.get('precision')} ({error})"
         ) from error
+    if unsynced and trainer.world_size > 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
+        _note("trainer.sync_batchnorm applies on GPUs only: each process normalizes by its own part of the batch.")
+    return trainer
+
+
+def _note(text: str) -> None:
+    """One line for whoever started the run; the first process prints it."""
+    if rank_zero_only.rank == 0:
+        print(f"lit_aigc.train: {text}", file=sys.stderr)
 
 
 def _announce(run: Run) -> None:
