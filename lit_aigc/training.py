@@ -125,7 +125,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     module.tokenizer = getattr(datamodule, "tokenizer", None)
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
-    checkpoint_path, counters = _checkpoint(folder, module)
+    checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module)
     datamodule.start_batch = counters.get("batches", 0)
 
     clock = Clock(
@@ -137,7 +137,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     callbacks = _nodes(config.get("callbacks"), folder)
     loggers = _loggers(config, folder)
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
-    trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder)
+    trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder, checkpoint_io)
     datamodule.check_world_size(trainer.world_size)
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
@@ -184,14 +184,16 @@ def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
     return [CsvLogger(run_dir=str(folder.path)), *chosen]
 
 
-def _checkpoint(folder: RunFolder, module: GenerativeModule) -> tuple[Path | None, Mapping[str, Any]]:
-    """Where the run's newest checkpoint is, and how far it got."""
+def _checkpoint(
+    folder: RunFolder, module: GenerativeModule
+) -> tuple[AtomicCheckpointIO, Path | None, Mapping[str, Any]]:
+    """The run's newest checkpoint, read and ready for the Trainer; where it is, and how far it got."""
     found = latest_checkpoint(folder.path)
     if not found:
-        return None, {}
+        return AtomicCheckpointIO(), None, {}
     path, checkpoint = found
     check_fits(checkpoint, module, path)
-    return path, checkpoint[CHECKPOINT_KEY]["counters"]
+    return AtomicCheckpointIO(found), path, checkpoint[CHECKPOINT_KEY]["counters"]
 
 
 def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None:
@@ -212,7 +214,12 @@ _NOT_FOR_USERS = {
 
 
 def _trainer(
-    config: Mapping[str, Any], module: GenerativeModule, callbacks: list[Any], loggers: list[Any], folder: RunFolder
+    config: Mapping[str, Any],
+    module: GenerativeModule,
+    callbacks: list[Any],
+    loggers: list[Any],
+    folder: RunFolder,
+    checkpoint_io: AtomicCheckpointIO,
 ) -> L.Trainer:
     node = with_processes(config["trainer"])
     if taken := sorted(_NOT_FOR_USERS & set(node)):
@@ -237,7 +244,7 @@ def _trainer(
                 node,
                 callbacks=callbacks,
                 logger=loggers,
-                plugins=[plugin for plugin in (AtomicCheckpointIO(), cluster_environment()) if plugin],
+                plugins=[plugin for plugin in (checkpoint_io, cluster_environment()) if plugin],
                 default_root_dir=str(folder.path),
                 max_epochs=-1,
                 val_check_interval=1,  # the clock decides
@@ -322,7 +329,7 @@ def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
 
 
 def _what_is_kept(folder: RunFolder) -> str:
-    if not latest_checkpoint(folder.path):
+    if not any((folder.path / "checkpoints").glob("*.ckpt")):
         return "No checkpoint was written yet."
     return f"The checkpoints are kept: python -m lit_aigc.train resume={folder.path} goes on from the last."
 

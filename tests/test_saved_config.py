@@ -1,6 +1,7 @@
 """A run goes on by ``resume=RUN_DIR`` alone, whatever it was started with, and whenever."""
 
 import shutil
+import sys
 from types import SimpleNamespace
 
 import lightning as L
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from lit_aigc import launch, training
+from lit_aigc.checkpoint import AtomicCheckpointIO
 from lit_aigc.config import compose, load
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.overrides import config_folder
@@ -43,8 +45,9 @@ def test_the_same_job_goes_on_with_what_its_config_said_when_all_devices_were_th
     assert different_settings(saved, {"trainer": {"devices": 2}}) == ["trainer.devices=auto there, 2 here"]
 
 
-def test_a_cluster_run_goes_on_by_resume_alone(elsewhere, tmp_path):
+def test_a_cluster_run_goes_on_by_resume_alone(elsewhere, tmp_path, monkeypatch):
     """On one CPU process, BatchNorm and all; also under the name that the strategy once had."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # torch replaces it
     cluster = ["trainer=cluster", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true"]
     arguments = [*elsewhere, *SMALL_DCGAN, *cluster]
     try:
@@ -71,7 +74,7 @@ def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, c
     for layer, lines in ((torch.nn.BatchNorm2d(1), 1), (torch.nn.LayerNorm(1), 0)):
         module = L.LightningModule()
         module.layer = layer
-        trainer = training._trainer(config, module, [], [], folder)
+        trainer = training._trainer(config, module, [], [], folder, AtomicCheckpointIO())
         assert (trainer.world_size, trainer.strategy._layer_sync) == (2, None)
         assert capsys.readouterr().err.count("sync_batchnorm applies on GPUs only") == lines
     assert config["trainer"]["sync_batchnorm"]  # of the run folder, which may go on with GPUs
