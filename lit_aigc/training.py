@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,8 @@ class Run:
         datamodule: The data.
         module: The model, with its own weights after training; averaged ones by ``module.averaged()``.
         trainer: Lightning's Trainer.
-        startup_seconds: From the start of the process to the start of training.
+        clock: The clock, which ended or paused it.
+        startup_seconds: From the start of the program to the start of training.
         summary: What ``summary.json`` holds.
     """
 
@@ -64,6 +66,7 @@ class Run:
     datamodule: L.LightningDataModule
     module: GenerativeModule
     trainer: L.Trainer
+    clock: Clock
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     startup_seconds: float = 0.0
 
@@ -81,21 +84,27 @@ def run(config: dict[str, Any]) -> int:
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
     try:
-        finished = train(config)
+        finished = train(config, started=time.monotonic() - process_seconds())
     except (TrainingDiverged, TrainingFailed) as error:
         print(f"lit_aigc.train: {error}", file=sys.stderr)
         return FAILED
     return finished.exit_code if rank_zero_only.rank == 0 else DONE
 
 
-def train(config: dict[str, Any]) -> Run:
+def train(config: dict[str, Any], started: float | None = None) -> Run:
     """Train what a config says.
+
+    Args:
+        config: The resolved config.
+        started: When the program began, on `time.monotonic`, for ``wall_seconds`` and ``startup_seconds``; now by
+            default.
 
     Raises:
         InputError: If something in the config, the data or the run folder has to be mended first.
         TrainingDiverged: If training went where no update leads back from.
         TrainingFailed: If memory ran out, or a process that reads data was killed.
     """
+    started = time.monotonic() if started is None else started
     keep_freed_memory()
     environment = dict(os.environ)
     if not torch.cuda.is_available():
@@ -103,7 +112,7 @@ def train(config: dict[str, Any]) -> Run:
     config, folder = _open_folder(config)
     new = not folder.exists()
     try:
-        return _train(config, folder)
+        return _train(config, folder, started)
     except InputError:
         if new and not folder.has_results():
             folder.abandon()
@@ -113,7 +122,7 @@ def train(config: dict[str, Any]) -> Run:
         _restore(environment)
 
 
-def _train(config: dict[str, Any], folder: RunFolder) -> Run:
+def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     datamodule = instantiate(config["data"])
     spec = datamodule.spec
     torch.manual_seed(config["seed"])
@@ -133,6 +142,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
         PauseAfter(**config["pause_after"]),
         config["validations"],
         config["checkpoint_seconds"],
+        started=started,
     )
     callbacks = _nodes(config.get("callbacks"), folder)
     loggers = _loggers(config, folder)
@@ -142,7 +152,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
 
-    run = Run(config, folder, datamodule, module, trainer)
+    run = Run(config, folder, datamodule, module, trainer, clock)
     exit_code = FAILED
     try:
         _announce(run)
@@ -151,7 +161,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
                 logger.truncate(counters["samples_seen"])
             logger.log_hyperparams(config)
         clock.signals.install()
-        run.startup_seconds = process_seconds()
+        run.startup_seconds = time.monotonic() - started
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
         if rank_zero_only.rank == 0:
@@ -293,7 +303,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "batches": module.batches,
         "generator_updates": module.generator_updates,
         "train_seconds": round(module.train_seconds, 3),
-        "wall_seconds": round(process_seconds(), 3),
+        "wall_seconds": round(run.clock.wall_seconds, 3),
         "startup_seconds": round(run.startup_seconds, 3),
         "samples_per_second": round(module.samples_seen / max(module.train_seconds, 1e-9), 1),
     }

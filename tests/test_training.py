@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,24 @@ def test_a_run_that_is_done_stays_as_it_is(small, tmp_path):
     again = train(load("train", [f"resume={tmp_path}/run"]))
     assert (again.exit_code, again.module.batches) == (0, 4)
     assert_equal(before, checkpoint(tmp_path / "run")["state_dict"])
+
+
+def test_wall_seconds_are_of_all_starts_and_never_fewer_than_train_seconds(tiny, tmp_path):
+    """The first start took 50 s before it called `train`, the second 7."""
+    began = time.monotonic()
+    first = train(load("train", [*tiny, f"run_dir={tmp_path}/run", "pause_after.batches=2"]), started=began - 50)
+    assert 50 <= first.startup_seconds <= first.summary["wall_seconds"] + 1e-3
+    again = time.monotonic()
+    second = train(load("train", [f"resume={tmp_path}/run"]), started=again - 7).summary
+    assert 57 <= second["wall_seconds"] <= 57 + time.monotonic() - began
+    assert second["train_seconds"] <= second["wall_seconds"]
+
+    old = checkpoint(tmp_path / "run")  # one that doesn't hold the time of earlier starts
+    old["callbacks"].pop("Clock")
+    old["lit_aigc"]["counters"]["train_seconds"] = 1000.0
+    torch.save(old, tmp_path / "run/checkpoints/last.ckpt")
+    third = train(load("train", [f"resume={tmp_path}/run", "budget.batches=6"])).summary
+    assert 1000 < third["train_seconds"] <= third["wall_seconds"]
 
 
 def test_accumulation_equals_the_whole_batch(tiny, tmp_path):

@@ -154,7 +154,7 @@ class Clock(Callback):
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds of all starts of the run: of this one so far, of those before up to the checkpoint."""
+        """Seconds of all starts of the run, imports and data included: of those before, up to the last checkpoint."""
         return self._wall_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
