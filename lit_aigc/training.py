@@ -26,8 +26,9 @@ from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.errors import InputError
+from lit_aigc.extension import change_of_rate, check_extension
 from lit_aigc.failures import TrainingFailed, advice
-from lit_aigc.files import write_yaml
+from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.launch import (
     FIRST_PROCESS,
     cluster_environment,
@@ -134,11 +135,12 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     module.tokenizer = getattr(datamodule, "tokenizer", None)
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
-    checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module)
+    budget = Budget(**config["budget"])
+    checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module, budget)
     datamodule.start_batch = counters.get("batches", 0)
 
     clock = Clock(
-        Budget(**config["budget"]),
+        budget,
         PauseAfter(**config["pause_after"]),
         config["validations"],
         config["checkpoint_seconds"],
@@ -195,7 +197,7 @@ def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
 
 
 def _checkpoint(
-    folder: RunFolder, module: GenerativeModule
+    folder: RunFolder, module: GenerativeModule, budget: Budget
 ) -> tuple[AtomicCheckpointIO, Path | None, Mapping[str, Any]]:
     """The run's newest checkpoint, read and ready for the Trainer; where it is, and how far it got."""
     found = latest_checkpoint(folder.path)
@@ -203,7 +205,12 @@ def _checkpoint(
         return AtomicCheckpointIO(), None, {}
     path, checkpoint = found
     check_fits(checkpoint, module, path)
-    return AtomicCheckpointIO(found), path, checkpoint[CHECKPOINT_KEY]["counters"]
+    counters = checkpoint[CHECKPOINT_KEY]["counters"]
+    before = Budget(**read_yaml(folder.path / "config.yaml")["budget"]) if folder.exists() else budget
+    check_extension(before, budget, counters)
+    if budget != before and (line := change_of_rate(checkpoint, module.recipe, budget)):
+        _note(line)
+    return AtomicCheckpointIO(found), path, counters
 
 
 def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None:
