@@ -110,7 +110,7 @@ def test_a_dead_process_takes_the_others_down(tiny, tmp_path, launcher, victim):
 @pytest.mark.long
 @pytest.mark.slow
 def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
-    process = start([*torchrun(*NIGHT), *TRAIN, *arguments(tiny, "gan", GATE)], tmp_path)
+    process = start([*torchrun(*NIGHT), *TRAIN, *arguments(tiny, "gan", *GATE)], tmp_path)
     run = tmp_path / "runs/dcgan_mnist5k/torchelastic-night"
     try:
         gates = [run / f"at-gate-{rank}" for rank in (0, 1)]
