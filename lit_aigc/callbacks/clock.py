@@ -172,6 +172,7 @@ class Clock(Callback):
             InputError: If the processes read different checkpoints, or not all of them one.
         """
         check_all_start_at(pl_module.batches, trainer)
+        self.pause_after = trainer.strategy.broadcast(self.pause_after)  # it is not in the config that others read
         self.signals.install()
         self._start = self._last_checkpoint = time.monotonic()
         self._seconds_before = pl_module.train_seconds

@@ -26,6 +26,7 @@ def drive(
     rank: int,
     world_size: int,
     reduce: Callable[[torch.Tensor], torch.Tensor],
+    broadcast: Callable[[Any], Any],
     time: FakeTime,
     seconds: Callable[[int], float],
     after_batch: Callable[[int], Any] = lambda batch: None,
@@ -38,6 +39,7 @@ def drive(
         rank: Of this process.
         world_size: Number of processes.
         reduce: The elementwise maximum over all processes.
+        broadcast: What the first process has.
         time: What the clock reads.
         seconds: What a batch takes, by its number from 1 on.
         after_batch: Called after a batch, before the clock decides.
@@ -46,7 +48,9 @@ def drive(
     Returns:
         Of each batch its number, the progress, and whether a checkpoint and a validation follow.
     """
-    strategy = SimpleNamespace(reduce=lambda votes, reduce_op: reduce(votes), root_device=torch.device("cpu"))
+    strategy = SimpleNamespace(
+        reduce=lambda votes, reduce_op: reduce(votes), broadcast=broadcast, root_device=torch.device("cpu")
+    )
     trainer = SimpleNamespace(
         world_size=world_size, is_global_zero=rank == 0, strategy=strategy, should_stop=False, limit_val_batches=1.0
     )

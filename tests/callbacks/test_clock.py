@@ -21,7 +21,7 @@ def process(world_size, others):
         assert reduce_op == "max"
         return torch.stack([bounds, *(torch.tensor([n, -n], dtype=bounds.dtype) for n in others)]).amax(dim=0)
 
-    strategy = SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"))
+    strategy = SimpleNamespace(reduce=reduce, broadcast=lambda value: value, root_device=torch.device("cpu"))
     return SimpleNamespace(world_size=world_size, strategy=strategy)
 
 
@@ -75,7 +75,8 @@ def test_checkpoints_that_take_long_are_written_less_often(fake_time, tmp_path, 
         fake_time.now += write
         written.append(module.batches)
 
-    trainer = SimpleNamespace(world_size=1, save_checkpoint=save_checkpoint)
+    trainer = process(1, [])
+    trainer.save_checkpoint = save_checkpoint
     module = SimpleNamespace(
         batches=0, samples_seen=0, train_seconds=0.0, validations=0, raise_if_broken=lambda: None, recipe=None
     )
@@ -92,26 +93,29 @@ def test_checkpoints_that_take_long_are_written_less_often(fake_time, tmp_path, 
 
 
 class Ranks:
-    """Two processes as threads; each counts its collectives, and each one's clock has an offset of its own."""
+    """Two processes as threads; each counts its collectives, and each one's clock has an offset of its own.
+
+    As in a real run, the config of the second doesn't say when to pause.
+    """
 
     def __init__(self, time):
         self.time = time
         self.barrier = threading.Barrier(2, timeout=20)
-        self.votes = [None, None]
+        self.values = [None, None]
         self.collectives = [0, 0]
 
-    def reduce(self, rank, votes):
+    def gather(self, rank, value):
         self.collectives[rank] += 1
-        self.votes[rank] = votes
+        self.values[rank] = value
         self.barrier.wait()
-        largest = torch.stack(self.votes).amax(dim=0)
+        values = list(self.values)
         self.barrier.wait()
-        return largest
+        return values
 
     def run(self, seconds=lambda rank, batch: 0.005, signal_at=None, **options):
         """What each process saw of each batch."""
         options = {"pause_after": PauseAfter(), "validations": 0, "checkpoint_seconds": 1e9, **options}
-        seen, clocks = [None, None], [Clock(**options), Clock(**options)]
+        seen, clocks = [None, None], [Clock(**options), Clock(**options | {"pause_after": PauseAfter()})]
 
         def after_batch(rank, batch):
             if rank == 1 and batch == signal_at:
@@ -121,7 +125,8 @@ class Ranks:
             self.time.now = 100.0 * rank
             try:
                 seen[rank] = drive(
-                    clocks[rank], rank, 2, lambda votes: self.reduce(rank, votes), self.time,
+                    clocks[rank], rank, 2, lambda votes: torch.stack(self.gather(rank, votes)).amax(dim=0),
+                    lambda value: self.gather(rank, value)[0], self.time,
                     lambda batch: seconds(rank, batch), lambda batch: after_batch(rank, batch),
                 )  # fmt: skip
             finally:
@@ -198,11 +203,17 @@ def gloo_process(rank, store, results):
         torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX)
         return votes
 
+    def broadcast(value):
+        values = [value]
+        torch.distributed.broadcast_object_list(values)
+        return values[0]
+
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     clock_module.time = FakeTime()
-    clock = Clock(Budget(batches=120), PauseAfter(batches=90), validations=2, checkpoint_seconds=0.2)
-    seen = drive(clock, rank, 2, reduce, clock_module.time, lambda batch: 0.005 * (1 + rank))
+    pause = PauseAfter(batches=None if rank else 90)
+    clock = Clock(Budget(batches=120), pause, validations=2, checkpoint_seconds=0.2)
+    seen = drive(clock, rank, 2, reduce, broadcast, clock_module.time, lambda batch: 0.005 * (1 + rank))
     results.put((rank, len(counts), seen))
     torch.distributed.destroy_process_group()
 
