@@ -94,7 +94,8 @@ def local_devices(trainer: Mapping[str, Any]) -> int:
     """
     devices = trainer.get("devices", "auto")
     if devices in ("auto", -1, "-1"):
-        number = torch.cuda.device_count() if on_gpus(trainer) else 1
+        on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
+        number = max(1, torch.cuda.device_count()) if on_gpu else 1
     elif isinstance(devices, list):
         number = len(devices)
     else:
@@ -102,11 +103,6 @@ def local_devices(trainer: Mapping[str, Any]) -> int:
     if not number:
         raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
     return number
-
-
-def on_gpus(trainer: Mapping[str, Any]) -> bool:
-    """Whether a Trainer config means CUDA devices, and this machine has any."""
-    return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def cluster_environment() -> ClusterEnvironment | None:

@@ -23,6 +23,7 @@ from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.bundle import load_bundle, save_bundle
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
+from lit_aigc.callbacks.precision import OnePrecision
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.errors import InputError
@@ -34,17 +35,21 @@ from lit_aigc.launch import (
     cluster_environment,
     end_with_the_first_process,
     local_devices,
-    on_gpus,
     with_processes,
 )
 from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
-from lit_aigc.precision import AUTO, fastest_precision
+from lit_aigc.precision import AUTO, accelerator_of, choose_precision, tensor_float32
 from lit_aigc.report import print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
+
+RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
+
+
+_say = rank_zero_only(logging.getLogger(__name__).warning)  # one line, however many processes
 
 
 @dataclasses.dataclass
@@ -70,6 +75,11 @@ class Run:
     clock: Clock
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     startup_seconds: float = 0.0
+
+    @property
+    def precision(self) -> str:
+        """What the run trains in: ``trainer.precision``, resolved on this machine."""
+        return self.trainer.strategy.precision_plugin.precision
 
     @property
     def exit_code(self) -> int:
@@ -149,7 +159,8 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     callbacks = _nodes(config.get("callbacks"), folder)
     loggers = _loggers(config, folder)
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
-    trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder, checkpoint_io)
+    callbacks = [OnePrecision(), clock, *callbacks, writer]
+    trainer = _trainer(config, module, callbacks, loggers, folder, checkpoint_io)
     datamodule.check_world_size(trainer.world_size)
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
@@ -164,7 +175,8 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
             logger.log_hyperparams(config)
         clock.signals.install()
         run.startup_seconds = time.monotonic() - started
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
+        with tensor_float32(True):
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
         if rank_zero_only.rank == 0:
             _finish(run, model_config)
@@ -209,7 +221,7 @@ def _checkpoint(
     before = Budget(**read_yaml(folder.path / "config.yaml")["budget"]) if folder.exists() else budget
     check_extension(before, budget, counters)
     if budget != before and (line := change_of_rate(checkpoint, module.recipe, budget)):
-        _note(line)
+        _say(line)
     return AtomicCheckpointIO(found), path, counters
 
 
@@ -246,11 +258,13 @@ def _trainer(
         )
     if node.get("strategy", "auto") == "auto" and local_devices(node) * node.get("num_nodes", 1) > 1:
         node["strategy"] = "ddp_find_unused_parameters_true"
-    if node.get("precision") == AUTO:
-        node["precision"] = fastest_precision("cuda" if torch.cuda.is_available() else "cpu")
-    if str(node.get("precision")).startswith("16") and not torch.cuda.is_available():
-        raise InputError("trainer.precision: half precision (16) needs a GPU: use bf16-mixed or 32-true.")
-    unsynced = bool(node.get("sync_batchnorm")) and not on_gpus(node)  # torch has no such layer for CPUs
+    asked = str(node.get("precision", AUTO))
+    if asked.startswith("16") and not torch.cuda.is_available():
+        raise InputError("trainer.precision: half precision (16) needs a GPU: leave it out, or use 32-true.")
+    kept = folder.read_summary().get(RESOLVED_PRECISION)
+    accelerator = accelerator_of(str(node.get("accelerator", "auto")))
+    node["precision"] = choose_precision(asked, accelerator, module, kept)
+    unsynced = bool(node.get("sync_batchnorm")) and accelerator != "cuda"  # torch has no such layer for CPUs
     if unsynced:
         node["sync_batchnorm"] = False
     validates = type(module).validation_step is not GenerativeModule.validation_step
@@ -278,14 +292,8 @@ def _trainer(
             f"precision={node.get('precision')} ({error})"
         ) from error
     if unsynced and trainer.world_size > 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
-        _note("trainer.sync_batchnorm applies on GPUs only: each process normalizes by its own part of the batch.")
+        _say("trainer.sync_batchnorm applies on GPUs only: each process normalizes by its own part of the batch.")
     return trainer
-
-
-def _note(text: str) -> None:
-    """One line for whoever started the run; the first process prints it."""
-    if rank_zero_only.rank == 0:
-        print(f"lit_aigc.train: {text}", file=sys.stderr)
 
 
 def _announce(run: Run) -> None:
@@ -293,7 +301,8 @@ def _announce(run: Run) -> None:
     if rank_zero_only.rank != 0:
         return
     saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
-    run.folder.write_summary({**run.folder.read_summary(), "status": "running", "run_id": run.folder.identity})
+    known = {"status": "running", "run_id": run.folder.identity, RESOLVED_PRECISION: run.precision}
+    run.folder.write_summary({**run.folder.read_summary(), **known})
     write_yaml(saved, run.folder.path / "config.yaml")
     os.environ[FIRST_PROCESS] = str(os.getpid())
     os.environ[RANK_CONFIG] = str((run.folder.path / "config.yaml").resolve())
@@ -306,6 +315,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "run_id": run.folder.identity,
         "experiment": run.config["experiment"],
         "seed": run.config["seed"],
+        RESOLVED_PRECISION: run.precision,
         "samples_seen": module.samples_seen,
         "batches": module.batches,
         "generator_updates": module.generator_updates,

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -13,6 +12,7 @@ from lit_aigc.checkpoint import AtomicCheckpointIO
 from lit_aigc.config import compose, load
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.overrides import config_folder
+from lit_aigc.run_folder import RunFolder
 from lit_aigc.saved_config import different_settings
 from lit_aigc.training import train
 from tests.equality import assert_equal
@@ -67,16 +67,23 @@ def test_a_cluster_run_goes_on_by_resume_alone(elsewhere, tmp_path, monkeypatch)
         assert_equal(ends[2].module.state_dict(), end.module.state_dict())
 
 
-def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, capsys, monkeypatch):
+def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, caplog, monkeypatch):
     config = compose("train", [*elsewhere, *SMALL_DCGAN, "trainer=cluster", "trainer.accelerator=cpu"])
     config["trainer"] |= {"devices": 2, "precision": "32-true"}
-    folder = SimpleNamespace(path=tmp_path)
-    for layer, lines in ((torch.nn.BatchNorm2d(1), 1), (torch.nn.LayerNorm(1), 0)):
-        module = L.LightningModule()
-        module.layer = layer
-        trainer = training._trainer(config, module, [], [], folder, AtomicCheckpointIO())
-        assert (trainer.world_size, trainer.strategy._layer_sync) == (2, None)
-        assert capsys.readouterr().err.count("sync_batchnorm applies on GPUs only") == lines
+    modules = [L.LightningModule(), L.LightningModule()]
+    modules[0].layer, modules[1].layer = torch.nn.BatchNorm2d(1), torch.nn.LayerNorm(1)
+
+    def trainer(module):
+        return training._trainer(config, module, [], [], RunFolder(tmp_path), AtomicCheckpointIO())
+
+    for module, lines in zip(modules, (1, 0), strict=True):
+        caplog.clear()
+        built = trainer(module)
+        assert (built.world_size, built.strategy._layer_sync) == (2, None)
+        assert caplog.text.count("sync_batchnorm applies on GPUs only") == lines
     assert config["trainer"]["sync_batchnorm"]  # of the run folder, which may go on with GPUs
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [launch.on_gpus({"accelerator": name}) for name in ("auto", "gpu", "cpu")] == [True, True, False]
+
+    monkeypatch.setattr(training, "accelerator_of", lambda name: "cuda")
+    monkeypatch.setattr(training, "choose_precision", lambda asked, *_: asked)
+    monkeypatch.setattr(training, "instantiate", lambda node, **_: node)
+    assert trainer(modules[0])["sync_batchnorm"]

@@ -132,7 +132,7 @@ def test_a_budget_that_is_used_up_is_refused_and_nothing_changes(tiny, tmp_path)
     assert contents(run) == before
 
 
-def test_a_learning_rate_that_a_new_budget_moves_is_told(tiny, tmp_path, capsys):
+def test_a_learning_rate_that_a_new_budget_moves_is_told(tiny, tmp_path, caplog):
     schedule = [
         "model.recipe.schedule=linear",
         "model.discriminator_optimizer.lr=0.5",
@@ -140,9 +140,9 @@ def test_a_learning_rate_that_a_new_budget_moves_is_told(tiny, tmp_path, capsys)
     ]
     start(tiny, f"run_dir={tmp_path}/run", *schedule)
     train(load("train", [f"resume={tmp_path}/run"]))
-    assert "learning rate" not in capsys.readouterr().err
+    assert "learning rate" not in caplog.text
     longer = train(load("train", [f"resume={tmp_path}/run", "budget.batches=5"]))
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if "learning rate" in line)
+    (line,) = (line for line in caplog.messages if "learning rate" in line)
     assert "it was 0 and resumes at 0.02 and 0.1, where the linear schedule is after 80% of the new" in line
     assert [group["lr"] for optimizer in longer.trainer.optimizers for group in optimizer.param_groups] == [
         pytest.approx(0.1), pytest.approx(0.02),
@@ -297,7 +297,7 @@ def test_checkpoints_hold_the_model_and_nothing_of_the_metrics(tiny, tmp_path):
 
 
 def test_fp16_without_a_gpu_is_refused_before_training(tiny, tmp_path):
-    with pytest.raises(InputError, match="bf16-mixed"):
+    with pytest.raises(InputError, match="needs a GPU"):
         start(tiny, f"run_dir={tmp_path}/run", "trainer.precision=16-mixed")
     assert not (tmp_path / "run/config.yaml").exists()
 
