@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import torch
 from PIL import Image
 
 from lit_aigc.config import load
+from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.evaluate import evaluate
+from lit_aigc.evaluation.models import random_batches
 from lit_aigc.metrics.extractors import extractor as find_extractor
 from lit_aigc.metrics.frechet import SmallSampleWarning
 from lit_aigc.metrics.generative import evaluate_samples
@@ -234,9 +237,27 @@ def test_the_likelihood_of_test_images(command, vae_bundle, tmp_path):
     protocol = results["protocol"]["likelihood"]
     assert (protocol["images"], protocol["samples"], protocol["split"]) == (20, 3, "mnist5k/test")
     assert protocol["binarisation"] == "random, seed 0"
+    assert protocol["chosen"] == "20 of 500 at random, seed 0"
     assert protocol["fingerprint"]
     again = evaluate(load("evaluate", [f"bundle={vae_bundle}", *ask, "data.eval_batch_size=7"]))
     assert again["nll"] == pytest.approx(results["nll"], abs=1e-3)
+
+
+def test_a_part_of_the_test_images_is_drawn_at_random():
+    """The first of a split may be easier than the rest, as MNIST's are."""
+    labels = torch.arange(100)
+    pixels = labels[:, None, None, None].expand(100, 2, 2, 1).to(torch.uint8)
+    data = SimpleNamespace(split={"test": ResidentImages(pixels, labels)}.get, eval_batch_size=8)
+
+    def drawn(seed):
+        batches = list(random_batches(data, 20, seed))
+        assert [(batch.start, len(batch.images)) for batch in batches] == [(0, 8), (8, 8), (16, 4)]
+        found = torch.cat([batch.labels for batch in batches])
+        assert torch.equal(torch.cat([batch.images for batch in batches])[:, 0, 0, 0], found)
+        return found.tolist()
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert len(set(drawn(0))) == 20 and max(drawn(0)) > 80 and 30 < sum(drawn(0)) / 20 < 70
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def evaluate_likelihood(
     Args:
         module: A module with ``observed`` and ``log_likelihood``, as `lit_aigc.modules.vae.VAE` has them, with the
             weights to measure.
-        images: uint8, and their labels for a conditional model; `start` is the place of the first in its split.
+        images: uint8, and their labels for a conditional model; `start` is the place of the first among all.
         samples: Latents drawn for an image.
         seed: Of the noise: of the latents, and of the binarisation where pixels are binarised.
 
