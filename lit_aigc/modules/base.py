@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -90,6 +90,7 @@ class GenerativeModule(L.LightningModule):
         recipe: How to optimize.
 
     Attributes:
+        of_text: Whether it is a model of text, which reads tokens; None: of either.
         seed: Seed of all randomness of training; set before the fit.
         tokenizer: Of a model of text, what its ids mean; set before the fit and by `load_bundle`, else None.
         config: The resolved config that it was built from, which goes into checkpoints; set before the fit.
@@ -103,6 +104,8 @@ class GenerativeModule(L.LightningModule):
         recent: The latest such means.
         results: The latest value of everything logged for monitors: what ``summary.json`` tells.
     """
+
+    of_text: ClassVar[bool | None] = None
 
     def __init__(self, spec: DataSpec, conditional: bool = False, recipe: Recipe | None = None) -> None:
         super().__init__()

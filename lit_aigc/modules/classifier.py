@@ -29,6 +29,8 @@ class ImageClassifier(GenerativeModule):
         InputError: If the data have no labels, or an option is out of range.
     """
 
+    of_text = False
+
     def __init__(
         self,
         network: nn.Module,

@@ -46,6 +46,8 @@ class LanguageModel(GenerativeModule):
         InputError: If the data are no text, or an option is out of range.
     """
 
+    of_text = True
+
     def __init__(
         self,
         network: nn.Module,
