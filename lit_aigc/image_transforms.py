@@ -13,6 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def constants(like: Tensor, *values: float) -> Tensor:
+    """Numbers as a 1-D tensor of the dtype and on the device of another, without a copy to the device."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def horizontal_flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror some images of a batch left to right.
 
@@ -83,8 +88,8 @@ def affine(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
         offset: ``(N, 2)`` pixels, right and down.
     """
     n, _, height, width = images.shape
-    half = matrix.new_tensor([width - 1, height - 1]) / 2  # from the centre to the middle of the last pixel
-    inverse = torch.linalg.inv(matrix)  # from a pixel of the result to where it comes from
+    half = constants(matrix, (width - 1) / 2, (height - 1) / 2)  # from the centre to the middle of the last pixel
+    inverse = torch.linalg.inv_ex(matrix).inverse  # from a pixel to where it comes from; `inv` would wait for a GPU
     start = (-inverse @ offset[:, :, None] / half[:, None]).to(images)  # (N, 2, 1), in units of half
     inverse = (inverse * half / half[:, None]).to(images)
     x, y = (torch.linspace(-1, 1, size, dtype=images.dtype, device=images.device) for size in (width, height))
@@ -109,9 +114,11 @@ def color_map(brightness: Tensor, contrast: Tensor, luma_flip: Tensor, hue: Tens
     Returns:
         ``(N, 3, 4)``: matrices, and beside them offsets.
     """
-    along = torch.full((3, 3), 1 / 3).to(contrast)  # the projection on v
-    across = torch.eye(3).to(contrast) - along
-    turned = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]).to(contrast) / math.sqrt(3)  # the product v x ...
+    device = contrast.device
+    along = torch.full((3, 3), 1 / 3, device=device).to(contrast.dtype)  # the projection on v
+    eye = torch.eye(3, device=device, dtype=contrast.dtype)
+    across = eye - along
+    turned = (eye.roll(1, 0) - eye.roll(-1, 0)) / math.sqrt(3)  # the product v x ...
     grey = contrast * luma_flip
     colors = torch.cos(hue)[:, None, None] * across + torch.sin(hue)[:, None, None] * turned
     matrix = grey[:, None, None] * along + (contrast * saturation)[:, None, None] * colors
