@@ -95,7 +95,45 @@ def affine(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     x, y = (torch.linspace(-1, 1, size, dtype=images.dtype, device=images.device) for size in (width, height))
     pixels = torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).flatten(1)  # (2, HW)
     grid = torch.baddbmm(start, inverse, pixels.expand(n, -1, -1)).view(n, 2, height, width).permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+    return _Sample.apply(images, grid)
+
+
+class _Sample(torch.autograd.Function):
+    """`grid_sample` of images, whose gradient can be differentiated again: torch has no second derivative of it.
+
+    It is linear in the images, and the grid is taken as a constant, so each derivative is it or its transpose. After
+    ``grid_sample_gradfix`` of StyleGAN2-ADA (Karras et al., 2020).
+    """
+
+    @staticmethod
+    def forward(ctx, images: Tensor, grid: Tensor) -> Tensor:
+        """Bilinear, with images mirrored beyond their edges."""
+        ctx.save_for_backward(grid)
+        ctx.size = images.shape
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """The transpose."""
+        return _Spread.apply(gradient, *ctx.saved_tensors, ctx.size), None
+
+
+class _Spread(torch.autograd.Function):
+    """The transpose of `_Sample`."""
+
+    @staticmethod
+    def forward(ctx, gradient: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
+        """Each value to the four pixels that it was interpolated from."""
+        ctx.save_for_backward(grid)
+        like = gradient.new_zeros(size)  # only its shape matters
+        bilinear, reflection, align_corners = 0, 2, True
+        spread = torch.ops.aten.grid_sampler_2d_backward
+        return spread(gradient, like, grid, bilinear, reflection, align_corners, [True, False])[0]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The transpose of the transpose."""
+        return _Sample.apply(gradient, *ctx.saved_tensors), None, None
 
 
 def color_map(brightness: Tensor, contrast: Tensor, luma_flip: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDive
 from lit_aigc.precision import AUTO, fastest_precision
 from lit_aigc.report import print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
-from lit_aigc.saved_config import different_settings, saved_config
+from lit_aigc.saved_config import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
 
 
@@ -254,7 +254,7 @@ def _announce(run: Run) -> None:
     """Leave on disk what this run is, for whoever resumes it and for the processes that the Trainer starts."""
     if rank_zero_only.rank != 0:
         return
-    saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
+    saved = {**run.config, "config_version": CONFIG_VERSION, "pause_after": dict.fromkeys(run.config["pause_after"])}
     run.folder.write_summary({**run.folder.read_summary(), "status": "running", "run_id": run.folder.identity})
     write_yaml(saved, run.folder.path / "config.yaml")
     os.environ[FIRST_PROCESS] = str(os.getpid())
