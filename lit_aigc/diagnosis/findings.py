@@ -60,6 +60,8 @@ def unfit_packages(versions: Mapping[str, str]) -> Iterator[Finding]:
 
 def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
     """What is asked of the machine and isn't there, or is there and isn't used."""
+    from lit_aigc.precision import SLOW
+
     gpus, on_gpu = len(machine.gpus), outlook.accelerator in ("gpu", "cuda")
     if machine.gpus_in_the_machine and not gpus:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") is not None
@@ -80,6 +82,11 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"Set trainer.precision={machine.precision}.",
             stops=True,
         )
+    elif outlook.accelerator == "cpu" and (factor := machine.slowdown(outlook.precision)) > SLOW:
+        yield Finding(
+            f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {machine.precision}.",
+            "Leave trainer.precision out.",
+        )
     elif outlook.precision.startswith("bf16") and on_gpu and not all(gpu.bf16 for gpu in machine.gpus):
         yield Finding(
             f"{machine.gpus[0].name} only emulates bfloat16, which is slow.",
@@ -95,12 +102,13 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
 def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     """SLURM and torchrun taken for what they aren't."""
     from lit_aigc.launch import launch as processes
+    from lit_aigc.launch import leaves_the_number_open
 
     if outlook.problem:
         yield Finding(outlook.problem, "torchrun --rdzv-id=NAME --nproc-per-node=N -m lit_aigc.train ...", stops=True)
     outside, devices = processes(), config["trainer"].get("devices", "auto")
     asked = len(devices) if isinstance(devices, list) else devices
-    if outside and asked not in ("auto", -1, "-1", outside.per_node, str(outside.per_node)):
+    if outside and not leaves_the_number_open(devices) and asked not in (outside.per_node, str(outside.per_node)):
         yield Finding(
             f"trainer.devices={devices}, but {outside.by} starts {outside.per_node} processes on each node.",
             f"Leave trainer.devices out, or have {outside.by} start as many.",

@@ -123,8 +123,7 @@ class GAN(AdversarialModule, LatentModule):
         self._shares_fakes = False
         self._fakes: Tensor | None = None
         self._signs: tuple[Tensor | float, int] = (0.0, 0)  # for `augment.adapt`: this process's total, and batches
-        if self.recipe.compile:
-            self.generator.compile()
+        self.compile_parts(self.generator)
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
