@@ -308,11 +308,8 @@ def _along_axes(x: Tensor, y: Tensor) -> Tensor:
 def _change(
     images: Tensor, which: Tensor, change: Callable[..., Tensor], maps: Callable[[], tuple[Tensor, ...]]
 ) -> Tensor:
-    """Change some images of a batch, each by its own map; the others stay as they are to the bit.
-
-    To pick them out saves time on a CPU. On a GPU it would wait for the device to count them, so all are changed there.
-    """
-    if images.device.type != "cpu":
+    """Change some images of a batch, each by its own map; the others stay as they are to the bit."""
+    if not _picks_out(images.device):
         return torch.where(which.to(images.device)[:, None, None, None], change(images, *maps()), images)
     places = which.nonzero()[:, 0]
     if not len(places):
@@ -320,6 +317,11 @@ def _change(
     if len(places) == len(images):
         return change(images, *maps())
     return images.index_copy(0, places, change(images[places], *(each[places] for each in maps())))
+
+
+def _picks_out(device: torch.device) -> bool:
+    """Whether to change only the images that need it: on a GPU, counting them would take longer than changing all."""
+    return device.type == "cpu"
 
 
 def _at_least_float32(images: Tensor) -> Tensor:

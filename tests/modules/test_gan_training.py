@@ -211,6 +211,7 @@ def test_adaptive_augmentation_follows_the_mean_of_a_window(tiny, tmp_path, monk
 
     config = read_yaml(tmp_path / "old/config.yaml")
     assert config.pop("config_version") == 2
+    config["model"]["regularization"] = {"r1": 0.01}
     write_yaml(config, tmp_path / "old/config.yaml")
     told.clear()
     old = train(load("train", [f"resume={tmp_path}/old"]))
