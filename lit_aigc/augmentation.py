@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -197,7 +198,7 @@ class AdaptiveAugment(nn.Module):
         self.transforms = {name for group in groups for name in GROUPS[group]} - set(without)
         self.target, self.ramp, self.window = target, ramp, window
         self.register_buffer("p", torch.tensor(float(p)))
-        self._read_p()
+        self._p = float(np.float32(p))
         self.register_load_state_dict_post_hook(lambda module, _: module._read_p())
 
     def _read_p(self) -> None:

@@ -78,7 +78,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("counts", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
-        self._read_progress()
+        self._started, self._moves = False, 0  # the same, known without waiting for the device
         self.register_load_state_dict_post_hook(lambda module, _: module._read_progress())
 
     def forward(self, z: Tensor) -> Quantized:
@@ -108,7 +108,7 @@ class VectorQuantizer(nn.Module):
         return self._started
 
     def _read_progress(self) -> None:
-        """Keep what training asks for at each batch as plain values too: reading a buffer would wait for the device."""
+        """Take from a loaded state what training asks for at each batch."""
         self._started, self._moves = bool(self.counts.any()), int(self.moves)
 
     @torch.no_grad()

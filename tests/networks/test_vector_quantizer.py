@@ -112,7 +112,7 @@ def test_training_asks_nothing_of_the_device_and_a_loaded_codebook_knows_how_far
     assert torch.equal(made.counts, other.counts)
     assert uses(codes, 5).tolist() == [1, 0, 0, 3, 0]
     with FakeTensorMode(allow_non_fake_inputs=True):  # it raises where a value is asked for
-        device = torch.device("cuda")
+        device = torch.device("cuda", 0)
         made = quantizer(codes=4, dim=2)
         made._apply(lambda tensor: tensor.to(device))
         vectors = torch.empty(6, 2, device=device)
