@@ -43,7 +43,7 @@ from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDive
 from lit_aigc.precision import AUTO, accelerator_of, choose_precision, tensor_float32
 from lit_aigc.report import print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
-from lit_aigc.saved_config import different_settings, saved_config
+from lit_aigc.saved_config import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
 
 RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
@@ -300,7 +300,7 @@ def _announce(run: Run) -> None:
     """Leave on disk what this run is, for whoever resumes it and for the processes that the Trainer starts."""
     if rank_zero_only.rank != 0:
         return
-    saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
+    saved = {**run.config, "config_version": CONFIG_VERSION, "pause_after": dict.fromkeys(run.config["pause_after"])}
     known = {"status": "running", "run_id": run.folder.identity, RESOLVED_PRECISION: run.precision}
     run.folder.write_summary({**run.folder.read_summary(), **known})
     write_yaml(saved, run.folder.path / "config.yaml")

@@ -15,6 +15,7 @@ from lit_aigc import augmentation
 from lit_aigc.data.loaders import (
     Images,
     Loader,
+    PinnedTransfer,
     SizedLoader,
     TrainingOrder,
     check_share,
@@ -35,7 +36,7 @@ Augmentation = Callable[..., Tensor]
 """``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""
 
 
-class ImageData(L.LightningDataModule):
+class ImageData(PinnedTransfer, L.LightningDataModule):
     """Images of one size with or without labels, in ``train``, ``val`` and ``test`` splits.
 
     Batch k of training is a pure function of (seed, k) on any number of processes and workers, so resuming needs
