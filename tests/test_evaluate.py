@@ -227,7 +227,7 @@ def test_the_likelihood_of_test_images(command, vae_bundle, tmp_path):
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""  # the bar is for terminals
     results = json.loads(out.read_text())
-    for key in ("nll", "nll_standard_error", "elbo", "bits_per_dim"):
+    for key in ("nll", "nll_standard_error", "elbo", "nll_bits_per_dim"):
         assert results[key] != 0
         assert key in outcome.out
     assert 0 < results["nll"] < -results["elbo"]
@@ -361,7 +361,8 @@ def test_too_few_images_are_warned_of_and_flagged(tmp_path, sets):
 def test_real_images_for_a_bundle(bundle, sets):
     results = measure(bundle, "num_samples=130", "metrics=[fid]", f"real={sets[0]}")
     protocol = results["protocol"]["mnist_classifier"]
-    assert (results["model"], results["real"], protocol["n_real"]) == ("mnist5k", str(sets[0]), 150)
+    assert (results["model"], results["trained_on"]) == ("GAN", "mnist5k")
+    assert (results["real"], protocol["n_real"]) == (str(sets[0]), 150)
     assert (protocol["real"]["n"], protocol["sample_seed"], protocol["quantisation"]) == (150, 0, "8 bits")
     assert "fake" not in protocol
 

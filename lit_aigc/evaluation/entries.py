@@ -48,7 +48,7 @@ KINDS = {
     ),
     "nll": Kind("NLL", "nats an image, at most", "lower", protocol="likelihood"),
     "elbo": Kind("ELBO", "nats an image", "higher", protocol="likelihood"),
-    "bits_per_dim": Kind("Bits per dimension", "of the NLL", "lower", protocol="likelihood"),
+    "nll_bits_per_dim": Kind("Bits per dimension", "of the NLL", "lower", protocol="likelihood"),
     "memorised": Kind("Memorised", "verdict of the audit", protocol=AUDIT),
     "memorised_share": Kind(
         "Memorised share", "samples closer to training images than nearly all real ones are", "lower", True, AUDIT
