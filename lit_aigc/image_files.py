@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lit_aigc.errors import InputError
+from lit_aigc.sample_folder import MANIFEST, overview_of
 
 # Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file,
 # which in threads can leave all warnings of the process switched off.
@@ -72,7 +74,9 @@ class ImageFiles:
         self._process = 0
 
     def names(self) -> list[str]:
-        """Relative names with forward slashes, sorted; hidden files and unsafe names in a zip are left out.
+        """Relative names with forward slashes, sorted.
+
+        Hidden files, unsafe names in a zip, and overviews that `lit_aigc.generate` drew of its samples are left out.
 
         Raises:
             InputError: Not there, neither a folder nor a zip, or without images.
@@ -87,10 +91,20 @@ class ImageFiles:
                 found = [info.filename for info in self._archive().infolist() if not info.is_dir()]
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{self.called} can't be read ({error}). Expected a folder or a .zip.") from None
-        names = sorted(name for name in set(found) if _is_image(name))
+        names = sorted(name for name in set(found) - self._overviews(found) if _is_image(name))
         if not names:
             raise InputError(f"{self.called}: there are no images in it, no files that end in {', '.join(SUFFIXES)}.")
         return names
+
+    def _overviews(self, names: Iterable[str]) -> set[str]:
+        """The pictures of many samples that the folders' own ``samples.json`` names."""
+        found = set()
+        for name in names:
+            if PurePosixPath(name).name == MANIFEST:
+                with contextlib.suppress(UnreadableImageError):
+                    if overview := overview_of(self.content(name)):
+                        found.add(str(PurePosixPath(name).with_name(PurePosixPath(overview).name)))
+        return found
 
     def stamps(self, names: list[str]) -> Iterator[str]:
         """A string for each file that changes when it is changed."""

@@ -172,7 +172,9 @@ def read_findings(results: Mapping[str, Any], class_names: Sequence[str] = ()) -
     protocol = protocol if isinstance(protocol, Mapping) else {}
     differences = {k: v for k, v in compared.items() if isinstance(v, Mapping)} if isinstance(compared, Mapping) else {}
     left = {
-        key: value for key, value in results.items() if key != "protocol" and not (key == "comparison" and differences)
+        key: value
+        for key, value in results.items()
+        if key not in ("protocol", "options") and not (key == "comparison" and differences)
     }
     values = dict(_flat(left))
     facts = {key: value for key, value in values.items() if isinstance(value, str)}
