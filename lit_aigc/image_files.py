@@ -49,10 +49,12 @@ class DecodedImage:
     Attributes:
         pixels: uint8 ``(C, H, W)``, C is 1 or 3.
         opaque: False if it had transparent pixels, which are white now.
+        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB, such as CMYK.
     """
 
     pixels: Tensor
     opaque: bool
+    converted: bool = False
 
     def digest(self) -> bytes:
         """Hash of size and pixels: equal for files that decode alike, whatever their format."""
@@ -166,24 +168,21 @@ def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk:
             begun.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
 
 
-def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
-    """Decode the bytes of an image file, turned upright as its EXIF data say, 16 bits a pixel brought down to 8.
+def decode(content: bytes) -> DecodedImage:
+    """Decode the bytes of an image file to 8-bit grey or RGB, turned upright as its EXIF data say.
 
-    Args:
-        content: The bytes.
-        exact: Refuse what can't be brought to 8-bit grey or RGB without a choice: 16 bits a channel, CMYK and the like.
+    Training and evaluation both read images by this, so that what one takes the other takes alike.
 
     Raises:
-        UnreadableImageError: Not an image of a known format, cut short, or damaged; or refused.
+        UnreadableImageError: Not an image of a known format, cut short, or damaged.
         AnimatedImageError: Several frames.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _refuse_frames(image)
-            if exact:
-                _refuse_inexact(image, content)
+            converted = _needs_conversion(image, content)
             image.load()
-            return _to_tensor(ImageOps.exif_transpose(image))
+            return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
     except (AnimatedImageError, UnreadableImageError):
         raise
     except Image.UnidentifiedImageError:
@@ -197,36 +196,33 @@ def _refuse_frames(image: Image.Image) -> None:
         raise AnimatedImageError
 
 
-def _refuse_inexact(image: Image.Image, content: bytes) -> None:
+def _needs_conversion(image: Image.Image, content: bytes) -> bool:
+    """Whether it is anything but 8-bit grey or RGB, with or without a palette and transparency."""
     deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow brings RGB down to 8 bits by itself
-    if deep_png or image.mode.startswith(("I", "F")):
-        raise UnreadableImageError("more than 8 bits a channel, and rounding is a choice: save it with 8")
-    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
-        raise UnreadableImageError(f"its colours are {image.mode}, whose RGB depends on the profile: save it as RGB")
+    return deep_png or image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 
 
-def probe(content: bytes, *, exact: bool = False) -> tuple[int, int, int]:
+def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
     """``(channels, height, width)`` of an image as its header says, without decoding its pixels.
 
     Args:
         content: The bytes of the file.
-        exact: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
+        strict: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
 
     Raises:
         UnreadableImageError: Not an image of a known format, or refused.
-        AnimatedImageError: Several frames, and `exact`.
+        AnimatedImageError: Several frames, and `strict`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            if exact:
+            if strict:
                 _refuse_frames(image)
-                _refuse_inexact(image, content)
             width, height = image.size
             grey = _is_grey(image)
             if image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for the EXIF data at its end
                 if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
                     width, height = height, width
-            elif exact:
+            elif strict:
                 image.verify()  # checksums
             return 1 if grey else 3, height, width
     except (AnimatedImageError, UnreadableImageError):
