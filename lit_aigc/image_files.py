@@ -308,17 +308,15 @@ def read_folder(folder: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, lis
     root, (channels, height, width) = Path(folder), shape
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: expected one of image files ({', '.join(SUFFIXES)}).")
-    found = {file.relative_to(root).as_posix(): file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES}
-    names = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
-    if not names:
-        raise InputError(f"There are no images in {root}: expected files that end in {', '.join(SUFFIXES)}.")
+    files = ImageFiles(root, "encode")
+    names = files.names()
     images = []
     for name in names:
         try:
-            pixels = decode(found[name].read_bytes()).pixels
+            pixels = decode(files.content(name)).pixels
         except AnimatedImageError:
             raise InputError(f"{root / name} is animated: expected one image a file.") from None
-        except (UnreadableImageError, OSError) as error:
+        except UnreadableImageError as error:
             raise InputError(f"{root / name} can't be read as an image: {error}. Mend or remove it.") from None
         if pixels.shape[1:] != (height, width) and height != width:
             raise InputError(f"{root / name} is not {height}x{width} (HxW), as the images of the model are.")

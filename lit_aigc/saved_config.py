@@ -12,6 +12,7 @@ from lit_aigc.files import read_yaml
 from lit_aigc.overrides import key_of, split_arguments
 
 _TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_NEW_DEFAULTS = (("callbacks.generative_metrics.reference", "shipped", None),)  # key, former default, default
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 
@@ -65,7 +66,9 @@ def different_settings(saved: Mapping[str, Any], config: Mapping[str, Any]) -> l
     apart = ("run_dir", "resume", "pause_after")
     ours, theirs = (_leaves({k: v for k, v in tree.items() if k not in apart}) for tree in (config, saved))
     return [
-        f"{key}={theirs[key]} there, {ours[key]} here" for key in ours if key in theirs and ours[key] != theirs[key]
+        f"{key}={theirs[key]} there, {ours[key]} here"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key] and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS
     ]
 
 

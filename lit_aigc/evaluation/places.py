@@ -44,7 +44,7 @@ def results_file(config: Mapping[str, Any]) -> Path:
     if config["out"]:
         return Path(config["out"])
     if config["bundle"]:
-        first = Path(config["bundle"]).parent / "evaluation.json"
+        first = find_bundle(config["bundle"]).parent / "evaluation.json"
     else:
         fake = Path(config["fake"]).absolute()
         first = fake.with_name(f"{fake.name}.evaluation.json")

@@ -8,6 +8,7 @@ from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
 from lit_aigc.config import compose, config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import choice
+from lit_aigc.saved_config import different_settings
 from lit_aigc.spec import DataSpec
 from tests.callbacks.test_generative_metrics import FakeTrainer
 from tests.metrics.toy import Toy
@@ -99,6 +100,15 @@ def test_nothing_is_measured_where_nothing_is_installed(monkeypatch):
 )
 def test_the_extractor_of_an_evaluation(training, data, named, chosen):
     assert choice.choose_extractor(training, data, named) == chosen
+
+
+def test_a_run_that_spelled_out_what_follows_from_the_data_is_the_same_run():
+    config = compose("train", [])
+    node = config["callbacks"]["generative_metrics"]
+    saved = config | {"callbacks": {"generative_metrics": node | {"reference": "shipped"}}}
+    assert node["reference"] is None
+    assert different_settings(saved, config) == []
+    assert different_settings(saved | {"seed": 1}, config) == ["seed=1 there, 0 here"]
 
 
 def test_an_old_run_that_measures_clothes_on_digits_is_warned():
