@@ -12,8 +12,8 @@ from torch import nn
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.choice import classifier_for, installed_extractor, mismatch
-from lit_aigc.metrics.extractors import check_extractor, extractor
+from lit_aigc.metrics.choice import classifier_for, installed_extractor
+from lit_aigc.metrics.extractors import SHIPPED, check_extractor, extractor, facts
 from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples, needs_reference
 from lit_aigc.metrics.reference import Reference, choose_reference, compute_reference, shipped_reference
 
@@ -95,8 +95,11 @@ class GenerativeMetrics(L.Callback):
                 "Run  pip install 'lit-aigc[features]'  for Inception and EfficientNet-Lite0."
             )
             return
-        if found := mismatch(given, classifier_for(spec.name), spec.name):  # of an old run that is resumed
-            rank_zero_warn(f"callbacks.generative_metrics.{found}")
+        if given in SHIPPED and not spec.name.startswith(tuple(facts(given)["data"])):
+            rank_zero_warn(
+                f"callbacks.generative_metrics.extractor={given} is a classifier of "
+                f"{' and '.join(facts(given)['data'])}: its numbers may say nothing about {spec.name or 'these data'}."
+            )
         network = extractor(given, self.weights_path) if isinstance(given, str) else check_extractor(given)
         self._network = network.eval().requires_grad_(False)
         self._chosen = choose_metrics(self.metrics, network, spec.num_classes if pl_module.conditional else 0)

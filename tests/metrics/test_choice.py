@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
 from lit_aigc.config import compose, config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import choice
+from lit_aigc.metrics.extractors import SHIPPED
 from lit_aigc.saved_config import different_settings
 from lit_aigc.spec import DataSpec
 from tests.callbacks.test_generative_metrics import FakeTrainer
@@ -50,6 +52,14 @@ def test_extractor_reference_and_monitor_follow_the_data(data):
     made.setup(FakeTrainer(), module, "fit")
     assert (made._network.name, made._split) == (extractor, reference)
     assert choice.classifier_for(data) == (extractor if reference == "shipped" else None)
+
+
+def test_no_experiment_names_what_follows_from_its_data():
+    for file in (config_folder() / "experiment").glob("*.yaml"):
+        experiment = yaml.safe_load(file.read_text())
+        node = (experiment.get("callbacks") or {}).get("generative_metrics") or {}
+        assert not {node.get("extractor"), node.get("reference")} & {*SHIPPED, "shipped"}, file.name
+        assert not str(experiment.get("monitor")).endswith(SHIPPED), file.name
 
 
 def test_the_config_may_say_otherwise_but_not_another_data_sets_classifier():
@@ -111,8 +121,10 @@ def test_a_run_that_spelled_out_what_follows_from_the_data_is_the_same_run():
     assert different_settings(saved | {"seed": 1}, config) == ["seed=1 there, 0 here"]
 
 
-def test_an_old_run_that_measures_clothes_on_digits_is_warned():
+@pytest.mark.parametrize("data", ["fashion_mnist", "openmoji", "image_folder"])
+def test_a_classifier_of_other_data_is_named(data):
+    """Of one's own digits it may be right, and an old run that measures clothes on digits can be resumed."""
     made, module = GenerativeMetrics("mnist_classifier", reference="train"), Toy()
-    module.spec = DataSpec("image", (1, 28, 28), name="fashion_mnist")
-    with pytest.warns(UserWarning, match="say nothing about fashion_mnist"):
+    module.spec = DataSpec("image", (1, 28, 28), name=data)
+    with pytest.warns(UserWarning, match=f"mnist_classifier is a classifier of mnist and .* say nothing about {data}"):
         made.setup(FakeTrainer(), module, "fit")
