@@ -86,7 +86,7 @@ def write_images(bundle: Any, config: dict[str, Any], directory: Path) -> None:
     """
     from lit_aigc.media import make_grid, sample_name, save_images, save_png, to_uint8
     from lit_aigc.noise import Noise
-    from lit_aigc.sample_folder import check_origin, describe, origin
+    from lit_aigc.sample_folder import check_origin, described, origin
 
     samples = origin(bundle.manifest, config)
     check_origin(directory, samples)
@@ -94,9 +94,9 @@ def write_images(bundle: Any, config: dict[str, Any], directory: Path) -> None:
     images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
     levels = to_uint8(images, bundle.spec.value_range)
     names = [sample_name(config["start"] + i) for i in range(config["n"])]
-    describe(directory, samples, names, overview=GRID)
-    save_images(levels, directory, start=config["start"])
-    save_png(make_grid(levels, config["columns"]), directory / GRID)
+    with described(directory, samples, names, overview=GRID):
+        save_images(levels, directory, start=config["start"])
+        save_png(make_grid(levels, config["columns"]), directory / GRID)
 
 
 def explore(bundle: Any, config: dict[str, Any], directory: Path) -> None:

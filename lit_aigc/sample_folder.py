@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,12 @@ def check_origin(directory: Path, samples: Mapping[str, Any]) -> None:
         )
 
 
-def describe(directory: Path, samples: Mapping[str, Any], names: Iterable[str], overview: str) -> None:
+@contextlib.contextmanager
+def described(directory: Path, samples: Mapping[str, Any], names: Iterable[str], overview: str) -> Iterator[None]:
     """Write ``samples.json``: the samples' origin, how many there are, and the name of the overview.
+
+    It comes before the samples that are written inside of this, so that those of a run that breaks off have an origin
+    too. If none gets written, it goes.
 
     Args:
         directory: The folder.
@@ -59,6 +64,11 @@ def describe(directory: Path, samples: Mapping[str, Any], names: Iterable[str], 
     """
     n = len(_samples(directory) | set(names))
     write_atomically(directory / MANIFEST, json.dumps({**samples, "n": n, "overview": overview}, indent=2) + "\n")
+    try:
+        yield
+    finally:
+        if not _samples(directory):
+            (directory / MANIFEST).unlink()
 
 
 def overview_of(manifest: bytes | str) -> str | None:
