@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ from lit_aigc.sample_folder import MANIFEST, overview_of
 # which in threads can leave all warnings of the process switched off.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 _LARGEST_FILE = 1 << 28  # bytes; more in one image file is a mistake or an attack
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
@@ -39,7 +39,7 @@ class UnreadableImageError(Exception):
 
 
 class AnimatedImageError(Exception):
-    """A file of several frames, of which none is the image."""
+    """A file of several frames or pages, of which none is the image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,20 @@ class DecodedImage:
         return hashlib.blake2b(self.pixels.numpy(), digest_size=16, person=shape.encode()[:16]).digest()
 
 
+class FolderContents(NamedTuple):
+    """What there is in a folder or a zip, by relative names with forward slashes, each sorted.
+
+    Attributes:
+        images: Files that end in one of `SUFFIXES`, but for overviews that `lit_aigc.generate` drew of its samples.
+        others: All other files.
+        empty: Folders without an image in or below them; what is nested in another of these is not named.
+    """
+
+    images: list[str]
+    others: list[str]
+    empty: list[str]
+
+
 class ImageFiles:
     """The image files of a folder or a zip, by their names in it. Members of a zip are never written to disk.
 
@@ -76,9 +90,11 @@ class ImageFiles:
         self._process = 0
 
     def names(self) -> list[str]:
-        """Relative names with forward slashes, sorted.
+        """The images of `contents`."""
+        return self.contents().images
 
-        Hidden files, unsafe names in a zip, and overviews that `lit_aigc.generate` drew of its samples are left out.
+    def contents(self) -> FolderContents:
+        """Everything but hidden files, and unsafe names in a zip.
 
         Raises:
             InputError: Not there, neither a folder nor a zip, or without images.
@@ -88,15 +104,23 @@ class ImageFiles:
             raise InputError(f"{self.called} does not exist. Expected a folder or a .zip of images.")
         try:
             if root.is_dir():
-                found = [file.relative_to(root).as_posix() for file in _walk(root)]
+                files, folders = _walk(root)
             else:
-                found = [info.filename for info in self._archive().infolist() if not info.is_dir()]
+                members = self._archive().infolist()
+                files = [member.filename for member in members if not member.is_dir()]
+                folders = [member.filename.rstrip("/") for member in members if member.is_dir()]
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{self.called} can't be read ({error}). Expected a folder or a .zip.") from None
-        names = sorted(name for name in set(found) - self._overviews(found) if _is_image(name))
-        if not names:
+        shown = sorted(name for name in set(files) if _is_shown(name))
+        overviews = self._overviews(shown)
+        images = [n for n in shown if PurePosixPath(n).suffix.lower() in SUFFIXES and n not in overviews]
+        if not images:
             raise InputError(f"{self.called}: there are no images in it, no files that end in {', '.join(SUFFIXES)}.")
-        return names
+        filled = {parent for name in images for parent in PurePosixPath(name).parents}
+        found = {PurePosixPath(name) for name in folders if _is_shown(name)}
+        found |= {parent for name in shown for parent in PurePosixPath(name).parents}
+        empty = sorted(str(folder) for folder in found - filled if folder.parent in filled)
+        return FolderContents(images, sorted(set(shown) - set(images)), empty)
 
     def _overviews(self, names: Iterable[str]) -> set[str]:
         """The pictures of many samples that the folders' own ``samples.json`` names."""
@@ -145,17 +169,23 @@ class ImageFiles:
         return {**self.__dict__, "_zip": None}
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root, followlinks=True):
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """The names of the files and of the folders below a folder, without what is in hidden folders."""
+    all_files: list[str] = []
+    all_folders: list[str] = []
+    for place, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder, name) for name in files)
+        here = Path(place).relative_to(root)
+        all_files += [(here / name).as_posix() for name in files]
+        all_folders += [(here / name).as_posix() for name in folders]
+    return all_files, all_folders
 
 
-def _is_image(name: str) -> bool:
+def _is_shown(name: str) -> bool:
+    """Whether a name is neither hidden nor unsafe."""
     path = PurePosixPath(name)
     unsafe = path.is_absolute() or "\\" in name
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
-    return path.suffix.lower() in SUFFIXES and not unsafe and not hidden
+    return not unsafe and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
 
 
 def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk: int = 256) -> Iterator[_Out]:
@@ -180,6 +210,7 @@ def decode(content: bytes) -> DecodedImage:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _refuse_frames(image)
+            _refuse_unknown_range(image)
             converted = _needs_conversion(image, content)
             image.load()
             return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
@@ -192,8 +223,13 @@ def decode(content: bytes) -> DecodedImage:
 
 
 def _refuse_frames(image: Image.Image) -> None:
-    if image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+    if image.format in ("GIF", "PNG", "WEBP", "TIFF") and getattr(image, "n_frames", 1) > 1:
         raise AnimatedImageError
+
+
+def _refuse_unknown_range(image: Image.Image) -> None:
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise UnreadableImageError("32 bits a pixel, of unknown range: save it with 8 or 16")
 
 
 def _needs_conversion(image: Image.Image, content: bytes) -> bool:
@@ -217,9 +253,12 @@ def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if strict:
                 _refuse_frames(image)
+                _refuse_unknown_range(image)
             width, height = image.size
             grey = _is_grey(image)
-            if image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for the EXIF data at its end
+            if image.format == "TIFF":
+                pass  # Pillow has turned its size already
+            elif image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for EXIF data at its end
                 if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
                     width, height = height, width
             elif strict:
