@@ -129,7 +129,7 @@ class ImageFiles:
             if PurePosixPath(name).name == MANIFEST:
                 with contextlib.suppress(UnreadableImageError):
                     if overview := overview_of(self.content(name)):
-                        found.add(str(PurePosixPath(name).with_name(PurePosixPath(overview).name)))
+                        found.add(str(PurePosixPath(name).with_name(overview)))
         return found
 
     def stamps(self, names: list[str]) -> Iterator[str]:

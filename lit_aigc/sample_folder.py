@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lit_aigc.errors import InputError
@@ -72,12 +72,11 @@ def described(directory: Path, samples: Mapping[str, Any], names: Iterable[str],
 
 
 def overview_of(manifest: bytes | str) -> str | None:
-    """The name of the overview that a ``samples.json`` tells; None if it is none of ours."""
+    """The file name of the overview that a ``samples.json`` names, without folders; None if it names none."""
     try:
-        name = json.loads(manifest)["overview"]
+        return PurePosixPath(json.loads(manifest)["overview"]).name or None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return name if isinstance(name, str) else None
 
 
 def _samples(directory: Path) -> set[str]:

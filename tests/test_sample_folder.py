@@ -27,8 +27,9 @@ def test_what_generate_writes_is_what_evaluate_reads(tiny_run, tmp_path):
     assert ImageFiles(packed, "fake").names() == [f"samples/{i:06d}.png" for i in range(20)]
     results = evaluate(load("evaluate", [f"fake={out}", "data=mnist5k", "metrics=[is]"]))
     assert results["protocol"]["mnist_classifier"]["n_fake"] == 20  # on features of digits, as the data are
-    (out / "samples.json").write_text("[]")
-    assert "grid.png" in ImageFiles(out, "fake").names()
+    for text in ("[]", "no JSON", '{"overview": "/"}', '{"overview": ["grid.png"]}', '{"overview": "elsewhere.png"}'):
+        (out / "samples.json").write_text(text)
+        assert "grid.png" in ImageFiles(out, "fake").names()
 
 
 def test_a_folder_holds_samples_of_one_set(tiny_run, tmp_path):
