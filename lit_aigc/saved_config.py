@@ -17,7 +17,10 @@ _TRAINER_MAY_CHANGE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
 )
 _MOVED = {"lit_aigc.launch.data_parallel": "lit_aigc.launch.DataParallel"}
-_NEW_DEFAULTS = (("trainer.devices", "auto", 1),)  # key, former default, default
+_NEW_DEFAULTS = (  # key, former default, default
+    ("trainer.devices", "auto", 1),
+    ("callbacks.generative_metrics.reference", "shipped", None),
+)
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 

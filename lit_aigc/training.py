@@ -226,10 +226,18 @@ def _checkpoint(
 
 
 def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None:
-    weights = load_bundle(bundle, trust).module.state_dict()
-    differences = state_differences(module.state_dict(), weights)
-    if differences:
-        raise InputError(f"init_from={bundle} holds another model:\n" + "\n".join(differences))
+    loaded = load_bundle(bundle, trust)
+    weights = loaded.module.state_dict()
+    if differences := state_differences(module.state_dict(), weights):
+        there, here = loaded.spec.num_classes, module.spec.num_classes
+        lines = [f"init_from={bundle} holds another model:", *differences]
+        if there != here:
+            lines.append(f"The bundle's data have {there} classes, these have {here}.")
+        lines.append(
+            "All weights have to fit: loading a part of them isn't supported yet. Choose the model of the bundle and "
+            "data with as many classes, or leave init_from out to train from scratch."
+        )
+        raise InputError("\n".join(lines))
     module.load_state_dict(weights)
 
 

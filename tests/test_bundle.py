@@ -25,7 +25,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.networks import mlp
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec
-from lit_aigc.training import train
+from lit_aigc.training import _start_from, train
 from tests.processes import end, start
 
 SPEC = DataSpec("image", (1, 28, 28), num_classes=10, class_names=tuple("0123456789"), name="digits", fingerprint="f0")
@@ -176,9 +176,15 @@ def test_training_starts_from_a_bundle(tiny, tiny_run, tmp_path):
     run = train(load("train", [*arguments, *still]))
     weights = load_file(tiny_run / "bundle" / "model.safetensors")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in run.module.state_dict().items())
-    with pytest.raises(InputError, match="holds another model"):
+    with pytest.raises(InputError, match=r"(?s)holds another model.*loading a part of them isn't supported yet"):
         train(load("train", [*arguments[:-1], f"run_dir={tmp_path / 'b'}", "model.generator.latent_dim=9"]))
     assert not (tmp_path / "b").exists()
+    four = dataclasses.replace(SPEC, num_classes=4, class_names=tuple("abcd"))
+    other = build(resolve(compose("train", tiny)["model"], four), four)
+    with pytest.raises(
+        InputError, match=r"(?s)\n  generator.*data have 10 classes, these have 4\..* with as many classes"
+    ):
+        _start_from(other, str(tiny_run), [])  # the run folder stands for its bundle
 
 
 # -- damage

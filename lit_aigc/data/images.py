@@ -54,6 +54,8 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         augment: For training, in this order: ``"horizontal_flip"``, ``"random_shift"``, or built objects.
         workers: Processes that read files when the images don't fit into `resident_gib`.
         resident_gib: The most GiB of uint8 pixels to hold in memory.
+        extractor: Name of the feature extractor that images like these are measured on, for those who measure; None:
+            any of images in general.
 
     Attributes:
         start_batch: Number of the first batch that `train_dataloader` gives.
@@ -79,6 +81,7 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         augment: Sequence[str | Augmentation] = (),
         workers: int = 2,
         resident_gib: float = 2.0,
+        extractor: str | None = None,
     ):
         super().__init__()
         problems = [
@@ -105,6 +108,7 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.preparation = Preparation(image_size, channels, int(resident_gib * 2**30))
         self.augment = [augmentation.BY_NAME[name]() if isinstance(name, str) else name for name in augment]
+        self.extractor = extractor
         self.start_batch = 0
         self.report: dict[str, int] = {}
         self._splits: dict[str, Images] = {}

@@ -37,7 +37,8 @@ def evaluate_likelihood(
     Returns:
         ``nll``, nats an image: in expectation an upper bound, that falls to the true value with more samples;
         ``nll_standard_error``, over the images; ``elbo``, nats an image, of the first latent drawn for each; where
-        the likelihood gives probabilities ``bits_per_dim``, of the NLL. And the protocol.
+        the likelihood gives probabilities ``nll_bits_per_dim``, the NLL in bits (``bits_per_dim`` of training is of the
+        ELBO). And the protocol.
 
     Raises:
         InputError: If there are fewer than two images, or a likelihood is not finite.
@@ -66,7 +67,7 @@ def evaluate_likelihood(
     }
     likelihood = module.network.likelihood
     if likelihood.discrete:
-        values["bits_per_dim"] = nll / (math.prod(module.spec.shape) * math.log(2))
+        values["nll_bits_per_dim"] = nll / (math.prod(module.spec.shape) * math.log(2))
     protocol = {
         "images": n,
         "samples": samples,
