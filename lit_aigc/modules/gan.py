@@ -149,9 +149,7 @@ class GAN(AdversarialModule, LatentModule):
             values |= self.update(generator_optimizer, batch, self._generator_loss, name="g")
             self.discriminator.requires_grad_(True)
             self._fakes = None
-            self.generator_updates += 1
-            if self.ema:
-                self.ema.update()
+            self.count_generator_update()
         return values
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

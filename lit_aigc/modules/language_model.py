@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -103,9 +103,7 @@ class LanguageModel(GenerativeModule):
             loss = functools.partial(self._loss, before=before, first=batch.start, share=self._targets_per_row(part))
             found = self.update(optimizers, part, loss)
             values |= {name: values.get(name, 0.0) + value / updates for name, value in found.items()}
-            self.generator_updates += 1
-            if self.ema:
-                self.ema.update()
+            self.count_generator_update()
         return values
 
     def _targets_per_row(self, batch: TextBatch) -> Tensor | float:
@@ -205,6 +203,13 @@ class LanguageModel(GenerativeModule):
         return self.tokenizer.decode if self.tokenizer else None
 
     # -- checkpoints
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """See `GenerativeModule`; the state of carried rows, too."""
+        super()._apply(fn, recurse)
+        if self._state is not None:
+            self._state = self._state.converted(fn)
+        return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The state of carried rows too, those of all processes in order."""

@@ -137,9 +137,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         values |= self.update(autoencoder_optimizer, batch, self._autoencoder_loss, name="ae")
         self.discriminator.requires_grad_(True)
         self._made = None
-        self.generator_updates += 1
-        if self.ema:
-            self.ema.update()
+        self.count_generator_update()
         return values
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
