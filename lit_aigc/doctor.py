@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from lit_aigc.config import BAD_INPUT, DONE, compose, help_text
+from lit_aigc.config import BAD_INPUT, DONE, help_text, load
 from lit_aigc.errors import InputError
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         report.findings(unfit)
         return BAD_INPUT
     try:
-        config = compose("train", list(arguments))
+        config = load("train", list(arguments))
     except InputError as error:
         config = None
         unfit.append(Finding(str(error), "See python -m lit_aigc.train --help.", stops=True))
