@@ -3,10 +3,9 @@
 Shown: no operation mixes devices, and how often the host waits for the device (`SYNCHRONIZATIONS`) or tensors cross
 between the two, in a training batch, a validation batch, a sample and after a resume.
 
-Not shown, for fake tensors can't run it: backward passes and optimizer steps (and so penalties on gradients, of which
-autograd needs a backward pass), the kernels of cuDNN (recurrent networks take PyTorch's own here), operations on lists
-of tensors, whose devices are not checked, NCCL, and what depends on numbers, for each number that the host reads is 0 here: text that is written,
-which decides by the tokens it has read.
+Not shown, since fake tensors can't run it: backward passes and optimizer steps, penalties on gradients among them;
+the kernels of cuDNN (recurrent networks take PyTorch's own here); operations on lists of tensors, whose devices are
+not checked; NCCL; and what depends on numbers, since each number that the host reads is 0 here, so no text is written.
 """
 
 from __future__ import annotations
