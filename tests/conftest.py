@@ -71,6 +71,12 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(autouse=True)
+def even_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No precision is slow, so that no test depends on the machine, or on what else it does during the probe."""
+    monkeypatch.setattr("lit_aigc.precision.bf16_slowdown", lambda: 1.0)
+
+
+@pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that would leave this machine raises, so that a test that needs the network can't pass here."""
     connect = socket.socket.connect
