@@ -201,7 +201,8 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
         if not isinstance(node, Mapping):
             continue
         if TARGET in node:
-            found += problems(node, group)
+            ours = {"precision"} if node.get("precision") == "auto" else set()  # settled before the Trainer is built
+            found += problems({key: value for key, value in node.items() if key not in ours}, group)
             continue
         # callbacks and loggers: a name for each node; null switches one off
         known = [name for name, child in node.items() if isinstance(child, Mapping) and TARGET in child]

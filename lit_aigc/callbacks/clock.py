@@ -168,6 +168,8 @@ class Clock(Callback):
 
         pl_module.progress, pl_module.train_seconds = progress, seconds
         done = progress >= 1.0
+        if done:
+            pl_module.log_unfinished_window()
         validate = self.validations > 0 and (
             done or math.floor(progress * self.validations + _ROUNDING) > pl_module.validations
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lit_aigc.errors import InputError
 from lit_aigc.modules.ema import EMA
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import schedule
+from lit_aigc.optimization import learning_rates, schedule
 from lit_aigc.spec import Batch, Condition, DataSpec
 from lit_aigc.tokenization import Tokenizer
 
@@ -99,7 +99,10 @@ class GenerativeModule(L.LightningModule):
         log_every: Batches between two log entries; each is the mean over the batches since the last.
         recent: The latest such means.
         results: The latest value of everything logged for monitors: what ``summary.json`` tells.
+        optimizer_names: A name for each optimizer, in the order of `configure_optimizers`, for the log of learning rates.
     """
+
+    optimizer_names: tuple[str, ...] = ("",)
 
     def __init__(self, spec: DataSpec, conditional: bool = False, recipe: Recipe | None = None) -> None:
         super().__init__()
@@ -246,15 +249,27 @@ class GenerativeModule(L.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
+    def log_unfinished_window(self) -> None:
+        """Log the mean over the batches since the last entry, for the end of training.
+
+        The window stays open: a run that is extended later logs the same whole windows as one that never stopped.
+        """
+        if self._window:
+            self._log_window()
+
     def _flush_window(self) -> None:
+        self._log_window()
+        self._window = {}
+        self.check_health(self.recent)
+
+    def _log_window(self) -> None:
         names = list(self._window)
         means = torch.stack([torch.as_tensor(total / count) for total, count in self._window.values()])
-        self._window = {}
         means = self.trainer.strategy.reduce(means, reduce_op="mean").tolist()
         self.recent = dict(zip(names, means, strict=True))
         self._raise_if_not_finite(self.recent)
-        self.log_values({f"train/{name}": value for name, value in self.recent.items()}, monitor=False)
-        self.check_health(self.recent)
+        logged = self.recent | learning_rates(self.trainer.optimizers, self.optimizer_names)
+        self.log_values({f"train/{name}": value for name, value in logged.items()}, monitor=False)
 
     def _raise_if_not_finite(self, means: Mapping[str, float]) -> None:
         bad = [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]

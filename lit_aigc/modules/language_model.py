@@ -43,6 +43,8 @@ class LanguageModel(GenerativeModule):
         InputError: If the data are no text, or an option is out of range.
     """
 
+    optimizer_names = ("", "matrix")
+
     def __init__(
         self,
         network: nn.Module,

@@ -70,6 +70,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
+    optimizer_names = ("d", "ae")
     opponent = "autoencoder_optimizer"
     damping = "model.r1=1"
     remedy = "raise model.r1"

@@ -74,6 +74,8 @@ class VQVAE(GenerativeModule):
         InputError: If an option is out of range.
     """
 
+    optimizer_names = ("autoencoder", "prior")
+
     def __init__(
         self,
         network: CodeModel,
