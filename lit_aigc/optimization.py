@@ -74,7 +74,7 @@ def learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[
         names: One for each, empty for the only or main one. An optimizer beyond these is named by its position.
 
     Returns:
-        ``lr`` or ``<name>_lr``; with the position of the group, as in ``lr_1``, where the groups of one optimizer differ.
+        ``lr`` or ``<name>_lr``; where the groups of one optimizer differ, each with its position: ``lr_0``, ``lr_1``.
     """
     rates: dict[str, float] = {}
     for position, optimizer in enumerate(optimizers):

@@ -36,8 +36,9 @@ from lit_aigc.launch import (
 from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.overview import overview
 from lit_aigc.precision import AUTO, fastest_precision
-from lit_aigc.report import print_results
+from lit_aigc.report import print_facts, print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
@@ -148,6 +149,8 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
             if checkpoint_path and hasattr(logger, "truncate"):
                 logger.truncate(counters["samples_seen"])
             logger.log_hyperparams(config)
+        if rank_zero_only.rank == 0:
+            print_facts(overview(config, datamodule, module, trainer, folder.path))
         clock.signals.install()
         run.startup_seconds = process_seconds()
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
@@ -274,7 +277,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "train_seconds": round(module.train_seconds, 3),
         "wall_seconds": round(process_seconds(), 3),
         "startup_seconds": round(run.startup_seconds, 3),
-        "samples_per_second": round(module.samples_seen / max(module.train_seconds, 1e-9), 1),
+        "samples_per_second": module.samples_per_second,
     }
     summary |= module.results
     protocol: dict[str, Any] = {}

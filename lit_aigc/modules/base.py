@@ -99,7 +99,7 @@ class GenerativeModule(L.LightningModule):
         log_every: Batches between two log entries; each is the mean over the batches since the last.
         recent: The latest such means.
         results: The latest value of everything logged for monitors: what ``summary.json`` tells.
-        optimizer_names: A name for each optimizer, in the order of `configure_optimizers`, for the log of learning rates.
+        optimizer_names: What the log calls each of `configure_optimizers`; see `learning_rates`.
     """
 
     optimizer_names: tuple[str, ...] = ("",)
@@ -160,6 +160,11 @@ class GenerativeModule(L.LightningModule):
             self._window[name] = (total + value.detach().float(), count + 1)
         if self.batches % self.log_every == 0:
             self._flush_window()
+
+    @property
+    def samples_per_second(self) -> float:
+        """Over all of training so far, validation and checkpoints included; to a tenth."""
+        return round(self.samples_seen / max(self.train_seconds, 1e-9), 1)
 
     @property
     def log_is_due(self) -> bool:
