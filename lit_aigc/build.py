@@ -24,9 +24,9 @@ _FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "moda
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``", did you mean 'minutes'?"`` for a misspelt name, or the list of what there is."""
+    """``", did you mean 'minutes'?"`` for a misspelt name or the first word of one, or the list of what there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(f"{name}_")]
     return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 

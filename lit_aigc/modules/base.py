@@ -104,6 +104,11 @@ class GenerativeModule(L.LightningModule):
 
     optimizer_names: tuple[str, ...] = ("",)
 
+    @property
+    def validation_keys(self) -> tuple[str, ...]:
+        """What validation logs for monitors, of one that computes a held-out loss; known once `trainer` is there."""
+        return ()
+
     def __init__(self, spec: DataSpec, conditional: bool = False, recipe: Recipe | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False

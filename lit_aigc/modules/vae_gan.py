@@ -71,6 +71,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
     """
 
     optimizer_names = ("d", "ae")
+    validation_keys = ("kl", "similarity", "reconstruction")
     opponent = "autoencoder_optimizer"
     damping = "model.r1=1"
     remedy = "raise model.r1"
@@ -210,4 +211,4 @@ class VAEGAN(AdversarialModule, Autoencoder):
     def on_validation_epoch_end(self) -> None:
         """Logs the means over all processes."""
         n, *sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
-        self.log_values(dict(zip(("kl", "similarity", "reconstruction"), (s / n for s in sums), strict=True)))
+        self.log_values(dict(zip(self.validation_keys, (s / n for s in sums), strict=True)))
