@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lit_aigc.errors import InputError
+from lit_aigc.signals import STOP
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -79,8 +80,6 @@ class StopSignals:
         received: Name of the signal that came, or None.
     """
 
-    _NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
@@ -89,7 +88,7 @@ class StopSignals:
         """Handle the signals from now on, in place of whoever handled them before (Lightning's handlers broadcast)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in self._NUMBERS:
+        for number in STOP:
             before = signal.signal(number, self._handle)
             self._before.setdefault(number, before)
 
