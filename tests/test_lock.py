@@ -77,12 +77,8 @@ def test_without_sigusr1(windows):
 
 def test_nothing_else_needs_what_windows_has_not():
     for path in PACKAGE.rglob("*.py"):
-        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-        modules = {
-            alias.name
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        }
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         assert not names & {"SIGUSR1", "SIGKILL", "SIGHUP", "killpg", "fork"}, path
         assert path.name == "lock.py" or not modules & {"fcntl", "resource", "pwd", "grp"}, path
