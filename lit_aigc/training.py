@@ -74,8 +74,10 @@ class Run:
 
 def run(config: dict[str, Any]) -> int:
     """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for of_lightnings_use_of_torch in (".*LeafSpec.*", ".*functional.all_gather is deprecated.*"):
+        warnings.filterwarnings("ignore", message=of_lightnings_use_of_torch)
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # `lit_aigc.launch` looks for itself
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
