@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import json
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from lit_aigc.bundle import load_bundle
 from lit_aigc.checkpoint import latest_checkpoint
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
+from lit_aigc.failures import TrainingFailed
 from lit_aigc.metrics_csv import read_metrics
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec
@@ -348,6 +351,20 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
         assert second[key] == pytest.approx(first[key], rel=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}  # no stray folders
     assert (tmp_path / "2/checkpoints/best.ckpt").exists()
+
+
+def test_known_noise_of_several_processes_is_not_shown(monkeypatch):
+    def noisy(config):
+        warnings.warn("torch.distributed.nn.functional.all_gather is deprecated, use another.", FutureWarning, 2)
+        warnings.warn("something new", FutureWarning, stacklevel=2)
+        raise TrainingFailed("enough")
+
+    monkeypatch.setattr("lit_aigc.training.train", noisy)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert run({}) == 1
+    assert [str(warning.message) for warning in seen] == ["something new"]
+    assert not logging.getLogger("lightning.fabric.utilities.distributed").isEnabledFor(logging.INFO)
 
 
 @pytest.mark.slow
