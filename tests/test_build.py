@@ -189,6 +189,10 @@ def test_what_is_right_has_no_problems(node):
     assert problems(node, "m") == []
 
 
+def test_the_first_word_of_a_name_is_enough_for_a_suggestion():
+    assert did_you_mean("fid", ["kid_x", "fid_x"]) == ", did you mean 'fid_x'?"
+
+
 @pytest.mark.parametrize("known", [["minutes", "samples"], {"minutes": 1}])
 def test_did_you_mean(known):
     assert did_you_mean("minuts", known) == ", did you mean 'minutes'?"

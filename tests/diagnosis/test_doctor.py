@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,8 @@ def test_the_machine_is_looked_at():
     assert found.versions["torch"] and found.versions["lightning"]
     assert found.precision in ("bf16-mixed", "16-mixed", "32-true")
     assert machine.extras() == {} or "features" in machine.extras()
+
+
+def test_a_system_that_does_not_tell_its_memory(monkeypatch, examine):
+    monkeypatch.delattr(machine.os, "sysconf")  # Windows
+    assert re.search(r"memory +not known", examine()[1])
