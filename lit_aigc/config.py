@@ -47,13 +47,35 @@ _LISTED = {"train": (_EXPERIMENTS, _DATA, _MODELS), "evaluate": (_DATA,), "compa
 
 
 def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
-    """Run a verb on the command line's config and leave with its exit code.
+    """Run a verb on the command line's config and leave with its exit code; see `leave_with`."""
 
-    Exit codes: what `main` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no
+    def run(arguments: list[str]) -> int:
+        if _MULTIRUN & set(arguments):
+            _multirun(verb, arguments)
+            return DONE
+        if verb == "train" and RANK_CONFIG in os.environ:
+            return main(read_yaml(os.environ[RANK_CONFIG]))
+        return main(load(verb, arguments))
+
+    leave_with(verb, run, lambda: help_text(verb))
+
+
+def leave_with(verb: str, run: Callable[[list[str]], int], usage: Callable[[], str]) -> None:
+    """Answer ``--help`` and ``--version``, or run a verb on the words of the command line; then leave.
+
+    Exit codes: what `run` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no
     traceback; 1 for anything else, Ctrl-C among it.
     """
+    arguments = sys.argv[1:]
     try:
-        code = _run(verb, main, sys.argv[1:])
+        if {"-h", "--help"} & set(arguments):
+            print(usage())
+            code = DONE
+        elif "--version" in arguments:
+            print(f"lit_aigc {__version__}")
+            code = DONE
+        else:
+            code = run(arguments)
     except InputError as error:
         print(f"lit_aigc.{verb}: {error}", file=sys.stderr)
         code = BAD_INPUT
@@ -69,21 +91,6 @@ def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
         code = BAD_INPUT
     sys.stdout.flush()
     sys.exit(code)
-
-
-def _run(verb: str, main: Callable[[dict[str, Any]], int], arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(help_text(verb))
-        return DONE
-    if "--version" in arguments:
-        print(f"lit_aigc {__version__}")
-        return DONE
-    if _MULTIRUN & set(arguments):
-        _multirun(verb, arguments)
-        return DONE
-    if verb == "train" and RANK_CONFIG in os.environ:
-        return main(read_yaml(os.environ[RANK_CONFIG]))
-    return main(load(verb, arguments))
 
 
 def check_command(arguments: list[str]) -> dict[str, Any] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
@@ -351,18 +353,26 @@ def test_help_and_version_need_no_torch(option, says):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_says_its_version_and_takes_an_interruption(command, monkeypatch, verb):
+def test_every_verb_says_its_version_and_takes_an_interruption(monkeypatch, capsys, verb):
     """Also while it imports what it needs, which takes seconds."""
-    assert command(verb, "--version").out == f"lit_aigc {__version__}\n"
 
-    def interrupt(*_):
+    def start(*arguments: str) -> int | None:
+        monkeypatch.setattr(sys, "argv", [verb, *arguments])
+        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of runpy: the module may have been imported before
+            runpy.run_module(f"lit_aigc.{verb}", run_name="__main__")
+        return stop.value.code
+
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(config, "load", interrupt)
-    outcome = command(verb)
-    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert outcome.err.startswith(f"lit_aigc.{verb}: interrupted")
-    assert ("resume=RUN_DIR" in outcome.err) == (verb == "train")
+    assert not start("--version")
+    assert capsys.readouterr().out == f"lit_aigc {__version__}\n"
+    monkeypatch.setattr(config, "compose", interrupt)
+    assert start() == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"lit_aigc.{verb}: interrupted") and error.count("\n") == 1
+    assert ("resume=RUN_DIR" in error) == (verb == "train")
 
 
 @pytest.mark.parametrize("verb", ["train", "generate", "evaluate", "sweep"])
