@@ -123,6 +123,7 @@ def _write(
         "data": {"name": spec.name, "fingerprint": spec.fingerprint},
         "metrics": {key: value for key, value in summary.items() if isinstance(value, (int, float))},
         "protocol": summary.get("protocol", {}),
+        "resolved_precision": summary.get("resolved_precision"),
         "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
     }
     (building / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

@@ -223,8 +223,8 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
         if not isinstance(node, Mapping):
             continue
         if TARGET in node:
-            ours = {"precision"} if node.get("precision") == "auto" else set()  # settled before the Trainer is built
-            found += problems({key: value for key, value in node.items() if key not in ours}, group)
+            ours = ("precision", "auto")  # which the Trainer doesn't know: `lit_aigc.precision` resolves it
+            found += problems({key: value for key, value in node.items() if (key, value) != ours}, group)
             continue
         # callbacks and loggers: a name for each node; null switches one off
         known = [name for name, child in node.items() if isinstance(child, Mapping) and TARGET in child]

@@ -25,6 +25,7 @@ from lit_aigc.media import to_uint8
 from lit_aigc.metrics.extractors import SHIPPED, extractor
 from lit_aigc.metrics.generative import extractor_of_training
 from lit_aigc.noise import Noise
+from lit_aigc.precision import full_precision
 from lit_aigc.sheet import Panel, draw_sheet
 from lit_aigc.spec import Condition
 
@@ -191,9 +192,10 @@ class Explorer:
     def _predicted(self, z: Tensor, extractor: nn.Module) -> Tensor:
         """``(n,)``: what a classifier takes the images of latents for."""
         device = self.module.device
-        return torch.cat(
-            [extractor(self.images(block, None).to(device))[1].argmax(1).cpu() for block in z.split(_BLOCK)]
-        )
+        with full_precision(device):
+            return torch.cat(
+                [extractor(self.images(block, None).to(device))[1].argmax(1).cpu() for block in z.split(_BLOCK)]
+            )
 
     def between_classes(self) -> Image.Image:
         """For a conditional model: from each class to the next by its embeddings, at the same latent."""

@@ -1,9 +1,12 @@
-"""The precision of training, chosen by what this machine does fast."""
+"""The precision of training, chosen by what this machine does fast, and what "full precision" means."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,27 +14,78 @@ from torch import Tensor, nn
 AUTO = "auto"
 FULL = "32-true"
 MIXED = "bf16-mixed"
+SLOW = 1.5  # times as long as the alternative: worth a warning
+log = logging.getLogger(__name__)
+
+
+def accelerator_of(name: str) -> str:
+    """``cpu``, ``cuda`` or ``mps``: what a Trainer's ``accelerator`` means on this machine."""
+    if name in ("gpu", "auto"):
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    return name
+
+
+def choose_precision(asked: str, accelerator: str, network: nn.Module, kept: str | None = None) -> str:
+    """The precision to train a network in; logs one line for each surprise.
+
+    Args:
+        asked: ``trainer.precision``: ``auto``, or a choice that is honored.
+        accelerator: ``cpu``, ``cuda`` or ``mps``.
+        network: What will be trained. Where this machine can't run one of its layers in bfloat16, it is float32.
+        kept: What the run was trained in so far, which ``auto`` keeps unless it is slow here; None for a new run.
+    """
+    chosen = asked
+    if asked == AUTO:
+        chosen = kept if kept and slowdown(kept, accelerator) <= SLOW else fastest_precision(accelerator)
+    if chosen == MIXED and accelerator == "cpu" and (layer := _unfit_layer(network)):
+        chosen = FULL
+        log.warning("This CPU can't run %s in bfloat16, so training uses %s.", layer, FULL)
+    elif asked != AUTO:
+        warn_if_slow(f"trainer.precision={asked}", asked, accelerator)
+    if kept and chosen != kept:
+        log.warning(
+            "This run was trained in %s so far and resumes in %s: from here on it is not bit-identical to a run that "
+            "never stopped.",
+            kept,
+            chosen,
+        )
+    return chosen
+
+
+def warn_if_slow(setting: str, precision: str, accelerator: str) -> None:
+    """Log one line if a setting asks for a precision that is slow on this machine."""
+    if (factor := slowdown(precision, accelerator)) > SLOW:
+        fastest = fastest_precision(accelerator)
+        log.warning("%s takes %.1f times as long on this machine as %s: leave it out.", setting, factor, fastest)
 
 
 def fastest_precision(accelerator: str) -> str:
-    """The ``trainer.precision`` that trains fastest on an accelerator of this machine.
+    """The ``trainer.precision`` that trains fastest on this machine.
 
     bfloat16 on CUDA from compute capability 8.0, float32 on MPS; on a CPU whatever `bf16_slowdown` measures.
 
     Args:
-        accelerator: ``cpu``, ``cuda`` (or ``gpu``) or ``mps``.
+        accelerator: ``cpu``, ``cuda`` or ``mps``.
     """
-    if accelerator in ("cuda", "gpu") and torch.cuda.is_available():
+    if accelerator == "cuda":
         return MIXED if torch.cuda.get_device_capability() >= (8, 0) else FULL
     return MIXED if accelerator == "cpu" and bf16_slowdown() < 1 else FULL
 
 
+def slowdown(precision: str, accelerator: str) -> float:
+    """How many times as long a precision takes as the fastest one; 1 where that isn't known."""
+    factors = {MIXED: bf16_slowdown(), FULL: 1 / bf16_slowdown()} if accelerator == "cpu" else {}
+    return max(1.0, factors.get(precision, 1.0))
+
+
 @functools.cache
 def bf16_slowdown() -> float:
-    """How many times as long this CPU takes in bfloat16 as in float32: measured once per process.
+    """How many times as long this CPU takes in bfloat16 as in float32, measured once per process.
 
-    A convolution and a matrix product, forward and backward. The flags of the CPU don't decide, since the kernels that
-    the installed libraries choose do.
+    A convolution and a matrix product, forward and backward, decide. The flags of the CPU don't, since the kernels that
+    the installed libraries choose are what counts.
 
     Returns:
         The geometric mean of both ratios: about 0.7 with bfloat16 instructions, 12 or more without.
@@ -39,22 +93,68 @@ def bf16_slowdown() -> float:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(16, 32, 16, 16, generator=generator).to(memory_format=torch.channels_last)
     rows = torch.randn(256, 256, generator=generator)
-    convolution = nn.Conv2d(32, 64, kernel_size=4, stride=2, padding=1).to(memory_format=torch.channels_last)
-    return (_slowdown(convolution, images) * _slowdown(nn.Linear(256, 256), rows)) ** 0.5
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        convolution = nn.Conv2d(32, 64, kernel_size=4, stride=2, padding=1).to(memory_format=torch.channels_last)
+        return (_slowdown(convolution, images) * _slowdown(nn.Linear(256, 256), rows)) ** 0.5
 
 
 def _slowdown(layer: nn.Module, x: Tensor) -> float:
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(4):  # the first of each prepares the kernels
         for bf16, times in seconds.items():
-            times.append(_seconds(layer, x, bf16))
+            started = time.perf_counter()
+            _forward_and_backward(layer, x, bf16)
+            times.append(time.perf_counter() - started)
     return min(seconds[True][1:]) / min(seconds[False][1:])
 
 
-def _seconds(layer: nn.Module, x: Tensor, bf16: bool) -> float:
+def _forward_and_backward(layer: nn.Module, x: Tensor, bf16: bool) -> None:
     x = x.detach().requires_grad_()
-    started = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         y = layer(x)
-    y.float().square().sum().backward()
-    return time.perf_counter() - started
+    (y[0] if isinstance(y, tuple) else y).float().square().sum().backward()
+
+
+def _unfit_layer(network: nn.Module) -> str:
+    """The kind of a layer that this CPU can't run in bfloat16: oneDNN has recurrent ones on some CPUs only."""
+    kinds = {type(layer) for layer in network.modules() if isinstance(layer, (nn.LSTM, nn.GRU))}
+    return next(
+        (kind.__name__ for kind in sorted(kinds, key=lambda kind: kind.__name__) if not _runs_in_bf16(kind)), ""
+    )
+
+
+@functools.cache
+def _runs_in_bf16(kind: type[nn.LSTM] | type[nn.GRU]) -> bool:
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        layer = kind(16, 16, batch_first=True)
+        try:
+            _forward_and_backward(layer, torch.zeros(2, 4, 16), bf16=True)
+        except RuntimeError:  # "could not create a primitive descriptor"
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def tensor_float32(allowed: bool) -> Iterator[None]:
+    """Inside, NVIDIA GPUs may round the factors of float32 products to 10 bits (TF32), or may not.
+
+    It is several times faster, and good enough for training. By default torch allows it for convolutions only.
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matrices)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, float32 means float32: neither autocast nor TF32."""
+    with torch.autocast(device.type, enabled=False), tensor_float32(False):
+        yield

@@ -11,7 +11,9 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 from lit_aigc.overrides import key_of, split_arguments
 
-_TRAINER_MAY_CHANGE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_TRAINER_MAY_CHANGE = tuple(
+    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
+)
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 

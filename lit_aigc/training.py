@@ -21,6 +21,7 @@ from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.bundle import load_bundle, save_bundle
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
+from lit_aigc.callbacks.precision import OnePrecision
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.errors import InputError
@@ -37,11 +38,13 @@ from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.overview import overview
-from lit_aigc.precision import AUTO, fastest_precision
+from lit_aigc.precision import AUTO, accelerator_of, choose_precision, tensor_float32
 from lit_aigc.report import print_facts, print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
+
+RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
 
 
 @dataclasses.dataclass
@@ -65,6 +68,11 @@ class Run:
     trainer: L.Trainer
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     startup_seconds: float = 0.0
+
+    @property
+    def precision(self) -> str:
+        """What the run trains in: ``trainer.precision``, resolved on this machine."""
+        return self.trainer.strategy.precision_plugin.precision
 
     @property
     def exit_code(self) -> int:
@@ -138,7 +146,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     callbacks = _nodes(config.get("callbacks"), folder)
     loggers = _loggers(config, folder)
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
-    trainer = _trainer(config, module, [clock, *callbacks, writer], loggers, folder)
+    trainer = _trainer(config, module, [OnePrecision(), clock, *callbacks, writer], loggers, folder)
     datamodule.check_world_size(trainer.world_size)
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
@@ -155,7 +163,8 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
             print_facts(overview(config, datamodule, module, trainer, folder.path))
         clock.signals.install()
         run.startup_seconds = process_seconds()
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
+        with tensor_float32(True):
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
         if rank_zero_only.rank == 0:
             _finish(run, model_config)
@@ -225,10 +234,11 @@ def _trainer(
         )
     if node.get("strategy", "auto") == "auto" and local_devices(node) * node.get("num_nodes", 1) > 1:
         node["strategy"] = "ddp_find_unused_parameters_true"
-    if node.get("precision") == AUTO:
-        node["precision"] = fastest_precision("cuda" if torch.cuda.is_available() else "cpu")
-    if str(node.get("precision")).startswith("16") and not torch.cuda.is_available():
-        raise InputError("trainer.precision: half precision (16) needs a GPU: use bf16-mixed or 32-true.")
+    asked = str(node.get("precision", AUTO))
+    if asked.startswith("16") and not torch.cuda.is_available():
+        raise InputError("trainer.precision: half precision (16) needs a GPU: leave it out, or use 32-true.")
+    kept = folder.read_summary().get(RESOLVED_PRECISION)
+    node["precision"] = choose_precision(asked, accelerator_of(str(node.get("accelerator", "auto"))), module, kept)
     validates = type(module).validation_step is not GenerativeModule.validation_step
     try:
         with warnings.catch_warnings():
@@ -260,7 +270,8 @@ def _announce(run: Run) -> None:
     if rank_zero_only.rank != 0:
         return
     saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
-    run.folder.write_summary({**run.folder.read_summary(), "status": "running", "run_id": run.folder.identity})
+    known = {"status": "running", "run_id": run.folder.identity, RESOLVED_PRECISION: run.precision}
+    run.folder.write_summary({**run.folder.read_summary(), **known})
     write_yaml(saved, run.folder.path / "config.yaml")
     os.environ[FIRST_PROCESS] = str(os.getpid())
     os.environ[RANK_CONFIG] = str((run.folder.path / "config.yaml").resolve())
@@ -273,6 +284,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "run_id": run.folder.identity,
         "experiment": run.config["experiment"],
         "seed": run.config["seed"],
+        RESOLVED_PRECISION: run.precision,
         "samples_seen": module.samples_seen,
         "batches": module.batches,
         "generator_updates": module.generator_updates,

@@ -117,6 +117,8 @@ def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identit
 def _machine() -> dict[str, Any]:
     import torch
 
+    from lit_aigc.precision import bf16_slowdown
+
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         names = [
@@ -126,7 +128,15 @@ def _machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    return {"cpu": cpu, "cores": cores, "threads": torch.get_num_threads(), "gpu": gpu, **versions}
+    bf16 = round(bf16_slowdown(), 2)
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "bf16_slowdown": bf16,
+        "gpu": gpu,
+        **versions,
+    }
 
 
 def newest_records(comparison: Comparison) -> list[dict[str, Any]]:

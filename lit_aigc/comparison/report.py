@@ -341,7 +341,10 @@ def _count(value: float | None) -> str:
 def _machine_in_words(machine: Mapping[str, Any]) -> str:
     gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
     cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-    return f"{machine['cpu']}, {cores}{gpu}, torch {machine['torch']}"
+    bf16 = ""
+    if slowdown := machine.get("bf16_slowdown"):  # not in older records
+        bf16 = ", fast in bfloat16" if slowdown < 1 else ", slow in bfloat16"
+    return f"{machine['cpu']}, {cores}{bf16}{gpu}, torch {machine['torch']}"
 
 
 def _one_line(text: str) -> str:

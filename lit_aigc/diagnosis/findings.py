@@ -60,6 +60,8 @@ def unfit_packages(versions: Mapping[str, str]) -> Iterator[Finding]:
 
 def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
     """What is asked of the machine and isn't there, or is there and isn't used."""
+    from lit_aigc.precision import SLOW
+
     gpus, on_gpu = len(machine.gpus), outlook.accelerator in ("gpu", "cuda")
     if machine.gpus_in_the_machine and not gpus:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") is not None
@@ -79,6 +81,11 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"trainer.precision={outlook.precision}: half precision needs a GPU.",
             f"Set trainer.precision={machine.precision}.",
             stops=True,
+        )
+    elif outlook.accelerator == "cpu" and (factor := machine.slowdown(outlook.precision)) > SLOW:
+        yield Finding(
+            f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {machine.precision}.",
+            "Leave trainer.precision out.",
         )
     elif outlook.precision.startswith("bf16") and on_gpu and not all(gpu.bf16 for gpu in machine.gpus):
         yield Finding(

@@ -1,4 +1,4 @@
-"""What a machine has, found without starting anything."""
+"""What a machine has, and how fast it is in bfloat16."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Machine:
         cpu: Name of the processor.
         cores: Cores that this process may use.
         memory_gib: Memory in GiB, of the container if that has less.
-        cpu_bf16: Whether the processor has instructions for bfloat16.
+        bf16_slowdown: How many times as long the processor takes in bfloat16 as in float32, measured.
         gpus: What torch can use.
         gpus_in_the_machine: How many the driver knows; None if there is no driver.
         versions: Of Python and of packages that are installed.
@@ -47,17 +47,21 @@ class Machine:
     cpu: str
     cores: int
     memory_gib: float
-    cpu_bf16: bool
+    bf16_slowdown: float
     gpus: tuple[Gpu, ...]
     gpus_in_the_machine: int | None
     versions: dict[str, str]
 
     @property
     def precision(self) -> str:
-        """The ``trainer.precision`` that is worth using."""
+        """The ``trainer.precision`` that trains fastest."""
         if self.gpus:
-            return "bf16-mixed" if all(gpu.bf16 for gpu in self.gpus) else "16-mixed"
-        return "bf16-mixed" if self.cpu_bf16 else "32-true"
+            return "bf16-mixed" if all(gpu.bf16 for gpu in self.gpus) else "32-true"
+        return "bf16-mixed" if self.bf16_slowdown < 1 else "32-true"
+
+    def slowdown(self, precision: str) -> float:
+        """How many times as long a ``trainer.precision`` takes on the processor as the alternative; 1 if not known."""
+        return {"bf16-mixed": self.bf16_slowdown, "32-true": 1 / self.bf16_slowdown}.get(precision, 1.0)
 
 
 def installed() -> dict[str, str]:
@@ -75,9 +79,10 @@ def look() -> Machine:
     """This machine; imports torch."""
     import torch
 
+    from lit_aigc.precision import bf16_slowdown
+
     info = _text("/proc/cpuinfo")
     name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    flags = set((re.search(r"^flags\s*:\s*(.+)$", info, re.MULTILINE) or [""])[0].split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = []
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -88,7 +93,7 @@ def look() -> Machine:
         cpu=name[1].strip() if name else platform.processor() or platform.machine(),
         cores=cores,
         memory_gib=_memory() / GIB,
-        cpu_bf16=bool({"avx512_bf16", "amx_bf16"} & flags),
+        bf16_slowdown=bf16_slowdown(),
         gpus=tuple(gpus),
         gpus_in_the_machine=len(list(driver.iterdir())) if driver.is_dir() else None,
         versions=installed(),

@@ -22,7 +22,7 @@ class Outlook:
         per_node: Processes on each node.
         nodes: Nodes.
         strategy: Lightning's strategy.
-        precision: ``trainer.precision``.
+        precision: ``trainer.precision``, resolved.
         run_dir: The run folder; None if there can't be one.
         lasting: Whether a later start of the same job has the same run folder.
         problem: Why there can be no run folder.
@@ -63,7 +63,8 @@ def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
     strategy = str(trainer.get("strategy", "auto"))
     if strategy == "auto":
         strategy = "DDP, unused parameters allowed" if per_node * nodes > 1 else "one device"
-    facts = (accelerator, launcher, per_node, nodes, strategy, str(trainer.get("precision", "32-true")))
+    asked = str(trainer.get("precision", "auto"))
+    facts = (accelerator, launcher, per_node, nodes, strategy, machine.precision if asked == "auto" else asked)
     if config.get("resume"):
         return Outlook(*facts, Path(config["resume"]), True)
     try:

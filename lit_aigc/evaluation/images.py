@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from lit_aigc.build import instantiate
@@ -36,6 +37,7 @@ from lit_aigc.metrics.reference import (
     set_reference,
     shipped_reference,
 )
+from lit_aigc.precision import MIXED, warn_if_slow
 from lit_aigc.spec import Batch
 
 Numbers = tuple[dict[str, Any], dict[str, Any]]
@@ -80,6 +82,7 @@ def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
         network = extractor(asked, config["weights_path"], config["resize"])
     if config["bf16_features"]:
         network = Bfloat16(network)
+        warn_if_slow("bf16_features=true", MIXED, torch.device(config["device"]).type)
     return to_device(network.eval().requires_grad_(False), config["device"])
 
 

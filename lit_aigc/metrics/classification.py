@@ -16,6 +16,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer, schedule
+from lit_aigc.precision import MIXED, fastest_precision, full_precision
 from lit_aigc.spec import Batch
 
 
@@ -30,7 +31,7 @@ class ClassifierRecipe:
         lr: Largest learning rate of AdamW; it rises over the first 5 % and falls to 0 by a cosine.
         weight_decay: Of the weights; biases and normalization have none.
         shift: Pixels that images are moved by at random, in both directions.
-        bf16: Whether to compute in bfloat16 where autocast allows.
+        bf16: Whether to compute in bfloat16 where autocast allows; None: if this machine does it fast.
     """
 
     samples_seen: int = 480_000
@@ -39,13 +40,18 @@ class ClassifierRecipe:
     lr: float = 2e-3
     weight_decay: float = 0.05
     shift: int = 2
-    bf16: bool = True
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         if self.samples_seen < self.batch_size or self.batch_size < 2:
             raise InputError(
                 f"samples_seen={self.samples_seen} batch_size={self.batch_size}: expected a batch of at least 2 images."
             )
+
+    def resolved(self, device: torch.device | str) -> ClassifierRecipe:
+        """The recipe, with bf16 as it is fast on a device, unless it says so itself."""
+        fast = fastest_precision(torch.device(device).type) == MIXED if self.bf16 is None else self.bf16
+        return dataclasses.replace(self, bf16=fast)
 
 
 def train_classifier(
@@ -73,7 +79,7 @@ def train_classifier(
     Raises:
         InputError: If there are no images, or not a label for each.
     """
-    recipe = recipe or ClassifierRecipe()
+    recipe = (recipe or ClassifierRecipe()).resolved(device)
     if not len(images) or len(images) != len(labels):
         raise InputError(f"A classifier needs images with a label each, got {len(images)} and {len(labels)}.")
     device = torch.device(device)
@@ -124,7 +130,8 @@ def accuracy(network: Classifier, batches: Iterable[Batch]) -> tuple[float, int]
     device = next(network.parameters()).device
     correct = items = 0
     for batch in batches:
-        predicted = network(_prepared(batch.images, device)).argmax(dim=1)
+        with full_precision(device):
+            predicted = network(_prepared(batch.images, device)).argmax(dim=1)
         correct += int((predicted == batch.labels.to(device)).sum())
         items += len(predicted)
     return correct / max(items, 1), items
@@ -157,7 +164,7 @@ def classification_accuracy(
     Returns:
         ``classification_accuracy_score`` and ``classification_accuracy_real`` in [0, 1]; and the protocol.
     """
-    recipe = recipe or ClassifierRecipe()
+    recipe = (recipe or ClassifierRecipe()).resolved(device)
     test = list(test)
     pieces = list(generated)
     fake = Batch(torch.cat([p.images.cpu() for p in pieces]), torch.cat([p.labels.cpu() for p in pieces]), 0)

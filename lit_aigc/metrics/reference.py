@@ -21,6 +21,7 @@ from lit_aigc.metrics.floor import Halves
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
 from lit_aigc.metrics.image_sets import ImageSet
 from lit_aigc.metrics.kernel import FeatureSample
+from lit_aigc.precision import full_precision
 from lit_aigc.spec import Batch, DataSpec
 
 KID_LIMIT = 10_000  # features that are kept of a set
@@ -260,12 +261,12 @@ def _with_floor(reference: Reference, figures: Mapping[str, Any] | None) -> Refe
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-    """Features and logits of uint8 images in float32, whatever autocast is on around.
+    """Features and logits of uint8 images in float32, whatever autocast or TF32 is on around.
 
     Raises:
         InputError: If one of them is not finite.
     """
-    with torch.autocast(torch.device(device).type, enabled=False):
+    with full_precision(torch.device(device)):
         features, logits = extractor(images.to(device))
     if features.shape != (len(images), extractor.num_features):
         raise InputError(

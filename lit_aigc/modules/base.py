@@ -18,6 +18,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.modules.ema import EMA
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import learning_rates, schedule
+from lit_aigc.precision import full_precision
 from lit_aigc.spec import Batch, Condition, DataSpec
 from lit_aigc.tokenization import Tokenizer
 
@@ -310,7 +311,7 @@ class GenerativeModule(L.LightningModule):
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            with torch.autocast(self.device.type, enabled=False):
+            with full_precision(self.device):
                 yield
         finally:
             for module, mode in modes:

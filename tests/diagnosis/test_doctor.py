@@ -14,7 +14,7 @@ from lit_aigc.config import compose
 from lit_aigc.diagnosis import contents, findings, machine, outlook, report
 from lit_aigc.diagnosis.machine import Gpu, Machine
 
-PLAIN = Machine("A CPU", 4, 16.0, False, (), None, {"python": "3.11.7", "torch": "2.14.1", "lightning": "2.6.6"})
+PLAIN = Machine("A CPU", 4, 16.0, 12.0, (), None, {"python": "3.11.7", "torch": "2.14.1", "lightning": "2.6.6"})
 GPUS = dataclasses.replace(PLAIN, gpus=(Gpu("A GPU", 40.0, True),) * 2, gpus_in_the_machine=2)
 
 
@@ -49,7 +49,7 @@ def test_all_is_well(examine):
     code, text = examine()
     assert code == 0
     assert "Nothing is wrong." in text
-    for told in ("A CPU, 4 cores", "16.0 GiB", "none that torch can use", "32-true is worth using", "vae_mnist5k"):
+    for told in ("A CPU, 4 cores", "16.0 GiB", "none that torch can use", "32-true is fastest", "vae_mnist5k"):
         assert told in text
     assert "runs/vae_mnist5k/" in text and "a new one at each start" in text
 
@@ -57,7 +57,7 @@ def test_all_is_well(examine):
 def test_what_training_would_do_with_two_gpus(examine):
     code, text = examine(machine=GPUS)
     assert code == 0
-    for told in ("A GPU, 40 GiB, bfloat16; A GPU", "bf16-mixed is worth using", "DDP, unused parameters allowed"):
+    for told in ("A GPU, 40 GiB, bfloat16; A GPU", "bf16-mixed is fastest", "DDP, unused parameters allowed"):
         assert told in text
     ahead = outlook.look_ahead(compose("train", []), GPUS)
     assert (ahead.accelerator, ahead.processes, ahead.launcher) == ("gpu", 2, "the Trainer")
@@ -196,7 +196,16 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch, examine):
 def test_a_gpu_that_only_emulates_bfloat16(examine):
     old = dataclasses.replace(GPUS, gpus=(Gpu("An old GPU", 8.0, False),))
     _, text = examine("trainer.precision=bf16-mixed", machine=old)
-    assert "16-mixed is worth using" in text and "An old GPU only emulates bfloat16" in text
+    assert "32-true is fastest" in text and "An old GPU only emulates bfloat16" in text
+
+
+def test_a_precision_that_is_slow_on_the_cpu_is_a_fault(examine):
+    _, text = examine("trainer.precision=bf16-mixed")
+    assert "trainer.precision=bf16-mixed takes 12.0 times as long here as 32-true." in wrong(text)
+    _, text = examine("trainer.precision=auto")
+    assert "Nothing is wrong." in text and re.search(r"precision +32-true$", text, re.MULTILINE)
+    _, text = examine("trainer.precision=32-true", machine=dataclasses.replace(PLAIN, bf16_slowdown=0.4))
+    assert "trainer.precision=32-true takes 2.5 times" in wrong(text)
 
 
 def test_missing_extras(monkeypatch, examine):
@@ -224,7 +233,7 @@ def test_the_machine_is_looked_at():
     found = machine.look()
     assert found.cpu and found.cores >= 1 and found.memory_gib > 0.1
     assert found.versions["torch"] and found.versions["lightning"]
-    assert found.precision in ("bf16-mixed", "16-mixed", "32-true")
+    assert found.precision in ("bf16-mixed", "32-true") and found.bf16_slowdown > 0
     assert machine.extras() == {} or "features" in machine.extras()
 
 
