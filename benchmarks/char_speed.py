@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lit_aigc.precision import machine_class
+
 HERE = Path(__file__).parent
 VALIDATION = 4.0  # seconds that are left for the validation at the end, which train_seconds include
 
@@ -35,6 +37,7 @@ def ours(folder: Path, seconds: float, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
+    print(machine_class())
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
     parser.add_argument("--minutes", type=float, nargs="*", default=[3.0], help="trainings beside those of T / 5 and T")

@@ -26,6 +26,8 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
+from lit_aigc.precision import machine_class
+
 ROOT = Path(__file__).parents[1]
 SIZES = [2**n for n in range(10, 27, 2)]  # bytes
 PER_PROCESS = 64
@@ -132,6 +134,7 @@ CALLBACKS = ("generative_metrics", "sample_grid", "curves", "neighbours", "progr
 
 
 def main(batches: int) -> None:
+    print(machine_class())
     seconds = measured_reduce()
     latency, bandwidth = line(seconds)
     print("all-reduce between two processes")

@@ -28,6 +28,7 @@ from lit_aigc.build import instantiate
 from lit_aigc.config import load
 from lit_aigc.evaluate import evaluate
 from lit_aigc.media import save_images
+from lit_aigc.precision import machine_class
 
 
 class _Untrained(FeatureExtractorInceptionV3):
@@ -64,6 +65,7 @@ def timed(function: Callable[[], float]) -> tuple[float, float, float]:
 
 
 def main(n: int = 500, rounds: int = 3, batch_size: int = 64, size: int = 32) -> None:
+    print(machine_class())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = random_weights(folder)

@@ -29,7 +29,6 @@ from lit_aigc.config import compose
 
 TURN = 24  # batches; a multiple of R3GAN's interval of penalties
 OVERRIDES = [
-    "trainer.precision=bf16-mixed",
     "validations=0",
     "callbacks.generative_metrics=null",
     "callbacks.sample_grid=null",

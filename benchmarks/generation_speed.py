@@ -21,6 +21,7 @@ import torch
 
 from lit_aigc.networks.transformer import Transformer
 from lit_aigc.noise import Noise
+from lit_aigc.precision import machine_class
 from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.reading import Reader
 from lit_aigc.sampling.tokens import Decoding
@@ -91,6 +92,7 @@ def first_token(network: Transformer, rounds: int) -> float:
 
 
 def main(rounds: int = 5) -> None:
+    print(machine_class())
     network = make_network()
     first_token(network, 1), one_and_many(network, 1)  # warm
     with_cache, without = cached_and_not(network, rounds)

@@ -22,6 +22,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from lit_aigc.precision import machine_class
+
 POINTS = 120  # measurements over the run
 OVERRIDES = (
     "callbacks.generative_metrics.extractor=mnist_classifier", "callbacks.generative_metrics.num_samples=500",
@@ -98,6 +100,7 @@ def draw(rows: list[dict[str, float]], path: Path, title: str) -> None:
 
 
 def main(minutes: float, experiment: str, out: Path) -> None:
+    print(machine_class())
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         run, lines = Path(name) / "run", Path(name) / "figures.jsonl"

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.config import load
+from lit_aigc.precision import MIXED, choose_precision, machine_class
 from lit_aigc.training import train
 
 ARGUMENTS = ["callbacks=null", "validations=0", "checkpoint_seconds=1_000_000", "monitor=null", "budget.minutes=null"]
@@ -35,8 +36,9 @@ def bare(config: dict[str, Any]) -> Iterator[None]:
     torch.manual_seed(0)
     module = build(resolve(config["model"], data.spec), data.spec)
     network, optimizers = module.network, module.configure_optimizers()
+    bf16 = choose_precision(config["trainer"]["precision"], "cpu", network) == MIXED
     for batch in data.train_dataloader():
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = network(batch.ids[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), batch.ids[:, 1:].flatten())
         for optimizer in optimizers:
@@ -76,6 +78,7 @@ def main() -> None:
         run = train(config)
     seconds = next(callback for callback in run.trainer.callbacks if isinstance(callback, Rival)).seconds
     tokens = run.summary["samples_seen"] * run.datamodule.context
+    print(f"{experiment} in {run.precision}; {machine_class()}")
     for name, found in seconds.items():
         print(f"{name:10} {tokens / sum(found):10,.0f} tokens/s")
     ours, theirs = (sum(found) for found in seconds.values())

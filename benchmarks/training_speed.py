@@ -27,7 +27,7 @@ from torchvision import transforms
 
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.config import compose
-from lit_aigc.precision import bf16_slowdown, fastest_precision
+from lit_aigc.precision import fastest_precision, machine_class
 from lit_aigc.training import train
 
 TURN = 60  # batches
@@ -189,7 +189,7 @@ def take_turns(config, others: dict[str, Iterator[None]], rounds: int, length: i
     turns = Turns(others, rounds, length)
     globals()["the_turns"] = lambda: turns  # a target for the config
     with tempfile.TemporaryDirectory() as folder:
-        train(
+        run = train(
             config
             | {
                 "run_dir": f"{folder}/run",
@@ -199,7 +199,8 @@ def take_turns(config, others: dict[str, Iterator[None]], rounds: int, length: i
         )
     images = length * config["data"]["batch_size"]
     rates = {name: [images / seconds for seconds in taken[1:]] for name, taken in turns.rates.items()}
-    print(f"\n{'side':<10}{'images/s':>10}   lowest to highest of {rounds} turns of {length} batches")
+    print(f"\n{machine_class()}, training in {run.precision}")
+    print(f"{'side':<10}{'images/s':>10}   lowest to highest of {rounds} turns of {length} batches")
     for name, each in rates.items():
         print(f"{name:<10}{statistics.median(each):>10.0f}   {min(each):.0f} to {max(each):.0f}")
     for name in reversed(others):
@@ -211,7 +212,6 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     precision = sys.argv[2] if len(sys.argv) > 2 else fastest_precision("cpu")
     config = compose("train", [*OVERRIDES, f"trainer.precision={precision}"])
-    print(f"{precision}; bfloat16 takes {bf16_slowdown():.2f} times as long as float32 here")
     datamodule = instantiate(config["data"])
     take_turns(config, {"bare": bare(config, datamodule), "plain": plain(config, datamodule)}, rounds)
 

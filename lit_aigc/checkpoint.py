@@ -22,7 +22,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary file in the same folder, syncs it and puts it in place; reads with ``weights_only=True``.
 
     The file that ``last.ckpt`` replaces stays as ``previous.ckpt``.
+
+    Args:
+        loaded: A checkpoint's path and its content. Whoever asks for this path first gets the content, and the file is
+            not read again.
     """
+
+    def __init__(self, loaded: tuple[Path, dict[str, Any]] | None = None) -> None:
+        self._loaded = loaded
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
@@ -43,6 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if path.name == LAST and path.exists():
                 os.replace(path, path.with_name(PREVIOUS))
             os.replace(temporary, path)
+            _sync_folder(path.parent)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -56,8 +64,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint; nothing in it is executed."""
-        return read_checkpoint(path)
+        """Read a checkpoint, unless it is loaded; nothing in it is executed."""
+        loaded, self._loaded = self._loaded, None
+        return loaded[1] if loaded and loaded[0] == Path(path) else read_checkpoint(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put new names on the disk, so that a power cut doesn't take them back."""
+    with contextlib.suppress(OSError):  # not all file systems can; the file itself is safe
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -70,10 +89,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if changed := archive.testzip():  # torch does not compare the checksums that it writes
+        with path.open("rb") as file:  # once: what was checked is what is loaded
+            if changed := zipfile.ZipFile(file).testzip():  # torch does not compare the checksums that it writes
                 raise zipfile.BadZipFile(f"{changed} was changed")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
         raise InputError(
             f"The checkpoint {path} is damaged or holds more than plain data, and was not loaded."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc import __version__
-from lit_aigc.build import TARGET, did_you_mean, problems
+from lit_aigc.build import TARGET, did_you_mean, locate, problems
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 from lit_aigc.overrides import (
@@ -123,6 +123,8 @@ def load(verb: str, arguments: list[str]) -> dict[str, Any]:
         arguments = [override for argument in arguments for override in overrides_of_agent(argument, _is_one_value)]
     config = compose(verb, arguments)
     if not config.get("resume"):
+        if found := _mismatch(config, arguments):
+            raise InputError(found)
         return config
     saved = Path(config["resume"]) / "config.yaml"
     if not saved.exists():
@@ -234,6 +236,24 @@ def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[
             elif child is not None:
                 found.append(f"unknown key '{group}.{name}'{did_you_mean(name, known)}")
     return found
+
+
+def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
+    """A word on a model of images for data that is text, or the other way round; else nothing."""
+    if not {"data", "model"} <= set(config):
+        return ""
+    data, model = (getattr(locate(config[group][TARGET]), "of_text", None) for group in ("data", "model"))
+    if None in (data, model) or data == model:
+        return ""
+    folders, overrides = split_arguments(arguments)
+    given = {key_of(override): override.partition("=")[2] for override in overrides}
+    known = sorted(file.stem for folder in folders for file in (folder / "experiment").glob("*.yaml"))
+    fitting = [name for name in known if name.endswith(f"_{given.get('data')}")]
+    fitting = fitting or [name for name in known if name.startswith(f"{given.get('model')}_")]
+    advice = f"experiment={' or '.join(fitting[:5])}" if fitting else "an experiment for this data: see --help"
+    names = {group: f"{group}={given[group]}" if group in given else f"the {group}" for group in ("data", "model")}
+    kinds = ("text", "images") if data else ("images", "text")
+    return f"{names['data']} holds {kinds[0]}, and {names['model']} is a model of {kinds[1]}. Choose {advice}."
 
 
 def _secrets(config: Mapping[str, Any]) -> list[str]:

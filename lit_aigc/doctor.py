@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_aigc.config import BAD_INPUT, DONE, compose, help_text, leave_with
+from lit_aigc.config import BAD_INPUT, DONE, help_text, leave_with, load
 from lit_aigc.errors import InputError
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         report.findings(unfit)
         return BAD_INPUT
     try:
-        config = compose("train", list(arguments))
+        config = load("train", list(arguments))
     except InputError as error:
         config = None
         unfit.append(Finding(str(error), "See python -m lit_aigc.train --help.", stops=True))

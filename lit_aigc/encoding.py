@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_aigc.fonts import families, readable
 from lit_aigc.latents import principal_plane
 from lit_aigc.media import to_uint8
 from lit_aigc.noise import Noise
@@ -138,9 +139,10 @@ def draw_map(codes: Tensor, labels: Tensor | None, names: Sequence[str], title: 
     size = 16.0 if len(points) <= 1000 else 8.0
     axes.scatter(*points[order].T.tolist(), c=[colours[i] for i in order.tolist()], s=size, alpha=0.75, linewidths=0)
     for name, colour, _ in groups if labels is not None else ():
-        axes.scatter([], [], color=[colour], s=36, label=name)
+        axes.scatter([], [], color=[colour], s=36, label=readable(name))
     if labels is not None:
-        axes.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
+        font = {"family": families(names), "size": 9}
+        axes.legend(prop=font, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
     axes.set_title(title, fontsize=11, loc="left")
     for which, axis, share in zip(("first", "second"), (axes.xaxis, axes.yaxis), shares.tolist(), strict=True):
         axis.set_label_text(f"{which} principal component ({share:.0%} of the variance)", fontsize=9, color="0.35")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from lit_aigc.errors import InputError
 # which in threads can leave all warnings of the process switched off.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 _LARGEST_FILE = 1 << 28  # bytes; more in one image file is a mistake or an attack
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
@@ -37,7 +37,7 @@ class UnreadableImageError(Exception):
 
 
 class AnimatedImageError(Exception):
-    """A file of several frames, of which none is the image."""
+    """A file of several frames or pages, of which none is the image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,20 @@ class DecodedImage:
         return hashlib.blake2b(self.pixels.numpy(), digest_size=16, person=shape.encode()[:16]).digest()
 
 
+class FolderContents(NamedTuple):
+    """What there is in a folder or a zip, by relative names with forward slashes, each sorted.
+
+    Attributes:
+        images: Files that end in one of `SUFFIXES`.
+        others: All other files.
+        empty: Folders without an image in or below them; what is nested in another of these is not named.
+    """
+
+    images: list[str]
+    others: list[str]
+    empty: list[str]
+
+
 class ImageFiles:
     """The image files of a folder or a zip, by their names in it. Members of a zip are never written to disk.
 
@@ -72,7 +86,11 @@ class ImageFiles:
         self._process = 0
 
     def names(self) -> list[str]:
-        """Relative names with forward slashes, sorted; hidden files and unsafe names in a zip are left out.
+        """The images of `contents`."""
+        return self.contents().images
+
+    def contents(self) -> FolderContents:
+        """Everything but hidden files, and unsafe names in a zip.
 
         Raises:
             InputError: Not there, neither a folder nor a zip, or without images.
@@ -82,15 +100,22 @@ class ImageFiles:
             raise InputError(f"{self.called} does not exist. Expected a folder or a .zip of images.")
         try:
             if root.is_dir():
-                found = [file.relative_to(root).as_posix() for file in _walk(root)]
+                files, folders = _walk(root)
             else:
-                found = [info.filename for info in self._archive().infolist() if not info.is_dir()]
+                members = self._archive().infolist()
+                files = [member.filename for member in members if not member.is_dir()]
+                folders = [member.filename.rstrip("/") for member in members if member.is_dir()]
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{self.called} can't be read ({error}). Expected a folder or a .zip.") from None
-        names = sorted(name for name in set(found) if _is_image(name))
-        if not names:
+        shown = sorted(name for name in set(files) if _is_shown(name))
+        images = [name for name in shown if PurePosixPath(name).suffix.lower() in SUFFIXES]
+        if not images:
             raise InputError(f"{self.called}: there are no images in it, no files that end in {', '.join(SUFFIXES)}.")
-        return names
+        filled = {parent for name in images for parent in PurePosixPath(name).parents}
+        found = {PurePosixPath(name) for name in folders if _is_shown(name)}
+        found |= {parent for name in shown for parent in PurePosixPath(name).parents}
+        empty = sorted(str(folder) for folder in found - filled if folder.parent in filled)
+        return FolderContents(images, sorted(set(shown) - set(images)), empty)
 
     def stamps(self, names: list[str]) -> Iterator[str]:
         """A string for each file that changes when it is changed."""
@@ -129,17 +154,23 @@ class ImageFiles:
         return {**self.__dict__, "_zip": None}
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root, followlinks=True):
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """The names of the files and of the folders below a folder, without what is in hidden folders."""
+    all_files: list[str] = []
+    all_folders: list[str] = []
+    for place, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder, name) for name in files)
+        here = Path(place).relative_to(root)
+        all_files += [(here / name).as_posix() for name in files]
+        all_folders += [(here / name).as_posix() for name in folders]
+    return all_files, all_folders
 
 
-def _is_image(name: str) -> bool:
+def _is_shown(name: str) -> bool:
+    """Whether a name is neither hidden nor unsafe."""
     path = PurePosixPath(name)
     unsafe = path.is_absolute() or "\\" in name
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
-    return path.suffix.lower() in SUFFIXES and not unsafe and not hidden
+    return not unsafe and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
 
 
 def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk: int = 256) -> Iterator[_Out]:
@@ -168,6 +199,8 @@ def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
             _refuse_frames(image)
             if exact:
                 _refuse_inexact(image, content)
+            if image.format == "TIFF" and image.mode in ("I", "F"):
+                raise UnreadableImageError("32 bits a pixel, of unknown range: save it with 8 or 16")
             image.load()
             return _to_tensor(ImageOps.exif_transpose(image))
     except (AnimatedImageError, UnreadableImageError):
@@ -179,7 +212,7 @@ def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
 
 
 def _refuse_frames(image: Image.Image) -> None:
-    if image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+    if image.format in ("GIF", "PNG", "WEBP", "TIFF") and getattr(image, "n_frames", 1) > 1:
         raise AnimatedImageError
 
 
@@ -209,7 +242,9 @@ def probe(content: bytes, *, exact: bool = False) -> tuple[int, int, int]:
                 _refuse_inexact(image, content)
             width, height = image.size
             grey = _is_grey(image)
-            if image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for the EXIF data at its end
+            if image.format == "TIFF":
+                pass  # Pillow has turned its size already
+            elif image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for EXIF data at its end
                 if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
                     width, height = height, width
             elif exact:

@@ -72,13 +72,18 @@ def with_processes(trainer: Mapping[str, Any]) -> dict[str, Any]:
                 "trainer.num_nodes out (docs/cluster.md)."
             )
         return dict(trainer)
-    everything = devices in ("auto", -1, "-1")
-    if not (everything or local_devices(trainer) == found.per_node) or nodes not in (1, found.nodes):
+    anything = leaves_the_number_open(devices)
+    if not (anything or local_devices(trainer) == found.per_node) or nodes not in (1, found.nodes):
         raise InputError(
             f"trainer.devices={devices} trainer.num_nodes={nodes}, but {found.by} started {found.per_node} processes "
             f"on each of {found.nodes} nodes: leave both out, or start as many as they say."
         )
-    return {**trainer, "devices": found.per_node if everything else devices, "num_nodes": found.nodes}
+    return {**trainer, "devices": found.per_node if anything else devices, "num_nodes": found.nodes}
+
+
+def leaves_the_number_open(devices: Any) -> bool:
+    """Whether ``trainer.devices`` leaves the number to torchrun or srun: so do all, and one, which is the default."""
+    return devices in ("auto", -1, "-1", 1, "1")
 
 
 def local_devices(trainer: Mapping[str, Any]) -> int:
@@ -119,7 +124,7 @@ def cluster_environment() -> ClusterEnvironment | None:
     return SLURMEnvironment(auto_requeue=False)
 
 
-def data_parallel(bucket_mebibytes: float = 25.0, gradients: str = "fp32", minutes: float = 10.0) -> DDPStrategy:
+class DataParallel(DDPStrategy):
     """DDP with the settings that matter between many GPUs; see docs/scaling.md.
 
     Args:
@@ -130,18 +135,20 @@ def data_parallel(bucket_mebibytes: float = 25.0, gradients: str = "fp32", minut
     Raises:
         InputError: If one of them is out of range.
     """
-    if gradients not in ("fp32", "bf16") or bucket_mebibytes <= 0 or minutes <= 0:
-        raise InputError(
-            f"trainer.strategy: gradients={gradients} bucket_mebibytes={bucket_mebibytes} minutes={minutes}: expected "
-            "fp32 or bf16, and numbers above 0."
+
+    def __init__(self, bucket_mebibytes: float = 25.0, gradients: str = "fp32", minutes: float = 10.0) -> None:
+        if gradients not in ("fp32", "bf16") or bucket_mebibytes <= 0 or minutes <= 0:
+            raise InputError(
+                f"trainer.strategy: gradients={gradients} bucket_mebibytes={bucket_mebibytes} minutes={minutes}: "
+                "expected fp32 or bf16, and numbers above 0."
+            )
+        super().__init__(
+            find_unused_parameters=True,  # a GAN's update uses one of its networks
+            bucket_cap_mb=bucket_mebibytes,
+            gradient_as_bucket_view=True,
+            ddp_comm_hook=bf16_compress_hook if gradients == "bf16" else None,
+            timeout=datetime.timedelta(minutes=minutes),
         )
-    return DDPStrategy(
-        find_unused_parameters=True,  # a GAN's update uses one of its networks
-        bucket_cap_mb=bucket_mebibytes,
-        gradient_as_bucket_view=True,
-        ddp_comm_hook=bf16_compress_hook if gradients == "bf16" else None,
-        timeout=datetime.timedelta(minutes=minutes),
-    )
 
 
 def end_with_the_first_process(grace: float = 30.0) -> None:

@@ -98,6 +98,13 @@ def bf16_slowdown() -> float:
         return (_slowdown(convolution, images) * _slowdown(nn.Linear(256, 256), rows)) ** 0.5
 
 
+def machine_class() -> str:
+    """What a figure of speed is measured on, in words: threads, and how bfloat16 compares on the CPU."""
+    pace = "fast" if bf16_slowdown() < 1 else "slow"
+    threads = torch.get_num_threads()
+    return f"CPU {pace} in bfloat16 (float32 x {bf16_slowdown():.2f}), threads: {threads}, torch {torch.__version__}"
+
+
 def _slowdown(layer: nn.Module, x: Tensor) -> float:
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(4):  # the first of each prepares the kernels

@@ -14,6 +14,8 @@ from lit_aigc.overrides import key_of, split_arguments
 _TRAINER_MAY_CHANGE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
 )
+_MOVED = {"lit_aigc.launch.data_parallel": "lit_aigc.launch.DataParallel"}
+_NEW_DEFAULTS = (("trainer.devices", "auto", 1),)  # key, former default, default
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 
@@ -28,7 +30,7 @@ def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any
     Raises:
         InputError: If the file is damaged, or names something that is not trusted.
     """
-    config = read_yaml(Path(run_dir) / "config.yaml")
+    config = _with_current_names(read_yaml(Path(run_dir) / "config.yaml"))
     for target in sorted(_targets(config) - _targets(given)):
         try:
             locate(target, ("lit_aigc", "lightning", *given["trust"]))
@@ -37,6 +39,14 @@ def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any
                 f"{Path(run_dir) / 'config.yaml'}: {error} If the run is your own, name the package: trust=[PACKAGE]"
             ) from error
     return config
+
+
+def _with_current_names(node: Any) -> Any:
+    """A saved config in which classes have the names that they have today."""
+    if isinstance(node, Mapping):
+        node = {key: _with_current_names(value) for key, value in node.items()}
+        return node | ({TARGET: _MOVED.get(str(node[TARGET]), node[TARGET])} if TARGET in node else {})
+    return [_with_current_names(value) for value in node] if isinstance(node, list) else node
 
 
 def _targets(node: Any) -> set[str]:
@@ -67,7 +77,9 @@ def different_settings(saved: Mapping[str, Any], config: Mapping[str, Any]) -> l
     apart = ("run_dir", "resume", "pause_after")
     ours, theirs = (_leaves({k: v for k, v in tree.items() if k not in apart}) for tree in (config, saved))
     return [
-        f"{key}={theirs[key]} there, {ours[key]} here" for key in ours if key in theirs and ours[key] != theirs[key]
+        f"{key}={theirs[key]} there, {ours[key]} here"
+        for key in ours
+        if key in theirs and ours[key] != theirs[key] and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS
     ]
 
 

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.modules.language_model import LanguageModel
-from lit_aigc.networks.encoder_decoder import CrossAttention, EncoderBlock
+from lit_aigc.networks.encoder_decoder import CrossAttention
 from lit_aigc.networks.transformer import Block
 
 _UNFIT = {"Adafactor", "LBFGS", "Rprop", "SparseAdam"}  # they compare elements, or torch has not split them yet
@@ -57,8 +57,6 @@ class Sharded(DDPStrategy):
         """Raise `InputError` if a model can't be trained in parts; to be called before the fit."""
         if not isinstance(module, LanguageModel) or not _parts(module.network):
             raise InputError("trainer=fsdp splits transformers (model=gpt, model=seq2seq): take trainer=cluster.")
-        if module.recipe.compile:
-            raise InputError("trainer=fsdp splits what isn't compiled: set model.recipe.compile=false.")
         for optimizer in module.configure_optimizers():
             name = type(optimizer).__name__
             if name in _UNFIT:
@@ -159,7 +157,7 @@ class Sharded(DDPStrategy):
 def _parts(network: nn.Module) -> list[nn.Module]:
     """What is gathered by itself, inner parts first: blocks, and what of a decoder computes before its block does."""
     apart = [part.answer for part in network.modules() if isinstance(part, CrossAttention)]
-    return apart + [part for part in network.modules() if isinstance(part, (Block, EncoderBlock))]
+    return apart + [part for part in network.modules() if isinstance(part, Block)]
 
 
 def with_parameters(network: nn.Module, choose: Callable[[str, Tensor], Tensor]) -> nn.Module:

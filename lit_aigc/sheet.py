@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from lit_aigc.fonts import Typeface, readable
 from lit_aigc.media import make_grid, to_pil, upscale
 
 MARGIN = 18
@@ -54,10 +55,10 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image
     Returns:
         The page, mode "RGB".
     """
-    caption_font, title_font = ImageFont.load_default(CAPTION_SIZE), ImageFont.load_default(TITLE_SIZE)
+    captions, titles = Typeface(CAPTION_SIZE), Typeface(TITLE_SIZE)
     bands = [[panel for panel in band if len(panel.images)] for band in bands]
     names_width = max(
-        (caption_font.getlength(_short(name)) for band in bands for panel in band for name in panel.row_names),
+        (captions.length(_short(name)) for band in bands for panel in band for name in panel.row_names),
         default=0,
     )
     left = MARGIN + (round(names_width) + 8 if names_width else 0)
@@ -66,28 +67,28 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image
     heights = [max((picture.height for picture in band), default=0) for band in pictures]
     widths = [sum(picture.width + GAP for picture in band) - GAP for band in pictures if band]
     title_height = TITLE_SIZE + 12 if title else 0
-    title_width = round(title_font.getlength(title))
+    title_width = round(titles.length(title))
     width = max(left + max(widths, default=0), MARGIN + title_width) + MARGIN
     height = 2 * MARGIN + title_height + sum(top + h + GAP for top, h in zip(tops, heights, strict=True) if h) - GAP
 
     page = Image.new("RGB", (width, max(height, 2 * MARGIN)), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), title, font=title_font, fill=DARK)
+    titles.draw(draw, (MARGIN, MARGIN), title, DARK, "la")
     y = MARGIN + title_height
     for band, band_pictures, top, band_height in zip(bands, pictures, tops, heights, strict=True):
         x = left
         for panel, picture in zip(band, band_pictures, strict=True):
-            draw.text((x, y + CAPTION_SIZE + 1), panel.caption, font=caption_font, fill=LIGHT, anchor="ls")
+            captions.draw(draw, (x, y + CAPTION_SIZE + 1), panel.caption, LIGHT, "ls")
             page.paste(picture, (x, y + top))
             pitch = (picture.width + PADDING) / panel.columns
             for column, name in enumerate(panel.column_names):
                 middle = x + round(column * pitch + (pitch - PADDING) / 2)
-                draw.text((middle, y + top - 6), _short(name), font=caption_font, fill=LIGHT, anchor="ms")
+                captions.draw(draw, (middle, y + top - 6), _short(name), LIGHT, "ms")
             rows = len(panel.images) // panel.columns
             pitch = (picture.height + PADDING) / max(rows, 1)
             for row, name in enumerate(panel.row_names):
                 middle = y + top + round(row * pitch + (pitch - PADDING) / 2)
-                draw.text((x - 8, middle), _short(name), font=caption_font, fill=LIGHT, anchor="rm")
+                captions.draw(draw, (x - 8, middle), _short(name), LIGHT, "rm")
             x += picture.width + GAP
         y += top + band_height + GAP if band else 0
     return page
@@ -100,4 +101,5 @@ def _lines(band: Sequence[Panel]) -> int:
 
 
 def _short(name: str) -> str:
+    name = readable(name)
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.bundle import load_bundle, save_bundle
@@ -25,8 +27,9 @@ from lit_aigc.callbacks.precision import OnePrecision
 from lit_aigc.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
 from lit_aigc.config import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.errors import InputError
+from lit_aigc.extension import change_of_rate, check_extension
 from lit_aigc.failures import TrainingFailed, advice
-from lit_aigc.files import write_yaml
+from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.launch import (
     FIRST_PROCESS,
     cluster_environment,
@@ -47,6 +50,9 @@ from lit_aigc.wandb_logger import WandbLogger
 RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
 
 
+_say = rank_zero_only(logging.getLogger(__name__).warning)  # one line, however many processes
+
+
 @dataclasses.dataclass
 class Run:
     """What a training run is made of, and left behind.
@@ -57,7 +63,8 @@ class Run:
         datamodule: The data.
         module: The model, with its own weights after training; averaged ones by ``module.averaged()``.
         trainer: Lightning's Trainer.
-        startup_seconds: From the start of the process to the start of training.
+        clock: The clock, which ended or paused it.
+        startup_seconds: From the start of the program to the start of training.
         summary: What ``summary.json`` holds.
     """
 
@@ -66,6 +73,7 @@ class Run:
     datamodule: L.LightningDataModule
     module: GenerativeModule
     trainer: L.Trainer
+    clock: Clock
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     startup_seconds: float = 0.0
 
@@ -90,21 +98,27 @@ def run(config: dict[str, Any]) -> int:
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
     try:
-        finished = train(config)
+        finished = train(config, started=time.monotonic() - process_seconds())
     except (TrainingDiverged, TrainingFailed) as error:
         print(f"lit_aigc.train: {error}", file=sys.stderr)
         return FAILED
     return finished.exit_code if rank_zero_only.rank == 0 else DONE
 
 
-def train(config: dict[str, Any]) -> Run:
+def train(config: dict[str, Any], started: float | None = None) -> Run:
     """Train what a config says.
+
+    Args:
+        config: The resolved config.
+        started: When the program began, on `time.monotonic`, for ``wall_seconds`` and ``startup_seconds``; now by
+            default.
 
     Raises:
         InputError: If something in the config, the data or the run folder has to be mended first.
         TrainingDiverged: If training went where no update leads back from.
         TrainingFailed: If memory ran out, or a process that reads data was killed.
     """
+    started = time.monotonic() if started is None else started
     keep_freed_memory()
     environment = dict(os.environ)
     if not torch.cuda.is_available():
@@ -112,7 +126,7 @@ def train(config: dict[str, Any]) -> Run:
     config, folder = _open_folder(config)
     new = not folder.exists()
     try:
-        return _train(config, folder)
+        return _train(config, folder, started)
     except InputError:
         if new and not folder.has_results():
             folder.abandon()
@@ -122,7 +136,7 @@ def train(config: dict[str, Any]) -> Run:
         _restore(environment)
 
 
-def _train(config: dict[str, Any], folder: RunFolder) -> Run:
+def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     datamodule = instantiate(config["data"])
     spec = datamodule.spec
     torch.manual_seed(config["seed"])
@@ -134,24 +148,27 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
     module.tokenizer = getattr(datamodule, "tokenizer", None)
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
-    checkpoint_path, counters = _checkpoint(folder, module)
+    budget = Budget(**config["budget"])
+    checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module, budget)
     datamodule.start_batch = counters.get("batches", 0)
 
     clock = Clock(
-        Budget(**config["budget"]),
+        budget,
         PauseAfter(**config["pause_after"]),
         config["validations"],
         config["checkpoint_seconds"],
+        started=started,
     )
     callbacks = _nodes(config.get("callbacks"), folder)
     loggers = _loggers(config, folder)
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
-    trainer = _trainer(config, module, [OnePrecision(), clock, *callbacks, writer], loggers, folder)
+    callbacks = [OnePrecision(), clock, *callbacks, writer]
+    trainer = _trainer(config, module, callbacks, loggers, folder, checkpoint_io)
     datamodule.check_world_size(trainer.world_size)
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
 
-    run = Run(config, folder, datamodule, module, trainer)
+    run = Run(config, folder, datamodule, module, trainer, clock)
     exit_code = FAILED
     try:
         _announce(run)
@@ -162,7 +179,7 @@ def _train(config: dict[str, Any], folder: RunFolder) -> Run:
         if rank_zero_only.rank == 0:
             print_facts(overview(config, datamodule, module, trainer, folder.path))
         clock.signals.install()
-        run.startup_seconds = process_seconds()
+        run.startup_seconds = time.monotonic() - started
         with tensor_float32(True):
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
@@ -196,14 +213,21 @@ def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
     return [CsvLogger(run_dir=str(folder.path)), *chosen]
 
 
-def _checkpoint(folder: RunFolder, module: GenerativeModule) -> tuple[Path | None, Mapping[str, Any]]:
-    """Where the run's newest checkpoint is, and how far it got."""
+def _checkpoint(
+    folder: RunFolder, module: GenerativeModule, budget: Budget
+) -> tuple[AtomicCheckpointIO, Path | None, Mapping[str, Any]]:
+    """The run's newest checkpoint, read and ready for the Trainer; where it is, and how far it got."""
     found = latest_checkpoint(folder.path)
     if not found:
-        return None, {}
+        return AtomicCheckpointIO(), None, {}
     path, checkpoint = found
     check_fits(checkpoint, module, path)
-    return path, checkpoint[CHECKPOINT_KEY]["counters"]
+    counters = checkpoint[CHECKPOINT_KEY]["counters"]
+    before = Budget(**read_yaml(folder.path / "config.yaml")["budget"]) if folder.exists() else budget
+    check_extension(before, budget, counters)
+    if budget != before and (line := change_of_rate(checkpoint, module.recipe, budget)):
+        _say(line)
+    return AtomicCheckpointIO(found), path, counters
 
 
 def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None:
@@ -224,7 +248,12 @@ _NOT_FOR_USERS = {
 
 
 def _trainer(
-    config: Mapping[str, Any], module: GenerativeModule, callbacks: list[Any], loggers: list[Any], folder: RunFolder
+    config: Mapping[str, Any],
+    module: GenerativeModule,
+    callbacks: list[Any],
+    loggers: list[Any],
+    folder: RunFolder,
+    checkpoint_io: AtomicCheckpointIO,
 ) -> L.Trainer:
     node = with_processes(config["trainer"])
     if taken := sorted(_NOT_FOR_USERS & set(node)):
@@ -238,16 +267,20 @@ def _trainer(
     if asked.startswith("16") and not torch.cuda.is_available():
         raise InputError("trainer.precision: half precision (16) needs a GPU: leave it out, or use 32-true.")
     kept = folder.read_summary().get(RESOLVED_PRECISION)
-    node["precision"] = choose_precision(asked, accelerator_of(str(node.get("accelerator", "auto"))), module, kept)
+    accelerator = accelerator_of(str(node.get("accelerator", "auto")))
+    node["precision"] = choose_precision(asked, accelerator, module, kept)
+    unsynced = bool(node.get("sync_batchnorm")) and accelerator != "cuda"  # torch has no such layer for CPUs
+    if unsynced:
+        node["sync_batchnorm"] = False
     validates = type(module).validation_step is not GenerativeModule.validation_step
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-            return instantiate(
+            trainer = instantiate(
                 node,
                 callbacks=callbacks,
                 logger=loggers,
-                plugins=[plugin for plugin in (AtomicCheckpointIO(), cluster_environment()) if plugin],
+                plugins=[plugin for plugin in (checkpoint_io, cluster_environment()) if plugin],
                 default_root_dir=str(folder.path),
                 max_epochs=-1,
                 val_check_interval=1,  # the clock decides
@@ -263,6 +296,9 @@ def _trainer(
             f"trainer: this machine can't do accelerator={node.get('accelerator')} devices={node.get('devices')} "
             f"precision={node.get('precision')} ({error})"
         ) from error
+    if unsynced and trainer.world_size > 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
+        _say("trainer.sync_batchnorm applies on GPUs only: each process normalizes by its own part of the batch.")
+    return trainer
 
 
 def _announce(run: Run) -> None:
@@ -289,7 +325,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "batches": module.batches,
         "generator_updates": module.generator_updates,
         "train_seconds": round(module.train_seconds, 3),
-        "wall_seconds": round(process_seconds(), 3),
+        "wall_seconds": round(run.clock.wall_seconds, 3),
         "startup_seconds": round(run.startup_seconds, 3),
         "samples_per_second": module.samples_per_second,
     }
@@ -325,7 +361,7 @@ def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
 
 
 def _what_is_kept(folder: RunFolder) -> str:
-    if not latest_checkpoint(folder.path):
+    if not any((folder.path / "checkpoints").glob("*.ckpt")):
         return "No checkpoint was written yet."
     return f"The checkpoints are kept: python -m lit_aigc.train resume={folder.path} goes on from the last."
 

@@ -22,12 +22,13 @@ from lit_aigc.run_folder import RunFolder
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
-    """Runs without a run_dir go to ``runs/`` of a folder of the test's own."""
+    """Runs without a run_dir go to ``runs/`` of a folder of the test's own, decoded images to a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
 
-def image_folder(root: Path, classes: int = 2, each: int = 4, size: int = 28) -> Path:
+def image_folder(root: Path, classes: int = 2, each: int = 10, size: int = 28) -> Path:
     """A folder of different grey images, in class folders if there are any classes."""
     level = 0
     for label in range(max(classes, 1)):
@@ -118,6 +119,17 @@ def test_labels_missing_for_a_conditional_model(command, tiny, tmp_path):
     assert_refused(outcome, "train", "labels", "model.conditional=false", "class folders")
     assert not Path("runs").exists()
     assert command("train", *tiny, *IMAGES, f"data.root={root}", "model.conditional=false").code == 0
+
+
+def test_too_few_images_to_train_on(command, tiny, tmp_path):
+    root = image_folder(tmp_path / "three", classes=0, each=1)
+    outcome = command("train", *tiny, *IMAGES, f"data.root={root}", "model.conditional=false")
+    assert_refused(outcome, "train", "1 image to train on", "1 more in val, 1 in test", "10 or more")
+    outcome = command("train", *tiny, "data.batch_size=100_000", "budget.samples=100")
+    assert_refused(
+        outcome, "train", "data.batch_size=100000", "4000 images to train on", "data.batch_size=4000 or less"
+    )
+    assert not Path("runs").exists()
 
 
 def test_an_image_size_that_the_network_cannot_do(command, tiny):

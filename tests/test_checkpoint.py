@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 import os
 import pickle
 import pickletools
 import shutil
+import stat
 import warnings
 import zipfile
 from pathlib import Path
@@ -129,6 +131,21 @@ def test_an_error_at_the_last_moment_leaves_the_older_files(tmp_path, monkeypatc
             write(folder / "last.ckpt", 3.0)
     assert names(folder) == ["last.ckpt", "previous.ckpt"]
     assert value_in(folder / "last.ckpt") == 2.0
+
+
+def test_the_folder_is_synced_after_the_last_rename(tmp_path, monkeypatch):
+    """Else a power cut could take the names back."""
+    steps, fsync, replace = [], os.fsync, os.replace
+
+    def sync(descriptor):
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr("lit_aigc.checkpoint.os.fsync", sync)
+    monkeypatch.setattr("lit_aigc.checkpoint.os.replace", lambda *paths: steps.append("rename") or replace(*paths))
+    for value in (1.0, 2.0):
+        write(tmp_path / "last.ckpt", value)
+    assert steps == ["file", "rename", "folder", "file", "rename", "rename", "folder"]
 
 
 def test_a_crash_between_the_two_renames_leaves_the_one_before(tmp_path, monkeypatch):
@@ -255,15 +272,25 @@ def test_a_damaged_last_gives_way_to_the_previous_with_a_warning(tmp_path):
     assert float(found["state_dict"]["weight"][0]) == 1.0
 
 
-def test_a_run_goes_on_from_the_previous_checkpoint(tiny, tmp_path):
+def test_a_run_goes_on_from_the_previous_checkpoint_and_reads_each_file_once(tiny, tmp_path, monkeypatch):
+    opened = []
+
+    def watched(path, mode="r", *rest, original=io.open, **options):
+        if str(path).endswith(".ckpt") and "r" in mode:
+            opened.append(Path(path).name)
+        return original(path, mode, *rest, **options)
+
     arguments = [*tiny, f"run_dir={tmp_path / 'run'}", "validations=2", "budget.batches=8"]
     train(load("train", [*arguments, "pause_after.batches=6"]))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     before = read_checkpoint(last.with_name("previous.ckpt"))["lit_aigc"]["counters"]["batches"]
     assert before < 6
     last.write_bytes(last.read_bytes()[:1000])
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", watched)
     with pytest.warns(UserWarning, match="Going on from"):
         run = train(load("train", [f"resume={tmp_path / 'run'}"]))
+    assert opened == ["last.ckpt", "previous.ckpt"]
     assert (run.summary["status"], run.summary["batches"], run.summary["samples_seen"]) == ("done", 8, 64)
     assert read_checkpoint(last)["lit_aigc"]["counters"]["batches"] == 8
 

@@ -31,6 +31,35 @@ def refusal(*arguments: str, verb: str = "train") -> str:
     return str(error.value)
 
 
+# -- data and models of two kinds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["data=text_files", "data.root=notes"],
+            "data=text_files holds text, and the model is a model of images. Choose experiment=gpt_text_files.",
+        ),
+        (
+            ["model=gpt"],
+            "the data holds images, and model=gpt is a model of text. Choose experiment=gpt_multi30k or gpt_pydocs or ",
+        ),
+        (
+            ["model=lstm", "data=openmoji"],
+            "data=openmoji holds images, and model=lstm is a model of text. Choose exper",
+        ),
+        (
+            ["data=pydocs", "model=vqvae"],
+            "model=vqvae is a model of images. Choose experiment=gpt_pydocs or lstm_pydocs.",
+        ),
+        (["model=gpt2"], "Choose an experiment for this data: see --help."),
+    ],
+)
+def test_a_model_of_another_kind_than_the_data_is_refused_before_the_data_is_read(arguments, message):
+    assert message in refusal(*arguments)
+
+
 # -- unknown keys
 
 

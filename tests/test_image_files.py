@@ -32,7 +32,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("kind", "options"), [("png", {}), ("bmp", {}), ("webp", {"lossless": True})])
+@pytest.mark.parametrize(("kind", "options"), [("png", {}), ("bmp", {}), ("webp", {"lossless": True}), ("tiff", {})])
 def test_lossless_formats_decode_to_the_same_pixels(kind: str, options: dict) -> None:
     image = decode(encoded(Image.fromarray(PIXELS), kind, **options))
     assert np.array_equal(image.pixels.permute(1, 2, 0).numpy(), PIXELS)
@@ -57,6 +57,14 @@ def test_grey_stays_one_channel() -> None:
 def test_sixteen_bits_come_down_to_eight() -> None:
     deep = PIXELS[:, :, 0].astype(np.uint16) * 257
     assert np.array_equal(decode(encoded(Image.fromarray(deep), "png")).pixels[0].numpy(), PIXELS[:, :, 0])
+
+
+def test_tiff_of_unknown_range_is_unreadable() -> None:
+    deep = PIXELS[:, :, 0].astype(np.uint16) * 257
+    assert np.array_equal(decode(encoded(Image.fromarray(deep), "tiff")).pixels[0].numpy(), PIXELS[:, :, 0])
+    for kind in (np.float32, np.int32):
+        with pytest.raises(UnreadableImageError, match="32 bits a pixel"):
+            decode(encoded(Image.fromarray(PIXELS[:, :, 0].astype(kind)), "tiff"))
 
 
 def test_what_takes_a_choice_is_refused_where_pixels_must_be_exact() -> None:
@@ -89,10 +97,11 @@ def test_transparent_pixels_become_white() -> None:
     assert decode(encoded(Image.fromarray(values), "png")).opaque
 
 
-def test_photographs_are_turned_upright() -> None:
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_photographs_are_turned_upright(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
-    content = encoded(Image.fromarray(PIXELS), "png", exif=exif)
+    content = encoded(Image.fromarray(PIXELS), kind, exif=exif)
     assert np.array_equal(decode(content).pixels.permute(1, 2, 0).numpy(), np.rot90(PIXELS, -1))
     assert probe(content) == (3, 14, 10)
 
@@ -103,7 +112,7 @@ def test_what_is_no_whole_image_is_unreadable(content: bytes) -> None:
         decode(content)
 
 
-@pytest.mark.parametrize("kind", ["gif", "png", "webp"])
+@pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff"])
 def test_animations_are_told_apart(kind: str) -> None:
     frames = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1].copy())]
     with pytest.raises(AnimatedImageError):
@@ -112,7 +121,7 @@ def test_animations_are_told_apart(kind: str) -> None:
 
 def test_formats_that_are_not_listed_are_refused() -> None:
     with pytest.raises(UnreadableImageError):
-        decode(encoded(Image.fromarray(PIXELS), "tiff"))
+        decode(encoded(Image.fromarray(PIXELS), "ppm"))
 
 
 def test_grey_and_colour_as_pillow_has_them() -> None:

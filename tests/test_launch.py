@@ -10,7 +10,7 @@ import pytest
 
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
-from lit_aigc.launch import Launch, cluster_environment, data_parallel, launch, with_processes
+from lit_aigc.launch import DataParallel, Launch, cluster_environment, launch, with_processes
 from lit_aigc.training import train
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "night", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
@@ -56,13 +56,13 @@ def test_nodes_with_different_numbers_of_processes_are_refused(within):
         launch()
 
 
-@pytest.mark.parametrize("devices", ["auto", -1, 8, "8", [0, 1, 2, 3, 4, 5, 6, 7]])
+@pytest.mark.parametrize("devices", ["auto", -1, 1, 8, "8", [0, 1, 2, 3, 4, 5, 6, 7]])
 def test_the_trainer_gets_the_processes_that_are_there(within, devices):
     within(SRUN)
     given = {"accelerator": "cpu", "devices": devices, "num_nodes": 1}
     asked = with_processes(given)
     assert asked["num_nodes"] == 2
-    assert asked["devices"] == (8 if devices in ("auto", -1) else devices)
+    assert asked["devices"] == (8 if devices in ("auto", -1, 1) else devices)
     assert given["num_nodes"] == 1
 
 
@@ -99,17 +99,17 @@ def test_outside_of_slurm_lightning_finds_out(within):
 
 
 def test_settings_of_ddp_reach_it_and_are_checked():
-    strategy = data_parallel(bucket_mebibytes=8, gradients="bf16", minutes=2)
+    strategy = DataParallel(bucket_mebibytes=8, gradients="bf16", minutes=2)
     assert strategy._ddp_kwargs == {
         "find_unused_parameters": True,
         "bucket_cap_mb": 8,
         "gradient_as_bucket_view": True,
     }
     assert (strategy._ddp_comm_hook.__name__, strategy._timeout.total_seconds()) == ("bf16_compress_hook", 120)
-    assert data_parallel()._ddp_comm_hook is None
+    assert DataParallel()._ddp_comm_hook is None
     for wrong in ({"gradients": "fp8"}, {"bucket_mebibytes": 0}, {"minutes": -1}):
         with pytest.raises(InputError, match="expected fp32 or bf16, and numbers above 0"):
-            data_parallel(**wrong)
+            DataParallel(**wrong)
 
 
 def test_torchrun_without_an_id_needs_a_named_folder(tiny, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -111,12 +112,71 @@ def test_resuming_may_extend_the_budget_but_not_change_the_model(small, tmp_path
         load("train", [f"resume={tmp_path}/run", "model.n_critic=2"])
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_budget_that_is_used_up_is_refused_and_nothing_changes(tiny, tmp_path):
+    run = tmp_path / "run"
+    start(tiny, f"run_dir={run}", "pause_after.batches=2")
+    before = contents(run)
+    for argument, message in (
+        ("budget.batches=1", "budget.batches=1: the run has trained on 2 batches already"),
+        ("budget.samples=15", "budget.samples=15: the run has seen 16 samples already"),
+    ):
+        with pytest.raises(InputError, match=f"{message}.*\nNothing was changed"):
+            train(load("train", [f"resume={run}", argument]))
+    assert contents(run) == before
+    assert train(load("train", [f"resume={run}", "budget.batches=2"])).summary["status"] == "done"  # it ends here
+
+    before = contents(run)
+    for argument in ("budget.samples=8", "budget.minutes=10"):  # with 2 batches, which are used up
+        with pytest.raises(InputError, match=r"budget\.batches=2: the run has trained on 2 batches already"):
+            train(load("train", [f"resume={run}", argument]))
+    assert contents(run) == before
+
+
+def test_a_learning_rate_that_a_new_budget_moves_is_told(tiny, tmp_path, caplog):
+    schedule = [
+        "model.recipe.schedule=linear",
+        "model.discriminator_optimizer.lr=0.5",
+        "model.generator_optimizer.lr=0.1",
+    ]
+    start(tiny, f"run_dir={tmp_path}/run", *schedule)
+    train(load("train", [f"resume={tmp_path}/run"]))
+    assert "learning rate" not in caplog.text
+    longer = train(load("train", [f"resume={tmp_path}/run", "budget.batches=5"]))
+    (line,) = (line for line in caplog.messages if "learning rate" in line)
+    assert "it was 0 and resumes at 0.02 and 0.1, where the linear schedule is after 80% of the new" in line
+    assert [group["lr"] for optimizer in longer.trainer.optimizers for group in optimizer.param_groups] == [
+        pytest.approx(0.1), pytest.approx(0.02),
+    ]  # fmt: skip
+
+
 def test_a_run_that_is_done_stays_as_it_is(small, tmp_path):
     start(small, f"run_dir={tmp_path}/run", "budget.batches=4")
     before = checkpoint(tmp_path / "run")["state_dict"]
     again = train(load("train", [f"resume={tmp_path}/run"]))
     assert (again.exit_code, again.module.batches) == (0, 4)
     assert_equal(before, checkpoint(tmp_path / "run")["state_dict"])
+
+
+def test_wall_seconds_are_of_all_starts_and_never_fewer_than_train_seconds(tiny, tmp_path):
+    """The first start took 50 s before it called `train`, the second 7."""
+    began = time.monotonic()
+    first = train(load("train", [*tiny, f"run_dir={tmp_path}/run", "pause_after.batches=2"]), started=began - 50)
+    assert 50 <= first.startup_seconds <= first.summary["wall_seconds"] + 1e-3
+    again = time.monotonic()
+    second = train(load("train", [f"resume={tmp_path}/run"]), started=again - 7).summary
+    assert 57 <= second["wall_seconds"] <= 57 + time.monotonic() - began
+    assert second["train_seconds"] <= second["wall_seconds"]
+
+    old = checkpoint(tmp_path / "run")  # one that doesn't hold the time of earlier starts
+    old["callbacks"].pop("Clock")
+    old["lit_aigc"]["counters"]["train_seconds"] = 1000.0
+    torch.save(old, tmp_path / "run/checkpoints/last.ckpt")
+    third = train(load("train", [f"resume={tmp_path}/run", "budget.batches=6"])).summary
+    assert 1000 < third["train_seconds"] <= third["wall_seconds"]
 
 
 def test_accumulation_equals_the_whole_batch(tiny, tmp_path):

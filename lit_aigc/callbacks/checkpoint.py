@@ -24,7 +24,7 @@ class CheckpointWriter(Checkpoint):
 
     Args:
         directory: Where to.
-        clock: Tells when a checkpoint is due.
+        clock: Says when a checkpoint is due, and learns how long it took.
         monitor: Metric that decides which is best; None for no ``best.ckpt``.
         mode: ``min`` or ``max``: which way of the monitor is better.
 
@@ -97,7 +97,8 @@ class CheckpointWriter(Checkpoint):
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str) -> None:
         pl_module.raise_if_broken()
-        trainer.save_checkpoint(self.directory / name)
+        with self.clock.writing_checkpoint():
+            trainer.save_checkpoint(self.directory / name)
 
 
 def _keys_of(part: L.LightningModule | L.Callback) -> Collection[str] | None:

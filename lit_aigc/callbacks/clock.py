@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 
+from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
 from lit_aigc.errors import InputError
 from lit_aigc.signals import STOP
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
+_CHECKPOINT_SHARE = 0.03  # of the time between two checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +108,19 @@ class StopSignals:
 
 
 class Clock(Callback):
-    """Decides at each batch boundary, on the first process for all, what happens next.
+    """Decides at each batch boundary, the same on all processes, what happens next.
+
+    Limits in batches and samples are exact. What depends on the time or on a signal is decided when the processes agree
+    (`lit_aigc.callbacks.agreement`): at every batch of a single process, else about twice a second.
 
     Args:
         budget: When training ends.
         pause_after: When it pauses.
         validations: Number of validations over the budget, equally spaced, the last at its end.
-        checkpoint_seconds: Seconds between checkpoints.
+        checkpoint_seconds: Seconds from the end of one checkpoint to the next; 0 is after every batch. The wait is
+            longer after a checkpoint that took long to write: these take three percent of the time at most.
         signals: Where a signal shows up.
+        started: When this start of the run began, on `time.monotonic`; now by default.
 
     Attributes:
         paused: Whether the run stopped before its budget was used.
@@ -126,6 +134,7 @@ class Clock(Callback):
         validations: int = 4,
         checkpoint_seconds: float = 60.0,
         signals: StopSignals | None = None,
+        started: float | None = None,
     ) -> None:
         if validations < 0 or checkpoint_seconds < 0:
             raise InputError(
@@ -138,6 +147,22 @@ class Clock(Callback):
         self.signals = signals or StopSignals()
         self.paused = False
         self.checkpoint_due = False
+        self._started = time.monotonic() if started is None else started
+        self._wall_before = 0.0
+        self._checkpoint_cost = 0.0
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds of all starts of the run, imports and data included: of those before, up to the last checkpoint."""
+        return self._wall_before + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time so far."""
+        return {"wall_seconds": self.wall_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there."""
+        self._wall_before = state_dict["wall_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start counting where the checkpoint left off.
@@ -145,37 +170,39 @@ class Clock(Callback):
         Raises:
             InputError: If the processes read different checkpoints, or not all of them one.
         """
-        _check_all_start_at(pl_module.batches, trainer)
+        check_all_start_at(pl_module.batches, trainer)
+        self.pause_after = trainer.strategy.broadcast(self.pause_after)  # it is not in the config that others read
         self.signals.install()
         self._start = self._last_checkpoint = time.monotonic()
         self._seconds_before = pl_module.train_seconds
         self._batches_before = pl_module.batches
+        self._wall_before = max(self._wall_before, self._seconds_before)  # older checkpoints hold no such time
+        self._agreement = Agreement(trainer, self._seconds_before, self._batches_before)
         trainer.val_check_batch = _NEVER
         pl_module.progress = self.budget.progress(pl_module.train_seconds, pl_module.samples_seen, pl_module.batches)
         trainer.should_stop = pl_module.progress >= 1.0  # a run that was done already
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Decide, and let the Trainer's loop do it."""
-        now = time.monotonic()
-        seconds = self._seconds_before + now - self._start
-        progress = self.budget.progress(seconds, pl_module.samples_seen, pl_module.batches)
-        pause = self.signals.received is not None or self.pause_after.reached(
-            now - self._start, pl_module.batches - self._batches_before
-        )
-        save = now - self._last_checkpoint >= self.checkpoint_seconds
-        progress, seconds, pause, save = _agree(trainer, progress, seconds, pause, save)
+        batches, signaled, save = pl_module.batches, False, False
+        seconds = self._agreement.seconds(batches)
+        progress, pause, validate = self._due(pl_module, seconds)
+        # All processes have come to the same so far. Whether it is time is for the first one's clock to say.
+        if self._agreement.is_due(batches) or progress >= 1.0 or pause or validate or self.checkpoint_seconds == 0:
+            now = time.monotonic()
+            wait = max(self.checkpoint_seconds, self._checkpoint_cost / _CHECKPOINT_SHARE)
+            save = now - self._last_checkpoint >= wait or self.checkpoint_seconds == 0
+            seconds, signaled, save = self._agreement.agree(
+                batches, self._seconds_before + now - self._start, self.signals.received is not None, save
+            )
+            progress, pause, validate = self._due(pl_module, seconds)
 
         pl_module.progress, pl_module.train_seconds = progress, seconds
-        done = progress >= 1.0
+        done, pause = progress >= 1.0, pause or signaled
         if done:
             pl_module.log_unfinished_window()
-        validate = self.validations > 0 and (
-            done or math.floor(progress * self.validations + _ROUNDING) > pl_module.validations
-        )
         self.paused = pause and not done
         self.checkpoint_due = (save or pause or done) and not validate
-        if save:
-            self._last_checkpoint = now
         trainer.val_check_batch = 1 if validate else _NEVER
         if done or pause:
             trainer.should_stop = True  # the Trainer validates at a stop, if it may:
@@ -187,12 +214,28 @@ class Clock(Callback):
         pl_module.validations = max(
             pl_module.validations + 1, math.floor(pl_module.progress * self.validations + _ROUNDING)
         )
-        self._last_checkpoint = time.monotonic()
         pl_module.log_values({"train_seconds": round(pl_module.train_seconds, 3)}, monitor=False)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the time that validation took on the clock, before the checkpoint is written."""
         pl_module.train_seconds = self._seconds_before + time.monotonic() - self._start
+
+    @contextlib.contextmanager
+    def writing_checkpoint(self) -> Iterator[None]:
+        """Inside, a checkpoint is written: the time to the next starts after it, and grows with what it took."""
+        started = time.monotonic()
+        yield
+        self._last_checkpoint = time.monotonic()
+        self._checkpoint_cost = self._last_checkpoint - started
+
+    def _due(self, module: L.LightningModule, seconds: float) -> tuple[float, bool, bool]:
+        """The progress at a time on the clock, whether a pause is due, and whether a validation is."""
+        progress = self.budget.progress(seconds, module.samples_seen, module.batches)
+        pause = self.pause_after.reached(seconds - self._seconds_before, module.batches - self._batches_before)
+        validate = self.validations > 0 and (
+            progress >= 1.0 or math.floor(progress * self.validations + _ROUNDING) > module.validations
+        )
+        return progress, pause, validate
 
 
 def _not_positive(name: str, limits: Budget | PauseAfter) -> list[str]:
@@ -201,28 +244,3 @@ def _not_positive(name: str, limits: Budget | PauseAfter) -> list[str]:
         for key, value in dataclasses.asdict(limits).items()
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0)
     ]
-
-
-def _check_all_start_at(batches: int, trainer: L.Trainer) -> None:
-    if trainer.world_size == 1:
-        return
-    bounds = torch.tensor([batches, -batches], dtype=torch.float64, device=trainer.strategy.root_device)
-    last, first = (abs(int(bound)) for bound in trainer.strategy.reduce(bounds, reduce_op="max"))
-    if first != last:
-        raise InputError(
-            f"One process would go on from batch {first} and another from batch {last}: all nodes need the same run "
-            "folder, on a disk that they share; give it by run_dir=."
-        )
-
-
-def _agree(
-    trainer: L.Trainer, progress: float, seconds: float, pause: bool, save: bool
-) -> tuple[float, float, bool, bool]:
-    """The first process's progress, seconds and checkpoint time, and a pause if any process has had a signal."""
-    if trainer.world_size == 1:
-        return progress, seconds, pause, save
-    first = trainer.is_global_zero
-    votes = [progress if first else -1.0, seconds if first else -1.0, float(pause), float(save and first)]
-    votes = torch.tensor(votes, dtype=torch.float64, device=trainer.strategy.root_device)
-    progress, seconds, pause, save = trainer.strategy.reduce(votes, reduce_op="max").tolist()
-    return progress, seconds, bool(pause), bool(save)

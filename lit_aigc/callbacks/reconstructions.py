@@ -24,7 +24,6 @@ from lit_aigc.media import save_png
 from lit_aigc.sheet import Panel, draw_sheet
 from lit_aigc.spec import Batch
 
-DASH = "\u2013"
 _ACTIVITY = 256  # images whose codes tell which units are active
 _READ = 10_000  # of the validation images, at most
 
@@ -122,7 +121,7 @@ class Reconstructions(Callback):
                 bands = [pairs(images[shown], beside, self.columns, caption)]
         title = f"{int(module.samples_seen):,} samples seen"
         if module.spec.attribution:
-            title += f"; data: {module.spec.attribution.replace(DASH, '-')}"  # the sheet's font has no dash
+            title += f"; data: {module.spec.attribution}"
         return draw_sheet(bands, title)
 
     def _images_of(self, trainer: Trainer, n: int) -> tuple[Tensor, Tensor | None]:

@@ -17,8 +17,6 @@ from lit_aigc.noise import Noise
 from lit_aigc.sheet import Panel, draw_sheet
 from lit_aigc.spec import Condition, DataSpec
 
-DASH = "\u2013"
-
 
 class SampleGrid(Callback):
     """Writes ``samples/<samples_seen>.png`` of images at every validation and sends it to the loggers.
@@ -107,7 +105,7 @@ class SampleGrid(Callback):
             bands.append([Panel(between, strip_length, "interpolation between two latents", strip_names)])
         title = f"{int(pl_module.samples_seen):,} samples seen"
         if spec.attribution:
-            title += f"; data: {spec.attribution.replace(DASH, '-')}"  # the sheet's font has no dash
+            title += f"; data: {spec.attribution}"
         return draw_sheet(bands, title)
 
 
@@ -116,7 +114,10 @@ def _class_names(spec: DataSpec, rows: int) -> list[str]:
 
 
 def _real_images(trainer: Trainer, spec: DataSpec, rows: int, columns: int, *, by_class: bool) -> Tensor:
-    """The first validation images, ``(rows * columns, C, H, W)`` uint8, white for none; `by_class`: row = class."""
+    """The first validation images, ``(rows * columns, C, H, W)`` uint8, white for none.
+
+    `by_class`: row = class; a class without a validation image is shown by its first training images.
+    """
     images = torch.full((rows * columns, *spec.shape), 255, dtype=torch.uint8)
     found = [0] * rows
     if not images.numel():
@@ -129,4 +130,9 @@ def _real_images(trainer: Trainer, spec: DataSpec, rows: int, columns: int, *, b
                 found[row] += 1
         if min(found) == columns:
             break
+    for row in (row for row in range(rows) if by_class and not found[row]):
+        train = trainer.datamodule.split("train")
+        places = (train.labels == row).nonzero()[:columns, 0]
+        if len(places):
+            images[row * columns : row * columns + len(places)] = train.batch(0, places).images
     return images

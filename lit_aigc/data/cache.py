@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -19,19 +17,6 @@ def folder() -> Path:
     """Where it all lies; RuntimeError if there is no home."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "lit_aigc"
-
-
-def load(key: str) -> dict[str, Any] | None:
-    """What was stored under this key, or None."""
-    try:
-        return json.loads(_file(key, ".json").read_text())
-    except (OSError, ValueError, RuntimeError):
-        return None
-
-
-def store(key: str, value: dict[str, Any]) -> None:
-    """Store under this key, if the cache can be written; a reader never sees half of it."""
-    _write(key, ".json", json.dumps(value).encode())
 
 
 def load_tensors(key: str) -> dict[str, Tensor] | None:

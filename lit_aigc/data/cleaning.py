@@ -1,8 +1,9 @@
-"""What was found in a folder of images: what is kept, and what is left out and why."""
+"""What was found in a folder of images: what is kept, what is left out and why, and what looks odd."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 _NAMED = 5
 
@@ -15,12 +16,16 @@ class CleaningReport:
         files: Image files by their suffix.
         kept: Images that are used.
         unreadable: Files left out because they can't be decoded.
-        animated: Files left out because they hold several frames.
+        animated: Files left out because they hold several frames or pages.
         duplicates: Images left out because another one decodes to the same pixels.
         resized: Images kept that had another size.
-        converted: Images kept that had other channels (grey for colour, colour for grey, or transparent).
-        unreadable_names: ``name (reason)`` of the first few unreadable files.
-        animated_names: The first few animated files.
+        converted: Images kept that had other channels (gray for color, color for gray, or transparent).
+        enlarged: Images kept that are so small that they were enlarged a lot.
+        cropped: Images kept that are so long that most of them was cut off.
+        other_files: Files left out because of their suffix.
+        empty_folders: Folders without images.
+        empty_classes: Classes without a training image.
+        examples: Names of the first few of each kind, by the name of the count.
     """
 
     files: int = 0
@@ -30,36 +35,49 @@ class CleaningReport:
     duplicates: int = 0
     resized: int = 0
     converted: int = 0
-    unreadable_names: list[str] = dataclasses.field(default_factory=list)
-    animated_names: list[str] = dataclasses.field(default_factory=list)
+    enlarged: int = 0
+    cropped: int = 0
+    other_files: int = 0
+    empty_folders: int = 0
+    empty_classes: int = 0
+    examples: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
-    def add_unreadable(self, name: str, reason: str) -> None:
-        """Count a file that can't be read."""
-        self.unreadable += 1
-        if len(self.unreadable_names) < _NAMED:
-            self.unreadable_names.append(f"{name} ({reason})")
-
-    def add_animated(self, name: str) -> None:
-        """Count a file of several frames."""
-        self.animated += 1
-        if len(self.animated_names) < _NAMED:
-            self.animated_names.append(name)
+    def add(self, kind: str, *names: str) -> None:
+        """Count files, folders or classes of a kind that is reported by name."""
+        setattr(self, kind, getattr(self, kind) + len(names))
+        if known := [*self.examples.get(kind, []), *names][:_NAMED]:
+            self.examples[kind] = known
 
     def counts(self) -> dict[str, int]:
         """The numbers alone."""
         return {key: value for key, value in dataclasses.asdict(self).items() if isinstance(value, int)}
 
     def warnings(self) -> list[str]:
-        """One line for each kind of file that was left out."""
-        lines = []
-        if self.unreadable:
-            lines.append(f"{self.unreadable} of {self.files} files unreadable, left out: {self._named('unreadable')}")
-        if self.animated:
-            lines.append(f"{self.animated} of {self.files} files animated, left out: {self._named('animated')}")
-        if self.duplicates:
-            lines.append(f"{self.duplicates} of {self.files} images are exact duplicates of others, left out")
-        return lines
+        """One line for each kind of file that was left out or looks odd."""
+        of_all = f"of {self.files}"
+        lines = {
+            "unreadable": f"{self.unreadable} {of_all} files unreadable, left out",
+            "animated": f"{self.animated} {of_all} files have several frames or pages, left out",
+            "duplicates": f"{self.duplicates} {of_all} images are exact duplicates of others, left out",
+            "other_files": f"{_counted(self.other_files, 'file')} of other types, left out",
+            "empty_folders": f"{_counted(self.empty_folders, 'folder')} without images, left out",
+            "empty_classes": f"{_counted(self.empty_classes, 'class', 'es')} without a training image",
+            "enlarged": f"{self.enlarged} {of_all} images are tiny and were enlarged more than 4 times",
+            "cropped": f"{self.cropped} {of_all} images are more than 4 times as long as wide; only the middle is used",
+        }
+        counts = {kind: getattr(self, kind) for kind in lines}
+        return [
+            f"{line}: {first_few(self.examples[kind], counts[kind])}" if kind in self.examples else line
+            for kind, line in lines.items()
+            if counts[kind]
+        ]
 
-    def _named(self, kind: str) -> str:
-        names, count = getattr(self, f"{kind}_names"), getattr(self, kind)
-        return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
+
+def _counted(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count} {noun}{ending if count != 1 else ''}"
+
+
+def first_few(names: Sequence[str], count: int | None = None) -> str:
+    """The first few names, and how many more there are of `count`; None: of these."""
+    more = (len(names) if count is None else count) - len(names[:_NAMED])
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more else "")

@@ -28,12 +28,14 @@ class Corpus:
         stamp: Changes whenever the documents may have changed.
         translations: What each document of the splits is the translation of, in the same order; empty for plain text.
         report: What was counted while the files were looked through.
+        not_text: Names of the files that were left out because they are no UTF-8 text.
     """
 
     splits: dict[str, Documents]
     stamp: str
     translations: dict[str, Documents] = dataclasses.field(default_factory=dict)
     report: dict[str, int] = dataclasses.field(default_factory=dict)
+    not_text: tuple[str, ...] = ()
 
 
 class TextSource(Protocol):

@@ -1,32 +1,25 @@
-"""Images from a folder or a zip file: what lies in it, how it is split, and one clean pass over all of it."""
+"""Images from a folder or a zip file: what is in it, and how it is split."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_aigc.data import cache
+from lit_aigc.data.clean_images import PreparedFiles, clean_images
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
 from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
-from lit_aigc.image_files import (
-    AnimatedImageError,
-    DecodedImage,
-    ImageFiles,
-    UnreadableImageError,
-    decode,
-    map_in_threads,
-    prepare,
-    probe,
-)
+from lit_aigc.image_files import ImageFiles, UnreadableImageError, probe
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -35,32 +28,11 @@ SPLIT_FOLDERS = {
     "validation": "val",
     "test": "test",
 }
-CLEANING_ORDER = ("test", "val", "train")
-_CACHE_FORMAT = 1
-
-
-class PreparedFiles:
-    """Reads a file by name to a prepared image; what worker processes call."""
-
-    def __init__(self, files: ImageFiles, image_size: int | None, channels: int):
-        self.files, self.image_size, self.channels = files, image_size, channels
-
-    def __call__(self, name: str) -> Tensor:
-        """uint8 ``(C, H, W)``; raises InputError if the file has gone or changed since it was checked."""
-        try:
-            return self.prepared(decode(self.files.content(name)))
-        except (UnreadableImageError, AnimatedImageError) as error:
-            raise InputError(
-                f"image_folder: {name} in {self.files.root} was readable at first and is no longer: {error}"
-            ) from None
-
-    def prepared(self, image: DecodedImage) -> Tensor:
-        """uint8 ``(C, H, W)`` of the asked size and channels."""
-        return prepare(image.pixels[None], self.image_size, self.channels)[0].permute(2, 0, 1)
+_FORMAT = 2
 
 
 class ImageFolder:
-    """Images in a folder or a .zip file: png, jpg, bmp, webp, gif.
+    """Images in a folder or a .zip file: png, jpg, bmp, webp, gif, tif.
 
     Folders inside are classes, in the order of the alphabet; what is nested deeper belongs to the class above. Images
     without folders, or all in one folder, have no labels. A single folder around all others is looked through.
@@ -71,7 +43,8 @@ class ImageFolder:
 
     Cleaning: exact duplicates are dropped over all splits (of the splits test, val, train the first keeps it; in a
     split the first name). Unreadable files are left out with a warning (``corrupt="skip"``) or refused
-    (``corrupt="error"``), animated ones always left out with a warning.
+    (``corrupt="error"``), animated ones always left out with a warning. What else is left out or looks odd is in the
+    report: see `CleaningReport`.
     """
 
     name = "image_folder"
@@ -96,29 +69,54 @@ class ImageFolder:
         """Nothing to download."""
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
-        """See `ImageSource`: decodes every file once; keeps the pixels if all fit into `resident_bytes`."""
+        """See `ImageSource`; keeps the pixels if all fit into `resident_bytes`.
+
+        Every file is decoded once, by one process; its pixels, or only which files are kept, are found again in the
+        user's cache folder as long as no file changes.
+        """
         files = ImageFiles(str(root), "image_folder: data.root")
-        names = files.names()
-        splits, classes = self._layout(names)
+        contents = files.contents()
+        splits, classes = self._layout(contents.images)
+        found = self._cleaned(files, splits, preparation)
+        report, shape = CleaningReport(**found.facts["report"]), tuple(found.facts["shape"])
+        channels, height, width = shape
+        reader = PreparedFiles(files, found.facts["image_size"], channels)
         class_names = tuple(sorted(set(classes.values()) - {""}))
-        (channels, height, width), resize = self._geometry(files, names, preparation)
-        shape = (channels, height, width)
-        reader = PreparedFiles(files, height if resize else None, channels)
-        if len(names) * channels * height * width <= preparation.resident_bytes:
-            report = CleaningReport(files=len(names))
-            seen: set[bytes] = set()
-            result: dict[str, Images] = {}
-            for split in CLEANING_ORDER:
-                pixels = torch.empty((len(splits[split]), height, width, channels), dtype=torch.uint8)
-                kept, _ = self._clean(reader, splits[split], seen, report, pixels)
-                result[split] = ResidentImages(pixels[: len(kept)], _labels(kept, classes, class_names))
-        else:
-            kept_names, digests, report = self._clean_once(reader, splits, shape)
-            result = {}
-            for split, kept in kept_names.items():
-                result[split] = StreamedImages(reader, kept, _labels(kept, classes, class_names), shape, digests[split])
+        result: dict[str, Images] = {}
+        for split in SPLITS:
+            kept, digest = found.facts["names"][split], found.facts["digests"][split]
+            labels = _labels(kept, classes, class_names)
+            if found.facts["resident"]:
+                pixels = found.pixels(split, (len(kept), height, width, channels))
+                result[split] = ResidentImages(pixels, labels, digest)
+            else:
+                result[split] = StreamedImages(reader, kept, labels, shape, digest)
+        trained = {classes[name] for name in found.facts["names"]["train"]}
+        report.add("other_files", *contents.others)
+        report.add("empty_folders", *contents.empty)
+        report.add("empty_classes", *(name for name in class_names if name not in trained))
         self._check(root, result, report)
-        return SourceImages({split: result[split] for split in SPLITS}, class_names, report)
+        return SourceImages(result, class_names, report)
+
+    def _cleaned(self, files: ImageFiles, splits: dict[str, list[str]], preparation: Preparation) -> Store:
+        """The clean pass over all files, found again or made now."""
+        place = repr((os.path.abspath(files.root), preparation, self.val_fraction, self.test_fraction))
+        key = hashlib.blake2b(str(_FORMAT).encode(), digest_size=16)
+        for split in SPLITS:
+            for stamp in itertools.chain([split], files.stamps(splits[split])):
+                key.update(stamp.encode("utf-8", "surrogateescape") + b"\0")
+
+        def build(folder: Path) -> dict[str, Any]:
+            names = list(itertools.chain.from_iterable(splits.values()))
+            (channels, height, width), resize = self._geometry(files, names, preparation)
+            resident = len(names) * channels * height * width <= preparation.resident_bytes
+            image_size = height if resize else None
+            reader = PreparedFiles(files, image_size, channels)
+            facts = {"shape": [channels, height, width], "image_size": image_size, "resident": resident}
+            return facts | clean_images(reader, splits, folder if resident else None)
+
+        name = hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return open_store(f"image_folder/{name}", key.hexdigest(), build)
 
     def _check(self, root: str | None, result: dict[str, Images], report: CleaningReport) -> None:
         if self.corrupt == "error" and report.unreadable:
@@ -205,66 +203,6 @@ class ImageFolder:
                 "Say what to bring them to, such as data.image_size=64."
             )
         return (channels, *next(iter(sizes))), False
-
-    def _clean_once(
-        self, reader: PreparedFiles, splits: dict[str, list[str]], shape: tuple[int, int, int]
-    ) -> tuple[dict[str, list[str]], dict[str, str], CleaningReport]:
-        """Names kept and pixel hash of each split, and the report: found once for the same files, then remembered."""
-        key = hashlib.blake2b(f"{_CACHE_FORMAT} {shape} {reader.image_size}".encode(), digest_size=16)
-        for split in CLEANING_ORDER:
-            for stamp in itertools.chain([split], reader.files.stamps(splits[split])):
-                key.update(stamp.encode() + b"\0")
-        name = f"image_folder_{key.hexdigest()}"
-        known = cache.load(name)
-        if known is None:
-            report = CleaningReport(files=sum(map(len, splits.values())))
-            seen: set[bytes] = set()
-            cleaned = {split: self._clean(reader, splits[split], seen, report) for split in CLEANING_ORDER}
-            known = {
-                "names": {split: kept for split, (kept, _) in cleaned.items()},
-                "digests": {split: digest for split, (_, digest) in cleaned.items()},
-                "report": dataclasses.asdict(report),
-            }
-            cache.store(name, known)
-        return known["names"], known["digests"], CleaningReport(**known["report"])
-
-    def _clean(
-        self,
-        reader: PreparedFiles,
-        names: list[str],
-        seen: set[bytes],
-        report: CleaningReport,
-        pixels: Tensor | None = None,
-    ) -> tuple[list[str], str]:
-        """Names that are kept and the hash of their pixels, which also go to `pixels` ``(N, H, W, C)``."""
-        digest = hashlib.blake2b(digest_size=16)
-        kept: list[str] = []
-
-        def load(name: str) -> tuple[str, DecodedImage | Exception, bytes, Tensor | None]:
-            try:
-                image = decode(reader.files.content(name))
-                return name, image, image.digest(), reader.prepared(image)
-            except (UnreadableImageError, AnimatedImageError) as error:
-                return name, error, b"", None
-
-        for name, image, content, prepared in map_in_threads(load, names):
-            if isinstance(image, AnimatedImageError):
-                report.add_animated(name)
-            elif isinstance(image, Exception):
-                report.add_unreadable(name, str(image))
-            elif content in seen:
-                report.duplicates += 1
-            else:
-                seen.add(content)
-                report.kept += 1
-                report.resized += image.pixels.shape[1:] != prepared.shape[1:]
-                report.converted += image.pixels.shape[0] != prepared.shape[0] or not image.opaque
-                item = prepared.permute(1, 2, 0)
-                digest.update(item.numpy())
-                if pixels is not None:
-                    pixels[len(kept)] = item
-                kept.append(name)
-        return kept, digest.hexdigest()
 
 
 def _labels(names: list[str], classes: dict[str, str], class_names: tuple[str, ...]) -> Tensor | None:

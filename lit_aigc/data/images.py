@@ -28,6 +28,9 @@ from lit_aigc.spec import Batch, DataSpec
 
 log = logging.getLogger(__name__)
 
+_FEWEST = 10
+"""Images to train on: with fewer, a mistake is likelier than a wish."""
+
 Augmentation = Callable[..., Tensor]
 """``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""
 
@@ -59,6 +62,8 @@ class ImageData(L.LightningDataModule):
     Raises:
         InputError: All that is wrong with these, in one message.
     """
+
+    of_text = False
 
     def __init__(
         self,
@@ -159,14 +164,32 @@ class ImageData(L.LightningDataModule):
         return self._captions.get(split, ())
 
     def check_world_size(self, world_size: int) -> None:
-        """Raises InputError if this many processes can't share a training batch equally."""
+        """Raises InputError if this many processes can't share a training batch equally.
+
+        Once the data is read, and unless training has begun before, also if there are fewer than 10 images to train
+        on, or fewer than a batch takes.
+        """
         check_share(self.batch_size, world_size, "images")
+        if self._spec is None or self.start_batch:
+            return
+        count, val, test = (len(self._splits[name]) for name in SPLITS)
+        place = f" in data.root={self.root}" if self.root else ""
+        if count < _FEWEST:
+            raise InputError(
+                f"{self.source.name}: {count} image{'s' * (count != 1)} to train on{place} ({val} more in val, "
+                f"{test} in test), expected {_FEWEST} or more. Give more images."
+            )
+        if self.batch_size > count:
+            raise InputError(
+                f"data.batch_size={self.batch_size} is more than the {count} images to train on{place} ({val} more in "
+                f"val, {test} in test). Set data.batch_size={count} or less, or give more images."
+            )
 
     def train_dataloader(self) -> Loader:
         """Endless, from batch number `start_batch` on; this rank's share of each batch."""
         rank, world_size = self._place()
-        self.check_world_size(world_size)
         images = self.split("train")
+        self.check_world_size(world_size)
         order = TrainingOrder(len(images), self.seed)
 
         def requests() -> Iterator[tuple[int, Tensor]]:

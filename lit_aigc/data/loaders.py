@@ -54,9 +54,12 @@ class ResidentImages:
 
     resident = True
 
-    def __init__(self, pixels: Tensor, labels: Tensor | None):
-        """`pixels` is uint8 ``(N, H, W, C)``: so stored, a batch is channels_last without a second copy."""
-        self.pixels, self.labels = pixels.contiguous(), labels
+    def __init__(self, pixels: Tensor, labels: Tensor | None, pixels_digest: str | None = None):
+        """`pixels` is uint8 ``(N, H, W, C)``: so stored, a batch is channels_last without a second copy.
+
+        `pixels_digest` is blake2b over all of them, if it is known already.
+        """
+        self.pixels, self.labels, self._pixels_digest = pixels.contiguous(), labels, pixels_digest
         self.shape = (pixels.shape[3], pixels.shape[1], pixels.shape[2])
 
     def __len__(self) -> int:
@@ -69,7 +72,9 @@ class ResidentImages:
 
     def digest(self) -> str:
         """See `Images`."""
-        return _split_digest(hashlib.blake2b(self.pixels.numpy(), digest_size=16).hexdigest(), self.labels)
+        if self._pixels_digest is None:
+            self._pixels_digest = hashlib.blake2b(self.pixels.numpy(), digest_size=16).hexdigest()
+        return _split_digest(self._pixels_digest, self.labels)
 
     def item_digests(self) -> list[bytes]:
         """Hash of each image's pixels."""

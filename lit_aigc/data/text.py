@@ -15,10 +15,10 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_aigc.data.cleaning import first_few
 from lit_aigc.data.corpora import Corpus, TextSource
-from lit_aigc.data.folders import CLEANING_ORDER
 from lit_aigc.data.loaders import Loader, SizedLoader, check_share
-from lit_aigc.data.sources import SPLITS
+from lit_aigc.data.sources import CLEANING_ORDER, SPLITS
 from lit_aigc.data.text_batching import (
     Carried,
     CarriedOnce,
@@ -96,6 +96,8 @@ class TextData(L.LightningDataModule):
     Raises:
         InputError: All that is wrong with these, in one message.
     """
+
+    of_text = True
 
     def __init__(
         self,
@@ -346,12 +348,13 @@ class TextData(L.LightningDataModule):
 
     def _warn_of_what_is_left_out(self) -> None:
         words = {
-            "not_text": "files are no UTF-8 text",
             "exact_duplicates": "documents are exact duplicates of others",
             "near_duplicates": "documents are near duplicates of others",
             "too_long": "documents are too long",
         }
         found = [f"{self.report[reason]} {what}" for reason, what in words.items() if self.report.get(reason)]
+        if names := self._corpus.not_text:
+            found.insert(0, f"{len(names)} files that are no UTF-8 text ({first_few(names)})")
         if found:
             _warn(f"{self.source.name}: left out: {', '.join(found)}")
         if count := self.report["invalid_bytes"]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from lit_aigc.data.cleaning import first_few
 from lit_aigc.data.corpora import Corpus, split_by_name
 from lit_aigc.data.folders import SPLIT_FOLDERS
 from lit_aigc.data.sources import SPLITS
@@ -28,7 +29,7 @@ class TextFiles:
     of its name (folders included): a tenth each to val and test, so adding files moves none. Of fewer files, each is
     split by position: the first 80 % for training, then 10 % for validation and 10 % for the test, cut at line ends.
 
-    Hidden files are not looked at. Files that are no text are left out and counted.
+    Hidden files are not looked at. Files that are no text are left out and named.
 
     Args:
         documents: ``"files"``, or ``"lines"`` that are not blank.
@@ -49,15 +50,18 @@ class TextFiles:
         """See `TextSource`."""
         found = _files(str(root))
         files = {name: path for name, path in found.items() if is_text(path)}
-        report = {"files": len(found), "not_text": len(found) - len(files)}
+        not_text = tuple(name for name in found if name not in files)
         if not files:
+            named = f": {first_few(not_text)}" if not_text else ""
             raise InputError(
-                f"text_files: no text in data.root={root} ({len(found)} files, none of them UTF-8 text). "
+                f"text_files: no text in data.root={root} ({len(found)} files, none of them UTF-8 text{named}). "
                 "Expected a folder, a glob or a file of UTF-8 text."
             )
         splits = {split: self._documents(parts) for split, parts in _split(files).items()}
         splits.setdefault("test", splits["val"])
-        return Corpus(splits, stamp(files.values(), self.name, self.documents, *files), report=report)
+        report = {"files": len(found), "not_text": len(not_text)}
+        stamped = stamp(files.values(), self.name, self.documents, *files)
+        return Corpus(splits, stamped, report=report, not_text=not_text)
 
     def _documents(self, parts: list[Part]) -> Documents:
         return functools.partial(_line_documents if self.documents == "lines" else _documents, parts)

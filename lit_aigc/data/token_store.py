@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lit_aigc.data import cache
-from lit_aigc.data.sources import locked
+from lit_aigc.data import store
+from lit_aigc.data.store import Store
 
-_FACTS = "tokens.json"
 _BLOCK = 1 << 24
 
 
-class TokenStore:
-    """A folder of token files, complete or not there at all.
-
-    Attributes:
-        folder: Where they lie.
-        facts: What `build` returned when they were made.
-    """
-
-    def __init__(self, folder: Path):
-        """Raises OSError or ValueError if something in the folder is missing or damaged."""
-        self.folder = folder
-        stored = json.loads((folder / _FACTS).read_text())
-        self.facts: dict[str, Any] = stored["facts"]
-        for name, size in stored["sizes"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{folder / name} is not of {size} bytes")
+class TokenStore(Store):
+    """A store of token files."""
 
     def tokens(self, name: str) -> np.ndarray:
         """``(n,)`` uint16 or uint32: what `write_tokens` wrote, read from the disk where it is touched."""
@@ -45,42 +25,8 @@ class TokenStore:
 
 
 def open_store(key: str, build: Callable[[Path], dict[str, Any]]) -> TokenStore:
-    """The store of this key, made if it isn't there; of processes that ask at once, one makes it and the others wait.
-
-    Args:
-        key: Equal for what makes equal files.
-        build: Fills an empty folder, and returns facts to keep beside the files: plain JSON types.
-    """
-    try:
-        home = cache.folder() / "text"
-        home.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=home).close()
-    except (OSError, RuntimeError):  # nothing can be kept: for this process only
-        temporary = tempfile.TemporaryDirectory(prefix="lit_aigc_text_")
-        store = _built(Path(temporary.name), build)
-        store.temporary = temporary  # removed with it
-        return store
-    place = home / key
-    with contextlib.suppress(OSError, ValueError):
-        return TokenStore(place)
-    with locked(home / f"{key}.lock"):
-        with contextlib.suppress(OSError, ValueError):
-            return TokenStore(place)
-        folder = Path(tempfile.mkdtemp(dir=home, prefix=f"{key}.", suffix=".part"))
-        try:
-            _built(folder, build)
-            shutil.rmtree(place, ignore_errors=True)  # damaged
-            os.replace(folder, place)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return TokenStore(place)
-
-
-def _built(folder: Path, build: Callable[[Path], dict[str, Any]]) -> TokenStore:
-    facts = build(folder)
-    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-    (folder / _FACTS).write_text(json.dumps({"facts": facts, "sizes": sizes}))
-    return TokenStore(folder)
+    """The store of this key, made if it isn't there: see `lit_aigc.data.store.open_store`."""
+    return store.open_store(f"text/{key}", key, build, TokenStore)
 
 
 def write_tokens(folder: Path, name: str, parts: Iterable[np.ndarray], vocab_size: int) -> str:

@@ -102,12 +102,13 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
 def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     """SLURM and torchrun taken for what they aren't."""
     from lit_aigc.launch import launch as processes
+    from lit_aigc.launch import leaves_the_number_open
 
     if outlook.problem:
         yield Finding(outlook.problem, "torchrun --rdzv-id=NAME --nproc-per-node=N -m lit_aigc.train ...", stops=True)
     outside, devices = processes(), config["trainer"].get("devices", "auto")
     asked = len(devices) if isinstance(devices, list) else devices
-    if outside and asked not in ("auto", -1, "-1", outside.per_node, str(outside.per_node)):
+    if outside and not leaves_the_number_open(devices) and asked not in (outside.per_node, str(outside.per_node)):
         yield Finding(
             f"trainer.devices={devices}, but {outside.by} starts {outside.per_node} processes on each node.",
             f"Leave trainer.devices out, or have {outside.by} start as many.",

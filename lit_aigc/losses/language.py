@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LN2 = math.log(2)
 _CHUNK = 64
@@ -29,7 +30,7 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """
     rows, classes = logits.flatten(0, 1), targets.flatten()
     if logits.device.type == "cpu" and logits.dtype.itemsize < 4:
-        nats = _Nats.apply(rows, classes)
+        nats = _Nats.apply(rows, classes)[0]
     else:
         nats = F.cross_entropy(rows.float(), classes, reduction="none")
     return nats.view_as(targets)
@@ -39,8 +40,8 @@ class _Nats(torch.autograd.Function):
     """Cross-entropy of ``(N, V)`` logits, a few rows at a time: what is in float32 stays in the processor's cache."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        nats, probabilities = torch.empty(len(logits), device=logits.device), torch.empty_like(logits)
+    def forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        nats, probabilities = logits.new_empty(len(logits), dtype=torch.float32), torch.empty_like(logits)
         for chunk in range(0, len(logits), _CHUNK):
             rows = slice(chunk, chunk + _CHUNK)
             exact = logits[rows].float()
@@ -48,11 +49,17 @@ class _Nats(torch.autograd.Function):
             behind = exact.amax(dim=1) - exact.gather(1, targets[rows, None])[:, 0]
             nats[rows] = behind - likely.amax(dim=1).log()
             probabilities[rows] = likely
-        ctx.save_for_backward(probabilities, targets)
-        return nats
+        return nats, probabilities
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(output[1], inputs[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # zeros for the probabilities would take as much memory as they do
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, None]:
         probabilities, targets = ctx.saved_tensors
         gradient = gradient.to(probabilities.dtype)
         slope = probabilities * gradient[:, None]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -44,7 +45,8 @@ class Recipe:
         ema_decay: Decay of the averaged weights, 0 for none.
         ema_start: Updates before the average starts.
         ema_every: Updates between two moves of the average.
-        compile: Compile the networks with `torch.compile`; worth its minute on long runs and GPUs.
+        compile: Compile the networks with `torch.compile`, transformers block by block; worth its minute on long runs
+            and GPUs. Recurrent networks refuse it.
         channels_last: Store convolution weights and images with channels last, the faster layout on CPUs and GPUs.
     """
 
@@ -88,6 +90,7 @@ class GenerativeModule(L.LightningModule):
         recipe: How to optimize.
 
     Attributes:
+        of_text: Whether it is a model of text, which reads tokens; None: of either.
         seed: Seed of all randomness of training; set before the fit.
         tokenizer: Of a model of text, what its ids mean; set before the fit and by `load_bundle`, else None.
         config: The resolved config that it was built from, which goes into checkpoints; set before the fit.
@@ -103,6 +106,7 @@ class GenerativeModule(L.LightningModule):
         optimizer_names: What the log calls each of `configure_optimizers`; see `learning_rates`.
     """
 
+    of_text: ClassVar[bool | None] = None
     optimizer_names: tuple[str, ...] = ("",)
 
     @property
@@ -135,6 +139,12 @@ class GenerativeModule(L.LightningModule):
         """Keep averaged weights of a network, as the recipe says; for a subclass's constructor."""
         if self.recipe.ema_decay:
             self.ema = EMA(network, self.recipe.ema_decay, self.recipe.ema_start, self.recipe.ema_every)
+
+    def compile_parts(self, *parts: nn.Module) -> None:
+        """Compile networks or parts of them in place, if the recipe says so; for a subclass's constructor."""
+        if self.recipe.compile:
+            for part in parts:
+                part.compile()
 
     # -- what a subclass implements
 
@@ -415,8 +425,8 @@ def _length(batch: Any) -> int:
 
 
 def split_batch(batch: Any, parts: int) -> list[Any]:
-    """A batch in parts of nearly equal size; each knows where it starts in the stream."""
+    """A batch in parts whose lengths differ by one at most; each knows where it starts in the stream."""
     if parts == 1:
         return [batch]
-    size = math.ceil(_length(batch) / parts)
-    return [batch.part(slice(first, first + size)) for first in range(0, _length(batch), size)]
+    edges = [math.ceil(_length(batch) * part / parts) for part in range(parts + 1)]
+    return [batch.part(slice(first, last)) for first, last in itertools.pairwise(edges) if first < last]

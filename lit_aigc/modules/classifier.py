@@ -29,6 +29,7 @@ class ImageClassifier(GenerativeModule):
         InputError: If the data have no labels, or an option is out of range.
     """
 
+    of_text = False
     validation_keys = ("val_accuracy", "val_loss")
 
     def __init__(
@@ -46,6 +47,7 @@ class ImageClassifier(GenerativeModule):
         self._optimizer_config = dict(optimizer or {})
         self._validation = torch.zeros(3, dtype=torch.float64)  # items, correct, summed loss
         self.average(self.network)
+        self.compile_parts(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

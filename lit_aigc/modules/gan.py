@@ -121,8 +121,7 @@ class GAN(AdversarialModule, LatentModule):
         self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
         self._shares_fakes = False
         self._fakes: Tensor | None = None
-        if self.recipe.compile:
-            self.generator.compile()
+        self.compile_parts(self.generator)
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 

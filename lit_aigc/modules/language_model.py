@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,12 +15,14 @@ from lit_aigc.errors import InputError
 from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
 from lit_aigc.modules.base import GenerativeModule, Recipe, split_batch
 from lit_aigc.networks.lstm import State
+from lit_aigc.networks.transformer import Block
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import hidden_matrices
 from lit_aigc.optimization import optimizer as make_optimizer
 from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
+from lit_aigc.tokenization import Tokenizer
 
 _COUNTED = 10_000_000  # tokens
 
@@ -43,6 +46,7 @@ class LanguageModel(GenerativeModule):
         InputError: If the data are no text, or an option is out of range.
     """
 
+    of_text = True
     optimizer_names = ("", "matrix")
 
     def __init__(
@@ -69,7 +73,15 @@ class LanguageModel(GenerativeModule):
         self._state: Any = None  # of a recurrent network, at the end of the rows of the last training batch
         self._validation_state: Any = None
         self._sums = torch.zeros(4, dtype=torch.float64)
+        self._sizes: tuple[Tokenizer | None, Tensor] | None = None
         self.average(self.network)
+        blocks = [part for part in network.modules() if isinstance(part, Block)]
+        if self.recipe.compile and not blocks:
+            raise InputError(
+                f"model.recipe.compile=true compiles the blocks of a transformer (model=gpt, model=seq2seq), and "
+                f"{type(network).__name__} has none: set model.recipe.compile=false."
+            )
+        self.compile_parts(*blocks)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -85,9 +97,12 @@ class LanguageModel(GenerativeModule):
 
     # -- training
 
-    def on_fit_start(self) -> None:
-        """See `start_from_frequencies`; a bias that has learned something is left as it is."""
-        if self._starts_from_frequencies and not self.network.head.bias.any():
+    def setup(self, stage: str) -> None:
+        """Start from the frequencies of the tokens where that is asked for, while a strategy has the weights whole.
+
+        A bias that has learned something stays. That of a checkpoint is loaded later.
+        """
+        if stage == "fit" and self._starts_from_frequencies and not self.network.head.bias.any():
             tokens = self.trainer.datamodule.tokens("train")[1 : 1 + _COUNTED]
             counts = torch.from_numpy(np.bincount(tokens, minlength=self.spec.vocab_size))
             self.network.head.bias.data.copy_(torch.log((counts + 0.5) / (len(tokens) + 0.5 * len(counts))))
@@ -99,12 +114,21 @@ class LanguageModel(GenerativeModule):
         updates = next((number for share, number in reversed(self._ramp) if self.progress >= share), 1)
         if batch.carried and self.network.context:
             raise InputError("data.batching=carried needs a recurrent network, whose state can be carried on.")
+        if len(batch.ids) < (most := max((number for _, number in self._ramp), default=1)):
+            raise InputError(
+                f"model.batch_ramp takes a batch in {most} updates, and each process has {len(batch.ids)} rows of it: "
+                "take fewer updates, or a larger data.batch_size."
+            )
         before, self._state = self._state if batch.carried else None, None
+        parts = split_batch(batch, updates)
+        per_row = [self._targets_per_row(part) for part in parts]
+        targets = sum(number * len(part.ids) for part, number in zip(parts, per_row, strict=True))
         values: dict[str, Tensor] = {}
-        for part in split_batch(batch, updates):
-            loss = functools.partial(self._loss, before=before, first=batch.start, share=self._targets_per_row(part))
-            found = self.update(optimizers, part, loss)
-            values |= {name: values.get(name, 0.0) + value / updates for name, value in found.items()}
+        for part, number in zip(parts, per_row, strict=True):
+            loss = functools.partial(self._loss, before=before, first=batch.start, share=number)
+            share = number * len(part.ids) / targets
+            for name, value in self.update(optimizers, part, loss).items():
+                values[name] = values.get(name, 0.0) + value * share
             self.generator_updates += 1
             if self.ema:
                 self.ema.update()
@@ -134,6 +158,13 @@ class LanguageModel(GenerativeModule):
         return loss, {"loss": loss}
 
     # -- validation
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """See `GenerativeModule.evaluating`; nothing is compiled inside, for a text that is written grows each time."""
+        eager = torch.compiler.set_stance("force_eager") if self.recipe.compile else contextlib.nullcontext()
+        with super().evaluating(), eager:
+            yield
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums."""
@@ -179,9 +210,12 @@ class LanguageModel(GenerativeModule):
         return token_nats(self.network(inputs, state), targets), state
 
     def _token_sizes(self) -> Tensor:
-        if self.tokenizer is None or not self.tokenizer.lossless:
-            return torch.zeros(self.spec.vocab_size, 2, dtype=torch.int64)
-        return torch.from_numpy(self.tokenizer.sizes())
+        """See `likelihood_sums`; kept, for those of a large vocabulary take longer than a batch."""
+        if self._sizes is None or self._sizes[0] is not self.tokenizer:
+            known = self.tokenizer is not None and self.tokenizer.lossless
+            sizes = self.tokenizer.sizes() if known else np.zeros((self.spec.vocab_size, 2), np.int64)
+            self._sizes = self.tokenizer, torch.from_numpy(sizes).to(self.device)
+        return self._sizes[1]
 
     # -- what a trained model can be asked
 

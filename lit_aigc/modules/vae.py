@@ -102,8 +102,7 @@ class VAE(Autoencoder):
         self._optimizer_config = dict(optimizer or {})
         self._sums = torch.zeros(3, dtype=torch.float64)  # over the validation: images, log-likelihood, KL
         self._moments = torch.zeros(2, self.latent_dim, dtype=torch.float64)  # of the posterior means
-        if self.recipe.compile:
-            self.network.compile()
+        self.compile_parts(self.network)
         self.average(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 

@@ -117,8 +117,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         self._shares = False
         self._made: Made | None = None
         self._sums = torch.zeros(4, dtype=torch.float64)  # over the validation: images, KL, similarity, squared error
-        if self.recipe.compile:
-            self.network.compile()
+        self.compile_parts(self.network)
         self.average(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 

@@ -74,6 +74,7 @@ class VQVAE(GenerativeModule):
         InputError: If an option is out of range.
     """
 
+    of_text = False
     optimizer_names = ("autoencoder", "prior")
     validation_keys = ("reconstruction", "prior_nll", "codebook_perplexity")
 
@@ -95,9 +96,7 @@ class VQVAE(GenerativeModule):
         self.network = network.to(memory_format=layout)
         self._optimizer_configs = (optimizer or {}, prior_optimizer or {})
         self._sums = torch.zeros(0, dtype=torch.float64)  # over the validation: images, error, prior's NLL, code counts
-        if self.recipe.compile:
-            for part in (network.encoder, network.decoder, network.prior):
-                part.compile()
+        self.compile_parts(network.encoder, network.decoder, network.prior)
         self.average(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 

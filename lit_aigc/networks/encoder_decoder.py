@@ -11,7 +11,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.networks.attention import masked_attention
 from lit_aigc.networks.key_value_cache import KeyValueCache, Places
 from lit_aigc.networks.pointwise import rms_norm
-from lit_aigc.networks.transformer import Activation, Attention, FeedForward, Norm, in_autocast, make_norm, turns
+from lit_aigc.networks.transformer import Activation, Attention, Block, FeedForward, Norm, in_autocast, make_norm, turns
 
 Memory = list[tuple[Tensor, Tensor]]
 """Keys and values ``(N, heads, S, d)`` of a source, for each block of the decoder."""
@@ -46,19 +46,14 @@ class CrossAttention(nn.Module):
         return self.project(h.transpose(1, 2).flatten(2))
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(Block):
     """Attention of each position to all, and a hidden layer, each on normalized input and added to it."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, qk_norm: bool, bias: bool,
         dropout: float,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.attention_norm = make_norm(norm, width, bias)
-        self.attention = Attention(width, heads, True, qk_norm, bias)
-        self.hidden_norm = make_norm(norm, width, bias)
-        self.hidden = FeedForward(width, hidden, activation, bias)
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(width, heads, hidden, norm, activation, True, qk_norm, bias, dropout)
 
     def forward(self, x: Tensor, turn: Tensor, seen: Tensor) -> Tensor:
         """``(N, S, width)`` to the same shape; ``seen`` (N, S) is false on padding."""

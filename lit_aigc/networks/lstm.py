@@ -175,6 +175,10 @@ class Recurrent(nn.Module):
     def _run(
         self, layer: nn.LSTM | nn.GRU, x: Tensor, states: tuple[Tensor, ...], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if x.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
+            # Autocast would run cuDNN in float16, whatever its own precision is, with nothing to scale the gradients.
+            with torch.autocast("cuda", enabled=False):
+                return self._run(layer, x.float(), tuple(state.float() for state in states), lengths)
         given = states if self._states == 2 else states[0]
         if lengths is not None:
             packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)

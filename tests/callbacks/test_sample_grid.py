@@ -9,6 +9,7 @@ from PIL import Image
 
 from lit_aigc.callbacks import sample_grid
 from lit_aigc.callbacks.sample_grid import SampleGrid
+from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
@@ -108,6 +109,18 @@ def test_a_conditional_model_gets_a_row_a_class_with_real_images_of_the_class_be
     assert model.live, "left with live weights"
 
 
+def test_a_class_without_a_validation_image_is_shown_by_training_images(tmp_path):
+    trainer = make_trainer(tmp_path, labels=(2, 0, 0, 2, 2, 0))
+    levels = torch.tensor([160, 161, 162], dtype=torch.uint8)[:, None, None, None]
+    pixels = levels.expand(-1, SIDE, SIDE, 1)
+    train = ResidentImages(pixels, torch.tensor([0, 1, 1]))
+    trainer.datamodule.split = {"train": train}.__getitem__
+    sheet = SampleGrid(columns=4, real_columns=3).draw(trainer, Model(conditional=True))
+    left, top = first_cell(sheet)
+    real = cells(sheet, 3, left + 4 * (SIDE + 2) - 2 + 18, top)[:3]
+    assert real == [[201, 202, 205], [161, 162, 255], [200, 203, 204]]
+
+
 def test_the_loggers_get_the_same_picture(tmp_path):
     trainer = make_trainer(tmp_path)
     SampleGrid().on_validation_end(trainer, Model(conditional=True))
@@ -125,7 +138,7 @@ def test_the_sheet_names_whom_the_data_are_of(tmp_path, monkeypatch):
     SampleGrid().draw(trainer, model)
     model.spec = dataclasses.replace(model.spec, attribution="Somebody \u2013 CC BY 4.0")
     SampleGrid().draw(trainer, model)
-    assert titles == ["640 samples seen", "640 samples seen; data: Somebody - CC BY 4.0"]
+    assert titles == ["640 samples seen", "640 samples seen; data: Somebody \u2013 CC BY 4.0"]
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
@@ -158,7 +171,9 @@ def test_interpolation_strips_have_one_class_and_their_own_latents(tmp_path):
 
 
 def test_missing_real_images_stay_white(tmp_path):
-    sheet = SampleGrid(columns=4, real_columns=2).draw(make_trainer(tmp_path, labels=(0, 0, 1, 0, 0)), Model(True))
+    trainer = make_trainer(tmp_path, labels=(0, 0, 1, 0, 0))
+    trainer.datamodule.split = lambda name: ResidentImages(torch.zeros(1, SIDE, SIDE, 1), torch.tensor([0]))
+    sheet = SampleGrid(columns=4, real_columns=2).draw(trainer, Model(True))
     left, top = first_cell(sheet)
     assert cells(sheet, 2, left + 4 * (SIDE + 2) - 2 + 18, top)[:3] == [[200, 201], [202, 255], [255, 255]]
 

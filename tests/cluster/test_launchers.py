@@ -110,7 +110,7 @@ def test_a_dead_process_takes_the_others_down(tiny, tmp_path, launcher, victim):
 @pytest.mark.long
 @pytest.mark.slow
 def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
-    process = start([*torchrun(*NIGHT), *TRAIN, *arguments(tiny, "gan", GATE)], tmp_path)
+    process = start([*torchrun(*NIGHT), *TRAIN, *arguments(tiny, "gan", *GATE)], tmp_path)
     run = tmp_path / "runs/dcgan_mnist5k/torchelastic-night"
     try:
         gates = [run / f"at-gate-{rank}" for rank in (0, 1)]
@@ -126,7 +126,7 @@ def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 def test_the_size_of_buckets_changes_nothing(tiny, wanted, tmp_path):
-    strategy = "trainer.strategy={_target_: lit_aigc.launch.data_parallel, bucket_mebibytes: 0.01}"
+    strategy = "trainer.strategy={_target_: lit_aigc.launch.DataParallel, bucket_mebibytes: 0.01}"
     train(tmp_path, *arguments(tiny, "vae"), f"run_dir={tmp_path}/run", "trainer.devices=2", strategy)
     assert_same_end(wanted("vae"), tmp_path / "run")
 

@@ -128,12 +128,29 @@ def test_gradients_sent_as_bf16_differ_by_rounding_only(by_ddp, tmp_path):
     assert 0 < (ends[0] - ends[1]).abs().max() < 0.01 * ends[0].abs().max()
 
 
+def test_a_bias_starts_from_the_frequencies_of_the_tokens(tmp_path):
+    """It is whole then; one process is enough to have it in parts later."""
+    more = [
+        "model.start_from_frequencies=true",
+        "model.network.head_bias=true",
+        "model.optimizer.lr=0",
+        "validations=0",
+    ]
+    command = [*arguments("gpt", tmp_path), *more, "model.matrix_optimizer=null", "budget.batches=1"]
+    whole = train_here(load("train", [*command, f"run_dir={tmp_path}/whole"]))
+    try:
+        parts = train_here(load("train", [*command, FSDP, f"run_dir={tmp_path}/parts"]))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert whole.module.network.head.bias.any()
+    assert_equal(*(dict(run.module.state_dict()) for run in (whole, parts)))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["model=dcgan"], "trainer=fsdp splits transformers .*: take trainer=cluster"),
         (["data=pydocs", "model=lstm"], "trainer=fsdp splits transformers .*: take trainer=cluster"),
-        ([*GPT, "model.recipe.compile=true"], "model.recipe.compile=false"),
         ([*GPT, "model.optimizer={name: Adafactor, betas: null}"], "can't split optimizer Adafactor: take AdamW"),
         ([*GPT, "model.optimizer={name: SGD, betas: null}"], "a fused SGD: set model.optimizer.fused=false"),
         ([*GPT, f"{FSDP[:-1]}, gradients: fp8}}"], "gradients=fp8 .*expected fp32 or bf16"),

@@ -92,7 +92,7 @@ def test_srun_needs_no_script(slurm, tiny, wanted, tmp_path):
 
 def test_a_requeued_job_goes_on_as_the_same_run(slurm, submit, tiny, wanted, tmp_path):
     """``scontrol requeue``: the same folder, the same W&B run, the same end."""
-    job = submit(arguments(tiny, "gan", GATE, "logger=wandb", "logger.wandb.mode=offline"))
+    job = submit(arguments(tiny, "gan", *GATE, "logger=wandb", "logger.wandb.mode=offline"))
     run = wait_for_gate(slurm, tmp_path, job)
     slurm.run("scontrol", "requeue", job)
     wait_until(lambda: slurm.state(job)["JobState"] == "PENDING", "the job in the queue", seconds=LONG)
@@ -107,7 +107,7 @@ def test_a_requeued_job_goes_on_as_the_same_run(slurm, submit, tiny, wanted, tmp
 @pytest.mark.long
 def test_the_signal_ahead_of_the_time_limit_requeues(slurm, submit, tiny, wanted, tmp_path):
     """SLURM looks each half minute, and may send it a minute early: here from half a minute after the start on."""
-    job = submit(arguments(tiny, "gan", GATE), f"--time={5 + round(MINUTE / 60)}", "--signal=B:USR1@300")
+    job = submit(arguments(tiny, "gan", *GATE), f"--time={5 + round(MINUTE / 60)}", "--signal=B:USR1@300")
     run = wait_for_gate(slurm, tmp_path, job)
     wait_until(lambda: int(slurm.state(job)["Restarts"]) == 1, "the requeue", seconds=LONG)
     wait_until(lambda: slurm.state(job)["JobState"] == "PENDING", "the job in the queue", seconds=LONG)
@@ -118,7 +118,7 @@ def test_the_signal_ahead_of_the_time_limit_requeues(slurm, submit, tiny, wanted
 
 
 def test_a_cancelled_job_leaves_a_checkpoint_and_stays_cancelled(slurm, submit, tiny, wanted, tmp_path):
-    job = submit(arguments(tiny, "gan", GATE))
+    job = submit(arguments(tiny, "gan", *GATE))
     run = wait_for_gate(slurm, tmp_path, job)
     slurm.run("scancel", job)
     assert end_of(slurm, job) == "CANCELLED"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
-from lit_aigc.data import folders
+from lit_aigc.data import clean_images, folders
+from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.folders import ImageFolder
 from lit_aigc.data.images import ImageData
 from lit_aigc.data.sources import Preparation, SourceImages
@@ -77,9 +82,8 @@ def test_class_folders(tmp_path: Path, make: Make) -> None:
         pixels = np.array(Image.open(io.BytesIO(png(number))))
         digest = folders.ResidentImages(torch.from_numpy(pixels)[None], None).item_digests()[0]
         assert located[digest][1] == ["cat", "dog", "eel"][number % 3]
-    assert found.report.counts() == {
-        "files": 60, "kept": 60, "unreadable": 0, "animated": 0, "duplicates": 0, "resized": 0, "converted": 0
-    }  # fmt: skip
+    assert found.report == CleaningReport(files=60, kept=60)
+    assert found.report.warnings() == []
 
 
 def test_a_folder_and_its_zip_are_the_same_data(tmp_path: Path) -> None:
@@ -124,14 +128,14 @@ def test_a_missing_split_is_cut_from_train(tmp_path: Path) -> None:
 @both
 @pytest.mark.parametrize("prefix", ["", "images/"])
 def test_images_without_class_folders_have_no_labels(tmp_path: Path, make: Make, prefix: str) -> None:
-    data = ImageData(ImageFolder(), root=make(tmp_path / "a", {f"{prefix}{n}.png": png(n) for n in range(30)}))
+    data = ImageData(ImageFolder(), root=make(tmp_path / "a", {f"{prefix}{n}.png": png(n) for n in range(90)}))
     assert data.spec.num_classes == 0
     assert data.spec.class_names == ()
     assert next(iter(data.train_dataloader())).labels is None
     assert next(iter(data.real_batches("val"))).labels is None
 
 
-def test_three_images_are_enough(tmp_path: Path) -> None:
+def test_of_three_images_each_split_gets_one(tmp_path: Path) -> None:
     found = ImageFolder().read(make_folder(tmp_path / "a", {f"{n}.png": png(n) for n in range(3)}), SMALL)
     assert [len(split) for split in found.splits.values()] == [1, 1, 1]
     assert len(items(found)) == 3
@@ -158,8 +162,9 @@ def dirty() -> dict[str, bytes]:
 def test_cleaning_counts_and_names(tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture) -> None:
     data = ImageData(ImageFolder(), root=make(tmp_path / "a", dirty()), image_size=8, channels=3)
     data.setup()
-    assert data.report == {
-        "files": 36, "kept": 32, "unreadable": 2, "animated": 1, "duplicates": 1, "resized": 1, "converted": 1
+    assert {kind: count for kind, count in data.report.items() if count} == {
+        "files": 36, "kept": 32, "unreadable": 2, "animated": 1, "duplicates": 1, "resized": 1, "converted": 1,
+        "other_files": 1,
     }  # fmt: skip
     assert "dog/cut.png" in caplog.text and "dog/empty.jpg (empty file)" in caplog.text
     assert "cat/moving.gif" in caplog.text
@@ -192,7 +197,7 @@ def test_a_zip_member_with_a_wrong_checksum_is_corrupt(tmp_path: Path) -> None:
     path.write_bytes(content)
     found = ImageFolder().read(str(path), SMALL)
     assert found.report.unreadable == 1
-    assert "dog/7.png" in found.report.unreadable_names[0]
+    assert "dog/7.png" in found.report.examples["unreadable"][0]
 
 
 def test_hostile_names_in_a_zip_are_ignored_and_nothing_is_extracted(tmp_path: Path) -> None:
@@ -232,27 +237,74 @@ def test_streaming_equals_residence(tmp_path: Path, make: Make, workers: int) ->
         assert found.start == expected.start
 
 
-def test_a_streamed_folder_is_checked_once_and_again_when_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the files that were decoded."""
+    sizes, decode = [], clean_images.decode
+    monkeypatch.setattr(clean_images, "decode", lambda content: sizes.append(len(content)) or decode(content))
+    return sizes
+
+
+@pytest.mark.parametrize("resident_bytes", [0, 1 << 20], ids=["streamed", "resident"])
+@both
+def test_a_folder_is_decoded_once_and_again_when_it_changes(
+    tmp_path: Path, make: Make, decoded: list[int], resident_bytes: int
 ) -> None:
-    root = make_folder(tmp_path / "a", dirty())
-    preparation = Preparation(8, 3, resident_bytes=0)
-    decoded = []
-    decode = folders.decode
-    monkeypatch.setattr(folders, "decode", lambda content: decoded.append(1) or decode(content))
+    root = make(tmp_path / "a", dirty())
+    preparation = Preparation(8, 3, resident_bytes)
     first = ImageFolder().read(root, preparation)
     assert len(decoded) == 36
     again = ImageFolder().read(root, preparation)
     assert len(decoded) == 36
     assert again.report == first.report
-    assert {name: split.digest() for name, split in again.splits.items()} == {
-        name: split.digest() for name, split in first.splits.items()
-    }
+    for name, split in again.splits.items():
+        assert torch.equal(split.labels, first.splits[name].labels)
+        assert split.digest() == first.splits[name].digest()
+        if resident_bytes:
+            assert torch.equal(split.pixels, first.splits[name].pixels)
     with pytest.raises(InputError, match=r"dog/cut\.png"):
         ImageFolder(corrupt="error").read(root, preparation)
-    make_folder(tmp_path / "a", {"dog/cut.png": png(99)})
+    make(tmp_path / "a", dirty() | {"dog/cut.png": png(99)})
     assert ImageFolder().read(root, preparation).report.unreadable == 1
-    assert len(decoded) == 72
+    stores = [path for path in (tmp_path / "cache" / "lit_aigc" / "image_folder").iterdir() if path.is_dir()]
+    assert len(decoded) == 72 and len(stores) == 1, "what was there is replaced"
+
+
+def test_processes_at_once_decode_once(
+    tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Threads stand for processes: the lock on a file keeps either apart, for each opens the file anew."""
+    root, both_ask = make_folder(tmp_path / "a", classes(30)), threading.Barrier(2)
+    layout = ImageFolder._layout
+
+    def met(*arguments: object) -> object:
+        both_ask.wait()
+        return layout(*arguments)
+
+    monkeypatch.setattr(ImageFolder, "_layout", met)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda source: source.read(root, SMALL), [ImageFolder(), ImageFolder()]))
+    assert len(decoded) == 30
+    assert torch.equal(found[0].splits["train"].pixels, found[1].splits["train"].pixels)
+    assert capfd.readouterr().err == f"image_folder: decoding 30 files of {root}\n"
+
+
+def test_a_terminal_shows_how_far_decoding_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, advanced = io.StringIO(), []
+    terminal = Console(file=shown, force_terminal=True, width=200)
+    monkeypatch.setattr(clean_images, "Console", lambda stderr: terminal)
+    monkeypatch.setattr(clean_images.Progress, "advance", lambda self, task: advanced.append(task))
+    ImageFolder().read(make_folder(tmp_path / "a", classes(30)), SMALL)
+    assert len(advanced) == 30
+    assert "image_folder: decoding 30 files of" in shown.getvalue()
+
+
+def test_pixels_are_this_process_s_own_to_write_to(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "a", classes(30))
+    first = ImageFolder().read(root, SMALL).splits["train"].pixels
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(ImageFolder().read(root, SMALL).splits["train"].pixels, kept)
 
 
 @both
@@ -277,6 +329,56 @@ def test_a_cache_that_can_not_be_written_does_no_harm(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     root = make_folder(tmp_path / "a", classes(30))
     assert ImageFolder().read(root, Preparation(8, 3, resident_bytes=0)).report.kept == 30
+    assert len(items(ImageFolder().read(root, SMALL))) == 30
+
+
+def test_a_cache_on_a_full_disk_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, clean = tmp_path / "cache" / "lit_aigc" / "image_folder", folders.clean_images
+
+    def full(reader: object, splits: object, folder: Path) -> object:
+        if folder.parent == home:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return clean(reader, splits, folder)
+
+    monkeypatch.setattr(folders, "clean_images", full)
+    assert len(items(ImageFolder().read(make_folder(tmp_path / "a", classes(30)), SMALL))) == 30
+    assert [path.suffix for path in home.iterdir()] == [".lock"]
+
+
+@both
+def test_what_is_left_out_or_odd_is_counted_and_named(tmp_path: Path, make: Make) -> None:
+    tiff = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), 77, dtype=np.uint8)).save(tiff, "tiff")
+    pages = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(pages, "tiff", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    files = classes(60, "train/")
+    files |= {"train/fox/0.TIF": tiff.getvalue(), "train/fox/scan.tiff": pages.getvalue()}
+    files |= {"train/cat/dot.png": png(70, (1, 1)), "train/b.heic": b"?"}
+    files |= {"train/dog/strip.png": png(71, (2, 30)), "notes/deep/read.me": b"text", ".hidden/x.txt": b"text"}
+    files |= {"train/dog/line.png": png(72, (101, 1))}
+    files |= {"test/gnu/1.png": png(80), "train/cat/half.png": png(81, (3, 3)), "train/cat/wide.png": png(82, (8, 32))}
+    root = make(tmp_path / "a", files)
+    if make is make_folder:
+        (tmp_path / "a" / "train" / "hen").mkdir()
+    else:
+        with zipfile.ZipFile(root, "a") as archive:
+            archive.mkdir("train/hen")
+    report = ImageFolder(test_fraction=0.1).read(root, SMALL).report
+    assert (report.files, report.kept) == (68, 66)
+    assert report.examples == {
+        "animated": ["train/fox/scan.tiff"],
+        "unreadable": ["train/dog/line.png (1x101, more than 100 times as long as wide)"],
+        "enlarged": ["train/cat/dot.png (1x1)"],
+        "cropped": ["train/dog/strip.png (30x2)"],
+        "other_files": ["notes/deep/read.me", "train/b.heic"],
+        "empty_folders": ["notes", "train/hen"],
+        "empty_classes": ["fox", "gnu"],  # the only fox falls to val
+    }
+    told = "\n".join(report.warnings())
+    assert "2 files of other types, left out: notes/deep/read.me, train/b.heic" in told
+    assert "2 folders without images, left out: notes, train/hen" in told
+    assert "1 of 68 images are tiny and were enlarged more than 4 times: train/cat/dot.png (1x1)" in told
+    assert "30x2" in told and "gnu" in told
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,7 @@ def test_augmentation_is_the_same_in_any_batch_size_and_differs_by_seed_and_epoc
     small, large = torch.cat(augmented(make(**AUGMENT, batch_size=4), 16)), torch.cat(augmented(make(**AUGMENT), 8))
     assert torch.equal(small, large)
     one = ImageData(Numbered(train=1), batch_size=1, augment=["horizontal_flip", RandomShift(1)])
+    one.start_batch = 1  # a new run on one image is refused
     assert len({tuple(image.flatten().tolist()) for image in augmented(one, 40)}) > 5
     flips = make(augment=["horizontal_flip"])
     plain, first, second = (torch.cat(augmented(data, 4)) for data in (make(), flips, make(augment="horizontal_flip")))
@@ -279,6 +280,24 @@ def test_a_batch_that_the_processes_can_not_share_is_refused() -> None:
     with pytest.raises(InputError, match="use 16"):
         make().check_world_size(16)
     make().check_world_size(4)
+
+
+@pytest.mark.parametrize(
+    ("train", "batch_size", "message"),
+    [
+        (9, 4, r"numbered: 9 images to train on \(11 more in val, 7 in test\), expected 10 or more\. Give more images"),
+        (1, 64, r"numbered: 1 image to train on"),
+        (37, 38, r"data\.batch_size=38 is more than the 37 images to train on \(11 .*Set data\.batch_size=37 or less"),
+    ],
+)
+def test_too_few_images_to_train_on_are_refused(train: int, batch_size: int, message: str) -> None:
+    data = ImageData(Numbered(train=train), batch_size=batch_size)
+    data.check_world_size(1)  # nothing is read for it
+    with pytest.raises(InputError, match=message):
+        next(iter(data.train_dataloader()))
+    assert len(list(data.real_batches("train"))) == 1, "they can still be measured"
+    data.start_batch = 1
+    data.check_world_size(1)  # what has begun may go on
 
 
 def test_more_processes_than_validation_images_are_refused() -> None:

@@ -263,7 +263,7 @@ def test_what_is_cached_equals_what_is_drawn(few: None, tmp_path: Path, monkeypa
         return ImageData(OpenMoji(), image_size=32, channels=3).spec.fingerprint
 
     first = fingerprint()
-    (file,) = (tmp_path / "cache" / "lit_aigc").iterdir()
+    (file,) = (tmp_path / "cache" / "lit_aigc" / "openmoji").glob("*/pixels")
     stored = file.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(openmoji, "draw", lambda *arguments: pytest.fail("draws again"))

@@ -209,6 +209,15 @@ def test_cleaning_is_over_all_splits_and_told(caplog: pytest.LogCaptureFixture) 
     assert "1 bytes are not UTF-8" in told
 
 
+def test_files_that_are_no_text_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.bin").write_bytes(b"\0" + bytes([number]))
+        (tmp_path / f"{number}.txt").write_text(f"text {number}\n" * 40)
+    _ = make(TextFiles(), root=str(tmp_path)).spec
+    (told,) = [message for message in caplog.messages if "left out" in message]
+    assert "8 files that are no UTF-8 text (0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 3 more)" in told
+
+
 def test_a_test_that_is_the_validation_text_is_stored_once(tmp_path: Path, cache_folder: Path) -> None:
     (tmp_path / "tinyshakespeare").mkdir()
     (tmp_path / "tinyshakespeare" / "input.txt").write_text("To be or not to be. " * 50)

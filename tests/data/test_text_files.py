@@ -71,6 +71,7 @@ def test_what_is_no_text_is_left_out_and_counted(tmp_path: Path) -> None:
     write(tmp_path, {"a.txt": "a" * 10, "b.png": b"\x89PNG\0\0", ".git/c": "c" * 10, "d/.e": "e" * 10})
     corpus = TextFiles().read(str(tmp_path))
     assert corpus.report == {"files": 2, "not_text": 1}
+    assert corpus.not_text == ("b.png",)
     assert [piece.text for piece in corpus.splits["train"]()] == ["a" * 8]
 
 
@@ -86,7 +87,7 @@ def test_nothing_to_read_is_told(tmp_path: Path) -> None:
     assert "set data.root=PATH" in TextFiles().problems(None)[0]
     with pytest.raises(InputError, match=r"no text in data\.root=.*\(0 files"):
         TextFiles().read(str(tmp_path))
-    with pytest.raises(InputError, match=r"no text in data\.root=.*\(1 files, none of them UTF-8"):
+    with pytest.raises(InputError, match=r"no text in data\.root=.*\(1 files, none of them UTF-8 text: a\)"):
         TextFiles().read(str(write(tmp_path, {"a": b"\0"})))
     with pytest.raises(InputError, match="as a glob it matches nothing"):
         TextFiles().read(str(tmp_path / "missing"))

@@ -42,7 +42,7 @@ def test_a_store_is_made_once() -> None:
         open_store("other", forbidden)
 
 
-@pytest.mark.parametrize("name", ["train.uint16", "tokens.json"])
+@pytest.mark.parametrize("name", ["train.uint16", "facts.json"])
 def test_a_damaged_store_is_made_again(cache_folder: Path, name: str) -> None:
     open_store("key", build)
     (cache_folder / "key" / name).write_bytes(b"{")

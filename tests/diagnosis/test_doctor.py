@@ -55,12 +55,14 @@ def test_all_is_well(examine):
 
 
 def test_what_training_would_do_with_two_gpus(examine):
-    code, text = examine(machine=GPUS)
+    code, text = examine("trainer=gpu", machine=GPUS)
     assert code == 0
     for told in ("A GPU, 40 GiB, bfloat16; A GPU", "bf16-mixed is fastest", "DDP, unused parameters allowed"):
         assert told in text
-    ahead = outlook.look_ahead(compose("train", []), GPUS)
+    ahead = outlook.look_ahead(compose("train", ["trainer=gpu"]), GPUS)
     assert (ahead.accelerator, ahead.processes, ahead.launcher) == ("gpu", 2, "the Trainer")
+    ahead = outlook.look_ahead(compose("train", []), GPUS)
+    assert (ahead.accelerator, ahead.processes, ahead.strategy) == ("gpu", 1, "one device")
     ahead = outlook.look_ahead(compose("train", ["trainer.devices=[1]"]), GPUS)
     assert (ahead.processes, ahead.strategy) == (1, "one device")
 

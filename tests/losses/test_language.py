@@ -35,6 +35,15 @@ def test_logits_of_low_precision_have_the_loss_and_the_gradient_of_exact_ones(ki
     torch.testing.assert_close(low.grad.double(), exact.grad, rtol=2e-2, atol=4e-3)
 
 
+def test_logits_of_low_precision_have_no_second_derivative():
+    """It raises, where it could only be wrong; `torch.func` gives the first."""
+    low, targets = torch.randn(1, 5, 7).bfloat16().requires_grad_(), torch.randint(7, (1, 5))
+    (slope,) = torch.autograd.grad(token_nats(low, targets).square().sum(), low, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()
+    assert torch.equal(torch.func.grad(lambda x: token_nats(x, targets).square().sum())(low.detach()), slope)
+
+
 def test_what_is_very_unlikely_costs_as_much_as_it_should():
     logits = torch.tensor([[[0.0, 500.0]]], dtype=torch.bfloat16)
     assert token_nats(logits, torch.tensor([[0]])).item() == 500

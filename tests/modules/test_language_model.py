@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import itertools
 import os
 import random
 import subprocess
@@ -20,6 +22,7 @@ from lit_aigc.losses.language import token_nats
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import hidden_matrices
 from lit_aigc.spec import Condition
+from lit_aigc.tokenization import CharacterTokenizer
 from lit_aigc.training import train
 
 ROOT = Path(__file__).parents[2]
@@ -172,8 +175,42 @@ def test_a_new_network_may_start_from_the_frequencies_of_the_tokens(data, tmp_pa
         bias[0] = 7.0
     started.module.network.head.bias.data.copy_(bias)
     started.module.trainer.datamodule = None  # what has learned something asks for no data
-    started.module.on_fit_start()
+    started.module.setup("fit")
     assert started.module.network.head.bias[0] == 7.0
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_ramp_that_does_not_divide_the_batch_takes_all_updates_and_logs_the_loss(data, tmp_path, masked):
+    """That is the mean over all targets, as the same weights (the rate is 0) have it on the whole batch."""
+    rows = ["1+1+1+1+1+"[: i % 10 + 1] + "\n" for i in range(60)]  # of unequal length
+    (tmp_path / "sums.txt").write_text("".join(rows))
+    sentences = ("data.source.documents=lines", "data.batching=sentences", "data.evaluation=sentences")
+    more = [*GPT, *(sentences if masked else ()), "data.batch_size=9", "budget.batches=2", "log_every=1"]
+    more += ["model.network.dropout=0", "model.optimizer.lr=0", "model.matrix_optimizer.lr=0", "validations=0"]
+    more += ["model.start_from_frequencies=true", "model.network.head_bias=true"]  # so that tokens differ
+    more += ["trainer.precision=32-true"]  # rounding would hide what is tested
+    run = start(data, *more, "model.batch_ramp=[[0.0, 4]]", f"run_dir={tmp_path}/run")
+    assert run.module.generator_updates == 8
+    logged = [float(r["train/loss"]) for r in csv.DictReader((tmp_path / "run/metrics.csv").open())]
+    batches = list(itertools.islice(run.datamodule.train_dataloader(), 2))
+    assert any(batch.mask is not None and not batch.mask.all() for batch in batches) == masked
+    for batch, loss in zip(batches, logged, strict=True):
+        with torch.no_grad():
+            nats = token_nats(run.module.network(batch.ids[:, :-1]), batch.ids[:, 1:])
+        assert loss == pytest.approx((nats[batch.mask] if masked else nats).mean().item(), rel=1e-5)
+
+
+def test_the_sizes_of_tokens_are_taken_once_from_each_tokenizer(data, tmp_path, monkeypatch):
+    taken = []
+    sizes = CharacterTokenizer.sizes
+    monkeypatch.setattr(CharacterTokenizer, "sizes", lambda self: taken.append(self) or sizes(self))
+    run = start(data, *GPT, f"run_dir={tmp_path}/run", "validations=3")
+    batches = list(run.datamodule.val_dataloader())
+    assert len(batches) > 1 and len(taken) == 1
+    run.module.tokenizer = other = copy.deepcopy(run.module.tokenizer)
+    for batch in batches[:2]:
+        run.module.validation_step(batch, 0)
+    assert len(taken) == 2 and taken[1] is other
 
 
 def test_frequencies_need_a_bias(data, tmp_path):
@@ -220,6 +257,7 @@ def test_two_processes_equal_one_on_the_joined_batch(data, tmp_path, family):
     [
         (("data.batching=carried",), "carried needs a recurrent network"),
         (("model.batch_ramp=[[0.5, 2], [0.1, 1]]",), "batch_ramp.*rising"),
+        (("model.batch_ramp=[[0.0, 1], [0.5, 5]]",), "batch_ramp .* 5 updates, .* 4 rows .* larger data.batch_size"),
         (("model.matrix_optimizer.name=Moun",), "did you mean 'Muon'"),
         (("data=mnist5k",), "needs text"),
     ],

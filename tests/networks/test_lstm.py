@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks.lstm import Recurrent
@@ -97,6 +98,35 @@ def test_weight_drop_spares_evaluation_and_reaches_training() -> None:
     assert not torch.allclose(made.train()(ids), plain(ids), atol=1e-3)
     made(ids).sum().backward()
     assert (made.layers[0].weight_hh_l0.grad != 0).any()
+
+
+@pytest.mark.filterwarnings("ignore:User provided device_type of:UserWarning")
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor:UserWarning")
+def test_on_cuda_the_layers_are_in_float32_under_autocast() -> None:
+    """On pretended tensors. Autocast's own rule for cuDNN is float16; states may come from a run that followed it."""
+    seen = []
+
+    def cell(x: torch.Tensor, states: tuple[torch.Tensor, ...], weights: list[torch.Tensor], *_: object) -> tuple:
+        seen.append(({t.dtype for t in (x, *states, *weights)}, torch.is_autocast_enabled("cuda")))
+        return (x, *states)
+
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    with FakeTensorMode(), torch.device("cuda"):
+        made = Recurrent(11, width=8, layers=2, residual=False)
+        made._function, ids = cell, torch.zeros(2, 3, dtype=torch.int64)
+        state = made.new_cache(2)
+        state.layers = [tuple(tensor.half() for tensor in layer) for layer in state.layers]
+        torch.set_autocast_enabled("cuda", True)
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        try:
+            logits = made(ids, state)
+            assert torch.is_autocast_enabled("cuda")
+        finally:
+            torch.set_autocast_enabled("cuda", before[0])
+            torch.set_autocast_dtype("cuda", before[1])
+    assert seen == [({torch.float32}, False)] * 2
+    assert logits.dtype == torch.bfloat16 and logits.device.type == "cuda"
+    assert {tensor.dtype for layer in state.layers for tensor in layer} == {torch.float32}
 
 
 def test_a_detached_state_ends_the_gradient() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
+from lit_aigc.losses.language import token_nats
 from lit_aigc.networks.attention import causal_attention
 from lit_aigc.networks.ngrams import NgramEmbedding
 from lit_aigc.networks.pointwise import rms_norm, rotate, squared_relu
@@ -105,15 +106,34 @@ def test_attention_written_out_is_the_fused_one() -> None:
 
 
 def test_gradients_written_by_hand() -> None:
-    x = torch.randn(3, 5, 8, dtype=torch.float64, requires_grad=True)
-    angle = torch.randn(5, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(rms_norm, x)
-    assert torch.autograd.gradcheck(squared_relu, x)
-    assert torch.autograd.gradcheck(lambda x: rotate(x, angle.cos(), angle.sin()), x)
-    assert torch.allclose(rms_norm(x), F.rms_norm(x, (8,), eps=1e-6))
+    """Also the gradients of gradients, as a penalty on a network's own gradient takes them."""
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    angle = torch.randn(3, 2, dtype=torch.float64)
+    for function in (rms_norm, squared_relu, lambda x: rotate(x, angle.cos(), angle.sin())):
+        assert torch.autograd.gradcheck(function, x)
+        assert torch.autograd.gradgradcheck(function, x)
+    assert torch.allclose(rms_norm(x), F.rms_norm(x, (4,), eps=1e-6))
     assert torch.allclose(squared_relu(x), F.relu(x).square())
-    pairs = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(angle), angle)
+    pairs = torch.complex(x[..., :2], x[..., 2:]) * torch.polar(torch.ones_like(angle), angle)
     assert torch.allclose(rotate(x, angle.cos(), angle.sin()), torch.cat([pairs.real, pairs.imag], dim=-1))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_function_transforms_give_the_gradients_of_autograd() -> None:
+    """Of all rows together, and of each row by itself."""
+    made, ids = network("default"), tokens(3, 13)
+    weights = {name: weight.detach() for name, weight in made.named_parameters()}
+
+    def loss(weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+        logits = torch.func.functional_call(made, weights, (ids[:, :-1],))
+        return token_nats(logits, ids[:, 1:]).mean()
+
+    token_nats(made(ids[:, :-1]), ids[:, 1:]).mean().backward()
+    together = torch.func.grad(loss)(weights, ids)
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, ids[:, None])
+    for name, weight in made.named_parameters():
+        torch.testing.assert_close(together[name], weight.grad, msg=name)
+        torch.testing.assert_close(each[name].mean(dim=0), weight.grad, msg=name)
 
 
 def test_rotary_attention_depends_on_distances_alone() -> None:

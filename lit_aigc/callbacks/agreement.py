@@ -1,0 +1,77 @@
+"""What all processes of a run know between batches: the first one's clock, and whether any has had a signal."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+
+from lit_aigc.errors import InputError
+
+_SECONDS = 0.5  # a signal waits no longer than this for the next agreement
+_MOST_BATCHES = 20  # the same for a run whose batches suddenly take longer
+
+
+class Agreement:
+    """The first process's clock, known to all without asking it at every batch.
+
+    To agree, every process waits for all others and for its GPU. So they agree about twice a second, at a batch that
+    all know from the last time. In between each derives the first one's clock from its time per batch.
+
+    Args:
+        trainer: The Trainer. A single process agrees with itself at every batch.
+        seconds: The clock at the start of training.
+        batches: Batches so far.
+    """
+
+    def __init__(self, trainer: L.Trainer, seconds: float, batches: int) -> None:
+        self._trainer = trainer
+        self._seconds, self._batches = seconds, batches
+        self._seconds_per_batch = 0.0
+        self._wait = 1
+
+    def is_due(self, batches: int) -> bool:
+        """Whether to agree after so many batches; the same on all processes."""
+        return batches >= self._batches + self._wait
+
+    def seconds(self, batches: int) -> float:
+        """The first process's clock after so many batches, estimated; at most half a second fast."""
+        return self._seconds + (batches - self._batches) * self._seconds_per_batch
+
+    def agree(self, batches: int, seconds: float, signaled: bool, save: bool) -> tuple[float, bool, bool]:
+        """Let all processes know the first one's clock, whether any has had a signal, and whether the first would save.
+
+        Args:
+            batches: Batches so far, the same on all processes and more than last time.
+            seconds: This process's clock.
+            signaled: Whether this process has had a signal.
+            save: Whether this process's clock says that a checkpoint is due.
+
+        Returns:
+            The seconds, the signal and the checkpoint that hold for all.
+        """
+        seconds_per_batch = (seconds - self._seconds) / (batches - self._batches)
+        if self._trainer.world_size > 1:
+            first = self._trainer.is_global_zero
+            clock = [seconds, seconds_per_batch, float(save)] if first else [-1.0, -1.0, -1.0]
+            votes = torch.tensor([*clock, float(signaled)], dtype=torch.float64, device=_device(self._trainer))
+            seconds, seconds_per_batch, save, signaled = self._trainer.strategy.reduce(votes, reduce_op="max").tolist()
+            self._wait = int(min(max(_SECONDS / max(seconds_per_batch, 1e-9), 1), _MOST_BATCHES))
+        self._seconds, self._batches, self._seconds_per_batch = seconds, batches, seconds_per_batch
+        return seconds, bool(signaled), bool(save)
+
+
+def check_all_start_at(batches: int, trainer: L.Trainer) -> None:
+    """Raise `InputError` if the processes read different checkpoints, or not all of them one."""
+    if trainer.world_size == 1:
+        return
+    bounds = torch.tensor([batches, -batches], dtype=torch.float64, device=_device(trainer))
+    last, first = (abs(int(bound)) for bound in trainer.strategy.reduce(bounds, reduce_op="max"))
+    if first != last:
+        raise InputError(
+            f"One process would go on from batch {first} and another from batch {last}: all nodes need the same run "
+            "folder, on a disk that they share; give it by run_dir=."
+        )
+
+
+def _device(trainer: L.Trainer) -> torch.device:
+    return trainer.strategy.root_device

@@ -1,0 +1,110 @@
+"""Files that take long to make, kept in the user's cache folder: one process makes them, the others wait and read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lit_aigc.data import cache
+from lit_aigc.data.sources import locked
+
+_FACTS = "facts.json"
+
+
+class Store:
+    """A folder of files, complete or not there at all.
+
+    Attributes:
+        folder: Where they are.
+        facts: What `build` returned when it made them.
+    """
+
+    def __init__(self, folder: Path, key: str):
+        """Raises OSError or ValueError if the folder is missing, incomplete, or was made for another key."""
+        self.folder = folder
+        stored = json.loads((folder / _FACTS).read_text())
+        if stored["key"] != key:
+            raise ValueError(f"{folder} was made for other data")
+        self.facts: dict[str, Any] = stored["facts"]
+        for name, size in stored["sizes"].items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{folder / name} is not of {size} bytes")
+
+    def pixels(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A file of bytes as a uint8 tensor of this shape, memory-mapped: processes on one machine share its memory.
+
+        Writing to the tensor changes neither the file nor what other processes see.
+        """
+        if 0 in shape:  # an empty file can't be mapped
+            return torch.empty(shape, dtype=torch.uint8)
+        with (self.folder / name).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_WILLNEED)  # read ahead in order: training will touch the pages at random
+        return torch.frombuffer(mapped, dtype=torch.uint8).view(shape)
+
+
+_Kind = TypeVar("_Kind", bound=Store)
+
+
+def open_store(
+    place: str, key: str, build: Callable[[Path], dict[str, Any]], kind: Callable[[Path, str], _Kind] = Store
+) -> _Kind:
+    """Open a store; make it if it isn't there or was made for another key.
+
+    Of processes that ask at once, one makes it and the others wait. Where the cache folder can't be written, or its
+    disk is full, each process makes its own, which lasts as long as the store that is returned.
+
+    Args:
+        place: Folder of the store in the cache folder, with forward slashes. What was there under another key is
+            replaced.
+        key: Equal for what makes equal files.
+        build: Fills an empty folder and returns facts to keep beside the files, of plain JSON types.
+        kind: `Store`, or a class derived from it.
+    """
+    try:
+        folder = cache.folder() / place
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except (OSError, RuntimeError):
+        return _private(key, build, kind)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return kind(folder, key)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return kind(folder, key)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
+        try:
+            _fill(part, key, build)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(part, folder)
+        except OSError:  # the disk is full
+            shutil.rmtree(part, ignore_errors=True)
+            return _private(key, build, kind)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return kind(folder, key)
+
+
+def _private(key: str, build: Callable[[Path], dict[str, Any]], kind: Callable[[Path, str], _Kind]) -> _Kind:
+    temporary = tempfile.TemporaryDirectory(prefix="lit_aigc_")
+    _fill(Path(temporary.name), key, build)
+    store = kind(Path(temporary.name), key)
+    store.temporary = temporary  # removed with it
+    return store
+
+
+def _fill(folder: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> None:
+    facts = build(folder)
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    (folder / _FACTS).write_text(json.dumps({"key": key, "facts": facts, "sizes": sizes}))
