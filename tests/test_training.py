@@ -414,7 +414,7 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
 
 
 def test_known_noise_of_several_processes_is_not_shown(monkeypatch):
-    def noisy(config):
+    def noisy(*_: object, **__: object) -> None:
         warnings.warn("torch.distributed.nn.functional.all_gather is deprecated, use another.", FutureWarning, 2)
         warnings.warn("something new", FutureWarning, stacklevel=2)
         raise TrainingFailed("enough")
