@@ -1,15 +1,18 @@
 # One word a job. The first call makes .venv and installs into it; later calls only do the job.
 #   make train ARGS="experiment=dcgan_fashion_mnist budget.minutes=2"
 #   make test  ARGS="-k sample_grid"
+#   WORKERS=4 make test                     as many processes; one for each core if left out
 #   PYTHON=python3.12 make train            a certain Python, 3.11 or newer
 #   make train PIP_ARGS="--index-url URL"   options for pip, say for CPU-only wheels of torch
 
 PYTHON ?= python3
 PIP_ARGS ?=
+WORKERS ?= auto
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 BENCHMARKS := start_up metric_memory training_speed
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 OFFLINE_TESTS := not slow and not reference_data and not gpu and not cluster and not long
 
 .DEFAULT_GOAL := help
@@ -49,10 +52,10 @@ train: install
 	$(BIN)/python -m lit_aigc.train $(ARGS)
 
 test: install-dev
-	$(BIN)/python -m pytest -m "$(OFFLINE_TESTS)" $(ARGS)
+	$(PYTEST) -m "$(OFFLINE_TESTS)" $(ARGS)
 
 test-marked: install-dev
-	$(BIN)/python -m pytest -m "(slow or reference_data) and not gpu and not cluster and not long" $(ARGS)
+	$(PYTEST) -m "(slow or reference_data) and not gpu and not cluster and not long" $(ARGS)
 
 test-cluster: install-dev
 	$(BIN)/python -m pytest -m "cluster and not long" $(ARGS)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
-from lit_aigc.image_transforms import affine, color_map, cut_out, horizontal_flip, recolor, shift
+from lit_aigc.image_transforms import affine, color_map, constants, cut_out, horizontal_flip, recolor, shift
 from lit_aigc.noise import Noise
 
 PADDING_MODES = ("constant", "edge", "reflect")
@@ -119,7 +120,8 @@ class DiffAugment:
         return _like(x, images)
 
     def _color(self, x: Tensor, noise: Noise) -> Tensor:
-        brightness, saturation, contrast = (2 * noise.uniform(len(x), 3, 1, 1, 1).to(x) - 1).unbind(1)  # (N, 1, 1, 1)
+        drawn = noise.uniform(len(x), 3, 1, 1, 1, device=x.device).to(x.dtype)
+        brightness, saturation, contrast = (2 * drawn - 1).unbind(1)  # (N, 1, 1, 1)
         saturation, contrast = 1 + self.saturation * saturation, 1 + self.contrast * contrast
         grey = x.mean(1, keepdim=True)
         mean = grey.mean((2, 3), keepdim=True)
@@ -128,16 +130,23 @@ class DiffAugment:
         return torch.addcmul(constant, contrast * saturation, x)
 
     def _translation(self, x: Tensor, noise: Noise) -> Tensor:
-        most = torch.tensor([int(size * self.translation + 0.5) for size in x.shape[2:]])
-        offsets = (noise.uniform(len(x), 2).double() * (2 * most + 1)).long() - most
-        return shift(x, offsets.to(x.device), fill=self.fill)
+        most = [int(size * self.translation + 0.5) for size in x.shape[2:]]
+        drawn = noise.uniform(len(x), 2, device=x.device).unbind(1)
+        offsets = [_whole(u, 2 * pixels + 1) - pixels for u, pixels in zip(drawn, most, strict=True)]
+        return shift(x, torch.stack(offsets, dim=1), fill=self.fill)
 
     def _cutout(self, x: Tensor, noise: Noise) -> Tensor:
         size = [int(length * self.cutout + 0.5) for length in x.shape[2:]]
         # From one edge to the other: an even rectangle has its middle between pixels, so one place more.
-        places = torch.tensor([length + 1 - cut % 2 for length, cut in zip(x.shape[2:], size, strict=True)])
-        centers = (noise.uniform(len(x), 2).double() * places).long()
-        return cut_out(x, centers.to(x.device), size, fill=self.fill)
+        places = [length + 1 - cut % 2 for length, cut in zip(x.shape[2:], size, strict=True)]
+        drawn = noise.uniform(len(x), 2, device=x.device).unbind(1)
+        centers = torch.stack([_whole(u, count) for u, count in zip(drawn, places, strict=True)], dim=1)
+        return cut_out(x, centers, size, fill=self.fill)
+
+
+def _whole(u: Tensor, count: int) -> Tensor:
+    """``floor(u * count)``, exact: u is uniform with 24 bits, as `Noise` draws it."""
+    return (u * 2**24).long() * count >> 24
 
 
 class AdaptiveAugment(nn.Module):
@@ -155,9 +164,10 @@ class AdaptiveAugment(nn.Module):
         p: Where p starts.
         target: The mean sign of the discriminator's logits for real images that p is steered to; None keeps p.
         ramp: The number of images over which p would go from 0 to 1.
+        window: Batches between two moves of p, over which the sign is averaged: 4 in the paper.
 
     Attributes:
-        p: Scalar buffer in [0, 1]. At 0 images pass unchanged.
+        p: Scalar buffer in [0, 1], moved by `adapt` and by loading a state only. At 0 images pass unchanged.
 
     Raises:
         InputError: If an option is out of range.
@@ -172,6 +182,7 @@ class AdaptiveAugment(nn.Module):
         p: float = 0.0,
         target: float | None = 0.6,
         ramp: int = 500_000,
+        window: int = 4,
     ) -> None:
         super().__init__()
         _check_names("AdaptiveAugment: groups", groups, GROUPS)
@@ -182,9 +193,17 @@ class AdaptiveAugment(nn.Module):
             raise InputError(f"AdaptiveAugment: target is {target!r}, expected a number between -1 and 1, or null.")
         if ramp < 1:
             raise InputError(f"AdaptiveAugment: ramp is {ramp!r}, expected a number of images, at least 1.")
+        if window < 1:
+            raise InputError(f"AdaptiveAugment: window is {window!r}, expected a number of batches, at least 1.")
         self.transforms = {name for group in groups for name in GROUPS[group]} - set(without)
-        self.target, self.ramp = target, ramp
+        self.target, self.ramp, self.window = target, ramp, window
         self.register_buffer("p", torch.tensor(float(p)))
+        self._p = float(np.float32(p))
+        self.register_load_state_dict_post_hook(lambda module, _: module._read_p())
+
+    def _read_p(self) -> None:
+        """Keep p as a number too: reading the buffer for each batch would wait for the device."""
+        self._p = float(self.p)
 
     @torch.no_grad()
     def adapt(self, overfitting: Tensor, images: int) -> None:
@@ -196,17 +215,17 @@ class AdaptiveAugment(nn.Module):
         """
         if self.target is not None:
             self.p.add_(torch.sign(overfitting - self.target) * (images / self.ramp)).clamp_(0, 1)
+            self._read_p()
 
     def forward(self, images: Tensor, *, noise: Noise) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] to the same shape, dtype and layout; image i draws item i of `noise`.
 
         Values may leave [-1, 1]. Computed in float32 at least.
         """
-        p = float(self.p)
         possible = {name for name in self.transforms if images.shape[1] == 3 or name not in ("hue", "saturation")}
-        if p == 0 or not possible:
+        if self._p == 0 or not possible:
             return images
-        draws = _Draws(noise.stream("adaptive_augment"), len(images), p, possible)
+        draws = _Draws(noise.stream("adaptive_augment"), len(images), self._p, possible, images.device)
         x = _at_least_float32(images)
         with torch.autocast(x.device.type, enabled=False):
             x = _change(x, draws.changed("blit", "geometry"), affine, lambda: _geometry(draws, *x.shape[2:]))
@@ -215,7 +234,7 @@ class AdaptiveAugment(nn.Module):
 
 
 class _Draws:
-    """What is drawn for a batch of images: small, on the CPU, in float64.
+    """What is drawn for a batch of images: small, in float64, on their device unless that is MPS, which has no float64.
 
     Each transform has its own place in the noise, so that leaving one out changes no other.
 
@@ -226,26 +245,26 @@ class _Draws:
         normal: By transform ``(2, N)``.
     """
 
-    def __init__(self, noise: Noise, n: int, p: float, possible: Iterable[str]) -> None:
+    def __init__(self, noise: Noise, n: int, p: float, possible: Iterable[str], device: torch.device) -> None:
         def by_transform(draws: Tensor) -> dict[str, Tensor]:
             return dict(zip(TRANSFORMS, draws.double().movedim(0, -1), strict=True))
 
-        count = len(TRANSFORMS)
+        count, on = len(TRANSFORMS), "cpu" if device.type == "mps" else device
         self.p = p
-        self.decision = by_transform(noise.stream("decision").uniform(n, count))
+        self.decision = by_transform(noise.stream("decision").uniform(n, count, device=on))
         self.applied = {name: ((u < p) & (name in possible)).double() for name, u in self.decision.items()}
-        self.uniform = by_transform(noise.stream("uniform").uniform(n, count, 2))
-        self.normal = by_transform(noise.stream("normal").normal(n, count, 2))
+        self.uniform = by_transform(noise.stream("uniform").uniform(n, count, 2, device=on))
+        self.normal = by_transform(noise.stream("normal").normal(n, count, 2, device=on))
 
     def changed(self, *groups: str) -> Tensor:
-        """The images, ``(M,)`` int64, that get any transform of the groups."""
-        return sum(self.applied[name] for group in groups for name in GROUPS[group]).nonzero()[:, 0]
+        """Which images, ``(N,)`` bool, get any transform of the groups."""
+        return sum(self.applied[name] for group in groups for name in GROUPS[group]) > 0
 
 
 def _geometry(draws: _Draws, height: int, width: int) -> tuple[Tensor, Tensor]:
     """What the transforms of ``blit`` and ``geometry`` make together, for `affine`."""
     on, uniform, normal = draws.applied, draws.uniform, draws.normal
-    eighth = torch.tensor([[width], [height]], dtype=torch.float64) / 8
+    eighth = constants(draws.decision["scale"], width / 8, height / 8)[:, None]
     flip = 1 - 2 * on["x_flip"] * (uniform["x_flip"][0] < 0.5)
     quarter_turns = on["rotate_90"] * (4 * uniform["rotate_90"][0]).floor()
     blit = _rotation(quarter_turns * (math.pi / 2)).round() * _along_axes(flip, torch.ones_like(flip))
@@ -291,12 +310,19 @@ def _change(
     images: Tensor, which: Tensor, change: Callable[..., Tensor], maps: Callable[[], tuple[Tensor, ...]]
 ) -> Tensor:
     """Change some images of a batch, each by its own map; the others stay as they are to the bit."""
-    if not len(which):
+    if not _picks_out(images.device):
+        return torch.where(which.to(images.device)[:, None, None, None], change(images, *maps()), images)
+    places = which.nonzero()[:, 0]
+    if not len(places):
         return images
-    if len(which) == len(images):
+    if len(places) == len(images):
         return change(images, *maps())
-    places = which.to(images.device)
-    return images.index_copy(0, places, change(images[places], *(each[which] for each in maps())))
+    return images.index_copy(0, places, change(images[places], *(each[places] for each in maps())))
+
+
+def _picks_out(device: torch.device) -> bool:
+    """Whether to change only the images that need it: on a GPU, counting them would take longer than changing all."""
+    return device.type == "cpu"
 
 
 def _at_least_float32(images: Tensor) -> Tensor:

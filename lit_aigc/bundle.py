@@ -27,7 +27,7 @@ from lit_aigc.tokenization import TOKENIZER_FILE, load_tokenizer
 
 _Module = TypeVar("_Module", bound=nn.Module)
 FORMAT = 1
-_WEIGHTS, _CONFIG, _SPEC, _CARD, _MANIFEST = (
+_WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
     "model.safetensors",
     "config.yaml",
     "spec.json",
@@ -126,23 +126,31 @@ def _write(
         "resolved_precision": summary.get("resolved_precision"),
         "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
     }
-    (building / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The bundle that a path names: the folder itself, or the bundle in it, if it is a run folder that has one."""
+    path = Path(path)
+    inner = path / "bundle"
+    return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
 
 
 def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = "cpu") -> Bundle:
-    """Read a bundle; only classes of lit_aigc, and of the packages in `trust`, are built.
+    """Read a bundle, or that of a run folder; only classes of lit_aigc, and of the packages in `trust`, are built.
 
     Raises:
         InputError: If it is no bundle, a file was changed, its config names something that is not trusted, or the
             device isn't there.
     """
-    directory = Path(directory)
-    if not (directory / _MANIFEST).is_file():
+    directory = find_bundle(directory)
+    if not (directory / MANIFEST).is_file():
         raise InputError(
-            f"{directory} is not a bundle: expected a folder with a {_MANIFEST}, such as <run folder>/bundle."
+            f"{directory} is not a bundle: expected a folder with a {MANIFEST}, such as <run folder>/bundle, or a run "
+            "folder that has one, which training writes at its end."
         )
     try:
-        manifest = json.loads((directory / _MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text())
         _check_manifest(manifest, directory)
         config = yaml.load((directory / _CONFIG).read_text(), Loader=_PlainLoader)
         spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))

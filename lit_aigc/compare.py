@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.config import DONE, FAILED, PAUSED, command
+from lit_aigc.files import check_writable
 from lit_aigc.overrides import split_arguments
 
 
@@ -21,6 +22,9 @@ def main(config: dict[str, Any]) -> int:
     arguments = sys.argv[1:]
     comparison = Comparison.from_config(config, split_arguments(arguments)[0][1:])
     check_targets(config["write"], config["name"])
+    check_writable(config["out"], "out", folder=True)
+    if config["write"]:
+        check_writable(config["images"], "images", folder=True)
     paused = False
     if config["report_only"]:
         records = newest_records(comparison)

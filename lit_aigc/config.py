@@ -175,6 +175,10 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     )
     if found:
         raise InputError("\n".join(found))
+    if verb == "train":
+        from lit_aigc.metrics.choice import follow_data  # imports torch
+
+        follow_data(config)
     return {**config, **({"experiment": chosen["experiment"]} if "experiment" in chosen else {})}
 
 

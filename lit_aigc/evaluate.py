@@ -15,14 +15,17 @@ _MEASURED_BY = {"image": "lit_aigc.evaluation.images", "text": "lit_aigc.evaluat
 
 def main(config: dict[str, Any]) -> int:
     """Measure what the config asks for, show a table, write JSON and a page, and return the exit code."""
-    from lit_aigc.evaluation.places import page_file, picture_file, results_file
+    from lit_aigc.evaluation.checks import check_options
+    from lit_aigc.evaluation.places import options, page_file, picture_file, results_file, settled
     from lit_aigc.evaluation.report import write_page
     from lit_aigc.evaluation.table import print_evaluation
     from lit_aigc.files import write_atomically
 
+    check_options(config)
+    config = settled(config)
     results, subject = _measured(config)
     written = {"results": results_file(config)}
-    write_atomically(written["results"], json.dumps(results, indent=2) + "\n")
+    write_atomically(written["results"], json.dumps(results | {"options": options(config)}, indent=2) + "\n")
     if config["audit"]:
         written["picture"] = picture_file(config)
     if config["page"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,33 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
             error.filename = error.filename or str(path)  # a full disk doesn't say
         raise
     return path
+
+
+def check_writable(path: str | Path, key: str, *, folder: bool) -> None:
+    """Check that a file, or files in a folder, can be written, before something long is computed for them.
+
+    Nothing is left there: a temporary file is made in the nearest folder that exists.
+
+    Args:
+        path: The file or the folder; it needn't exist.
+        key: What it is given as, for the message.
+        folder: Whether it is a folder.
+
+    Raises:
+        InputError: If it can't be written.
+    """
+    path = Path(path)
+    nearest = path if folder else path.parent
+    try:
+        if not folder and path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".lit_aigc."):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{key}={path} can't be written ({reason}): name another place.") from None
 
 
 def name_at(samples_seen: int, suffix: str) -> str:

@@ -12,6 +12,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.spec import Condition, DataSpec
 
 IMAGES = 64  # by default
+GRID = "grid.png"
 
 
 def main(config: dict[str, Any]) -> int:
@@ -30,6 +31,7 @@ def generate(config: dict[str, Any]) -> Path:
         InputError: If the bundle can't be read, or is asked for something that it can't do.
     """
     from lit_aigc.bundle import load_bundle
+    from lit_aigc.files import check_writable
     from lit_aigc.text_generation import OPTIONS, write_texts
 
     wrong = [
@@ -49,8 +51,9 @@ def generate(config: dict[str, Any]) -> Path:
         wrong.append(f"out={config['out']} is the folder of a bundle, which samples don't belong in: name another one.")
     if wrong:
         raise InputError("\n".join(wrong))
-    bundle = load_bundle(config["bundle"], config["trust"], config["device"])
     directory = Path(config["out"])
+    check_writable(directory, "out", folder=True)
+    bundle = load_bundle(config["bundle"], config["trust"], config["device"])
     if bundle.spec.attribution:
         print(f"data: {bundle.spec.attribution}")
     if bundle.spec.modality == "text":
@@ -78,15 +81,24 @@ def _refuse(config: dict[str, Any], keys: Sequence[str], whose: str, kind: str) 
 
 
 def write_images(bundle: Any, config: dict[str, Any], directory: Path) -> None:
-    """Write samples as PNG files and a grid of them."""
-    from lit_aigc.media import make_grid, save_images, save_png, to_uint8
-    from lit_aigc.noise import Noise
+    """Write samples as PNG files, a grid of them, and ``samples.json``, which says what they are.
 
+    Raises:
+        InputError: If the folder holds other samples, which these would be mixed with.
+    """
+    from lit_aigc.media import make_grid, sample_name, save_images, save_png, to_uint8
+    from lit_aigc.noise import Noise
+    from lit_aigc.sample_folder import check_origin, described, origin
+
+    samples = origin(bundle.manifest, config)
+    check_origin(directory, samples)
     condition = condition_of(config["label"], config["n"], bundle.spec)
     images = bundle.module.sample(config["n"], condition=condition, noise=Noise(config["seed"], config["start"]))
     levels = to_uint8(images, bundle.spec.value_range)
-    save_images(levels, directory, start=config["start"])
-    save_png(make_grid(levels, config["columns"]), directory / "grid.png")
+    names = [sample_name(config["start"] + i) for i in range(config["n"])]
+    with described(directory, samples, names, overview=GRID):
+        save_images(levels, directory, start=config["start"])
+        save_png(make_grid(levels, config["columns"]), directory / GRID)
 
 
 def explore(bundle: Any, config: dict[str, Any], directory: Path) -> None:

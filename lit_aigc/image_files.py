@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lit_aigc.errors import InputError
+from lit_aigc.sample_folder import MANIFEST, overview_of
 
 # Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file,
 # which in threads can leave all warnings of the process switched off.
@@ -47,10 +49,12 @@ class DecodedImage:
     Attributes:
         pixels: uint8 ``(C, H, W)``, C is 1 or 3.
         opaque: False if it had transparent pixels, which are white now.
+        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB, such as CMYK.
     """
 
     pixels: Tensor
     opaque: bool
+    converted: bool = False
 
     def digest(self) -> bytes:
         """Hash of size and pixels: equal for files that decode alike, whatever their format."""
@@ -62,7 +66,7 @@ class FolderContents(NamedTuple):
     """What there is in a folder or a zip, by relative names with forward slashes, each sorted.
 
     Attributes:
-        images: Files that end in one of `SUFFIXES`.
+        images: Files that end in one of `SUFFIXES`, but for overviews that `lit_aigc.generate` drew of its samples.
         others: All other files.
         empty: Folders without an image in or below them; what is nested in another of these is not named.
     """
@@ -108,7 +112,8 @@ class ImageFiles:
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{self.called} can't be read ({error}). Expected a folder or a .zip.") from None
         shown = sorted(name for name in set(files) if _is_shown(name))
-        images = [name for name in shown if PurePosixPath(name).suffix.lower() in SUFFIXES]
+        overviews = self._overviews(shown)
+        images = [n for n in shown if PurePosixPath(n).suffix.lower() in SUFFIXES and n not in overviews]
         if not images:
             raise InputError(f"{self.called}: there are no images in it, no files that end in {', '.join(SUFFIXES)}.")
         filled = {parent for name in images for parent in PurePosixPath(name).parents}
@@ -116,6 +121,16 @@ class ImageFiles:
         found |= {parent for name in shown for parent in PurePosixPath(name).parents}
         empty = sorted(str(folder) for folder in found - filled if folder.parent in filled)
         return FolderContents(images, sorted(set(shown) - set(images)), empty)
+
+    def _overviews(self, names: Iterable[str]) -> set[str]:
+        """The pictures of many samples that the folders' own ``samples.json`` names."""
+        found = set()
+        for name in names:
+            if PurePosixPath(name).name == MANIFEST:
+                with contextlib.suppress(UnreadableImageError):
+                    if overview := overview_of(self.content(name)):
+                        found.add(str(PurePosixPath(name).with_name(overview)))
+        return found
 
     def stamps(self, names: list[str]) -> Iterator[str]:
         """A string for each file that changes when it is changed."""
@@ -183,26 +198,22 @@ def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk:
             begun.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
 
 
-def decode(content: bytes, *, exact: bool = False) -> DecodedImage:
-    """Decode the bytes of an image file, turned upright as its EXIF data say, 16 bits a pixel brought down to 8.
+def decode(content: bytes) -> DecodedImage:
+    """Decode the bytes of an image file to 8-bit grey or RGB, turned upright as its EXIF data say.
 
-    Args:
-        content: The bytes.
-        exact: Refuse what can't be brought to 8-bit grey or RGB without a choice: 16 bits a channel, CMYK and the like.
+    Training and evaluation both read images by this, so that what one takes the other takes alike.
 
     Raises:
-        UnreadableImageError: Not an image of a known format, cut short, or damaged; or refused.
+        UnreadableImageError: Not an image of a known format, cut short, or damaged.
         AnimatedImageError: Several frames.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _refuse_frames(image)
-            if exact:
-                _refuse_inexact(image, content)
-            if image.format == "TIFF" and image.mode in ("I", "F"):
-                raise UnreadableImageError("32 bits a pixel, of unknown range: save it with 8 or 16")
+            _refuse_unknown_range(image)
+            converted = _needs_conversion(image, content)
             image.load()
-            return _to_tensor(ImageOps.exif_transpose(image))
+            return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
     except (AnimatedImageError, UnreadableImageError):
         raise
     except Image.UnidentifiedImageError:
@@ -216,30 +227,33 @@ def _refuse_frames(image: Image.Image) -> None:
         raise AnimatedImageError
 
 
-def _refuse_inexact(image: Image.Image, content: bytes) -> None:
+def _refuse_unknown_range(image: Image.Image) -> None:
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise UnreadableImageError("32 bits a pixel, of unknown range: save it with 8 or 16")
+
+
+def _needs_conversion(image: Image.Image, content: bytes) -> bool:
+    """Whether it is anything but 8-bit grey or RGB, with or without a palette and transparency."""
     deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow brings RGB down to 8 bits by itself
-    if deep_png or image.mode.startswith(("I", "F")):
-        raise UnreadableImageError("more than 8 bits a channel, and rounding is a choice: save it with 8")
-    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
-        raise UnreadableImageError(f"its colours are {image.mode}, whose RGB depends on the profile: save it as RGB")
+    return deep_png or image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 
 
-def probe(content: bytes, *, exact: bool = False) -> tuple[int, int, int]:
+def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
     """``(channels, height, width)`` of an image as its header says, without decoding its pixels.
 
     Args:
         content: The bytes of the file.
-        exact: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
+        strict: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
 
     Raises:
         UnreadableImageError: Not an image of a known format, or refused.
-        AnimatedImageError: Several frames, and `exact`.
+        AnimatedImageError: Several frames, and `strict`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            if exact:
+            if strict:
                 _refuse_frames(image)
-                _refuse_inexact(image, content)
+                _refuse_unknown_range(image)
             width, height = image.size
             grey = _is_grey(image)
             if image.format == "TIFF":
@@ -247,7 +261,7 @@ def probe(content: bytes, *, exact: bool = False) -> tuple[int, int, int]:
             elif image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for EXIF data at its end
                 if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
                     width, height = height, width
-            elif exact:
+            elif strict:
                 image.verify()  # checksums
             return 1 if grey else 3, height, width
     except (AnimatedImageError, UnreadableImageError):
@@ -333,17 +347,15 @@ def read_folder(folder: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, lis
     root, (channels, height, width) = Path(folder), shape
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: expected one of image files ({', '.join(SUFFIXES)}).")
-    found = {file.relative_to(root).as_posix(): file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES}
-    names = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
-    if not names:
-        raise InputError(f"There are no images in {root}: expected files that end in {', '.join(SUFFIXES)}.")
+    files = ImageFiles(root, "encode")
+    names = files.names()
     images = []
     for name in names:
         try:
-            pixels = decode(found[name].read_bytes()).pixels
+            pixels = decode(files.content(name)).pixels
         except AnimatedImageError:
             raise InputError(f"{root / name} is animated: expected one image a file.") from None
-        except (UnreadableImageError, OSError) as error:
+        except UnreadableImageError as error:
             raise InputError(f"{root / name} can't be read as an image: {error}. Mend or remove it.") from None
         if pixels.shape[1:] != (height, width) and height != width:
             raise InputError(f"{root / name} is not {height}x{width} (HxW), as the images of the model are.")

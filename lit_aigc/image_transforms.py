@@ -13,6 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def constants(like: Tensor, *values: float) -> Tensor:
+    """Numbers as a 1-D tensor of the dtype and on the device of another, without a copy to the device."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def horizontal_flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror some images of a batch left to right.
 
@@ -83,14 +88,52 @@ def affine(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
         offset: ``(N, 2)`` pixels, right and down.
     """
     n, _, height, width = images.shape
-    half = matrix.new_tensor([width - 1, height - 1]) / 2  # from the centre to the middle of the last pixel
-    inverse = torch.linalg.inv(matrix)  # from a pixel of the result to where it comes from
+    half = constants(matrix, (width - 1) / 2, (height - 1) / 2)  # from the centre to the middle of the last pixel
+    inverse = torch.linalg.inv_ex(matrix).inverse  # from a pixel to where it comes from; `inv` would wait for a GPU
     start = (-inverse @ offset[:, :, None] / half[:, None]).to(images)  # (N, 2, 1), in units of half
     inverse = (inverse * half / half[:, None]).to(images)
     x, y = (torch.linspace(-1, 1, size, dtype=images.dtype, device=images.device) for size in (width, height))
     pixels = torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).flatten(1)  # (2, HW)
     grid = torch.baddbmm(start, inverse, pixels.expand(n, -1, -1)).view(n, 2, height, width).permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+    return _Sample.apply(images, grid)
+
+
+class _Sample(torch.autograd.Function):
+    """`grid_sample` of images, whose gradient can be differentiated again: torch has no second derivative of it.
+
+    It is linear in the images, and the grid is taken as a constant, so each derivative is it or its transpose. After
+    ``grid_sample_gradfix`` of StyleGAN2-ADA (Karras et al., 2020).
+    """
+
+    @staticmethod
+    def forward(ctx, images: Tensor, grid: Tensor) -> Tensor:
+        """Bilinear, with images mirrored beyond their edges."""
+        ctx.save_for_backward(grid)
+        ctx.size = images.shape
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """The transpose."""
+        return _Spread.apply(gradient, *ctx.saved_tensors, ctx.size), None
+
+
+class _Spread(torch.autograd.Function):
+    """The transpose of `_Sample`."""
+
+    @staticmethod
+    def forward(ctx, gradient: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
+        """Each value to the four pixels that it was interpolated from."""
+        ctx.save_for_backward(grid)
+        like = gradient.new_zeros(size)  # only its shape matters
+        bilinear, reflection, align_corners = 0, 2, True
+        spread = torch.ops.aten.grid_sampler_2d_backward
+        return spread(gradient, like, grid, bilinear, reflection, align_corners, [True, False])[0]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The transpose of the transpose."""
+        return _Sample.apply(gradient, *ctx.saved_tensors), None, None
 
 
 def color_map(brightness: Tensor, contrast: Tensor, luma_flip: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
@@ -109,9 +152,11 @@ def color_map(brightness: Tensor, contrast: Tensor, luma_flip: Tensor, hue: Tens
     Returns:
         ``(N, 3, 4)``: matrices, and beside them offsets.
     """
-    along = torch.full((3, 3), 1 / 3).to(contrast)  # the projection on v
-    across = torch.eye(3).to(contrast) - along
-    turned = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]).to(contrast) / math.sqrt(3)  # the product v x ...
+    device = contrast.device
+    along = torch.full((3, 3), 1 / 3, device=device).to(contrast.dtype)  # the projection on v
+    eye = torch.eye(3, device=device, dtype=contrast.dtype)
+    across = eye - along
+    turned = (eye.roll(1, 0) - eye.roll(-1, 0)) / math.sqrt(3)  # the product v x ...
     grey = contrast * luma_flip
     colors = torch.cos(hue)[:, None, None] * across + torch.sin(hue)[:, None, None] * turned
     matrix = grey[:, None, None] * along + (contrast * saturation)[:, None, None] * colors

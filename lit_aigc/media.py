@@ -55,6 +55,11 @@ def save_png(image: Tensor | Image.Image, path: str | Path) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
+def sample_name(index: int) -> str:
+    """The file of the sample with this index: ``000012.png``."""
+    return f"{index:06d}.png"
+
+
 def save_images(images: Tensor, directory: str | Path, start: int = 0) -> list[Path]:
     """Write uint8 images ``(N, C, H, W)`` as PNG files, named by the index of the sample: ``000012.png``.
 
@@ -63,7 +68,7 @@ def save_images(images: Tensor, directory: str | Path, start: int = 0) -> list[P
         directory: Where to; made when missing.
         start: Index of the first image, so that a set can be written in parts, or by several processes.
     """
-    return [save_png(image, Path(directory) / f"{start + i:06d}.png") for i, image in enumerate(images.cpu())]
+    return [save_png(image, Path(directory) / sample_name(start + i)) for i, image in enumerate(images.cpu())]
 
 
 def upscale(images: Tensor, factor: int) -> Tensor:

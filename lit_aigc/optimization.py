@@ -11,6 +11,7 @@ import torch
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
+from lit_aigc.muon import Muon
 
 
 def schedule(name: str, progress: float, warmup: float = 0.0, final: float = 0.0) -> float:
@@ -50,7 +51,7 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
     known = [key for key, value in vars(torch.optim).items() if inspect.isclass(value) and key != "Optimizer"]
     if name not in known:
         raise InputError(f"unknown optimizer {name!r}{did_you_mean(name, known)}")
-    kind = getattr(torch.optim, name)
+    kind = Muon if name == "Muon" else getattr(torch.optim, name)
     accepted = set(inspect.signature(kind).parameters) - {"params"}
     unknown = [
         f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}"

@@ -11,11 +11,16 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 from lit_aigc.overrides import key_of, split_arguments
 
+CONFIG_VERSION = 2  # of what the settings in a config.yaml mean; `_with_former_defaults` knows the older ones
+
 _TRAINER_MAY_CHANGE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
 )
 _MOVED = {"lit_aigc.launch.data_parallel": "lit_aigc.launch.DataParallel"}
-_NEW_DEFAULTS = (("trainer.devices", "auto", 1),)  # key, former default, default
+_NEW_DEFAULTS = (  # key, former default, default
+    ("trainer.devices", "auto", 1),
+    ("callbacks.generative_metrics.reference", "shipped", None),
+)
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 
@@ -30,7 +35,7 @@ def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any
     Raises:
         InputError: If the file is damaged, or names something that is not trusted.
     """
-    config = _with_current_names(read_yaml(Path(run_dir) / "config.yaml"))
+    config = _with_former_defaults(_with_current_names(read_yaml(Path(run_dir) / "config.yaml")))
     for target in sorted(_targets(config) - _targets(given)):
         try:
             locate(target, ("lit_aigc", "lightning", *given["trust"]))
@@ -38,6 +43,21 @@ def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any
             raise InputError(
                 f"{Path(run_dir) / 'config.yaml'}: {error} If the run is your own, name the package: trust=[PACKAGE]"
             ) from error
+    return config
+
+
+def _with_former_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """An older config with everything named whose default has changed since, so that the run keeps its meaning.
+
+    Version 1, which is not written down: R1 and R2 were taken at augmented images, and adaptive augmentation followed
+    each single batch.
+    """
+    model = config.get("model") or {}
+    if config.get("config_version", 1) < 2 and isinstance(augment := model.get("augment"), dict):
+        if augment.get(TARGET) == "lit_aigc.augmentation.AdaptiveAugment":
+            augment.setdefault("window", 1)
+        if isinstance(regularization := model.get("regularization"), dict):
+            regularization.setdefault("before_augmentation", False)
     return config
 
 

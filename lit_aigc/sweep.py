@@ -11,9 +11,10 @@ from lit_aigc.overrides import split_arguments
 
 def main(config: dict[str, Any]) -> int:
     """Run the trials that are missing, report on all of them, and return the exit code."""
+    from lit_aigc.cores import core_count, idle_cores
     from lit_aigc.sweeping.plan import Plan
     from lit_aigc.sweeping.report import Report
-    from lit_aigc.sweeping.running import StopRequest, Trials
+    from lit_aigc.sweeping.running import StopRequest, Trials, too_busy
 
     plan = Plan.from_config(config, split_arguments(sys.argv[1:])[0][1:])
     folder = plan.folder
@@ -22,6 +23,9 @@ def main(config: dict[str, Any]) -> int:
     try:
         if not config["report_only"]:
             search = plan.recall(retry=config["retry"])
+            idle = idle_cores()
+            if busy := too_busy(plan.parallel, idle, core_count()):
+                print(busy)
             with StopRequest() as stop:
                 trials = Trials(
                     plan.sweep,
@@ -32,6 +36,7 @@ def main(config: dict[str, Any]) -> int:
                     plan.parallel,
                     plan.validations,
                     stop=stop,
+                    idle=idle,
                 )
                 complete = trials.run()
         report = Report(plan)

@@ -44,7 +44,7 @@ from lit_aigc.overview import overview
 from lit_aigc.precision import AUTO, accelerator_of, choose_precision, tensor_float32
 from lit_aigc.report import print_facts, print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
-from lit_aigc.saved_config import different_settings, saved_config
+from lit_aigc.saved_config import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
 
 RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
@@ -231,10 +231,18 @@ def _checkpoint(
 
 
 def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None:
-    weights = load_bundle(bundle, trust).module.state_dict()
-    differences = state_differences(module.state_dict(), weights)
-    if differences:
-        raise InputError(f"init_from={bundle} holds another model:\n" + "\n".join(differences))
+    loaded = load_bundle(bundle, trust)
+    weights = loaded.module.state_dict()
+    if differences := state_differences(module.state_dict(), weights):
+        there, here = loaded.spec.num_classes, module.spec.num_classes
+        lines = [f"init_from={bundle} holds another model:", *differences]
+        if there != here:
+            lines.append(f"The bundle's data have {there} classes, these have {here}.")
+        lines.append(
+            "All weights have to fit: loading a part of them isn't supported yet. Choose the model of the bundle and "
+            "data with as many classes, or leave init_from out to train from scratch."
+        )
+        raise InputError("\n".join(lines))
     module.load_state_dict(weights)
 
 
@@ -305,7 +313,7 @@ def _announce(run: Run) -> None:
     """Leave on disk what this run is, for whoever resumes it and for the processes that the Trainer starts."""
     if rank_zero_only.rank != 0:
         return
-    saved = {**run.config, "pause_after": dict.fromkeys(run.config["pause_after"])}
+    saved = {**run.config, "config_version": CONFIG_VERSION, "pause_after": dict.fromkeys(run.config["pause_after"])}
     known = {"status": "running", "run_id": run.folder.identity, RESOLVED_PRECISION: run.precision}
     run.folder.write_summary({**run.folder.read_summary(), **known})
     write_yaml(saved, run.folder.path / "config.yaml")

@@ -26,6 +26,10 @@ FOREIGN_NAMES = (
     "MASTER_PORT",
 )
 
+# One thread a process, set before torch is imported: several processes run at a time, and threads that share a core
+# wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REFERENCE_DATA = os.environ.get("LIT_AIGC_DATA")
 
 try:

@@ -9,6 +9,8 @@ import pytest
 import scipy.stats
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_aigc import augmentation
 from lit_aigc.augmentation import GROUPS, TRANSFORMS, AdaptiveAugment, DiffAugment, HorizontalFlip, RandomShift
@@ -111,6 +113,7 @@ def test_plain_names_build_without_arguments(name: str) -> None:
         lambda: AdaptiveAugment(p=1.1),
         lambda: AdaptiveAugment(target=60),
         lambda: AdaptiveAugment(ramp=0),
+        lambda: AdaptiveAugment(window=0),
     ],
 )
 def test_bad_options_are_refused(make) -> None:
@@ -450,6 +453,42 @@ def test_p_stays_without_a_target_and_survives_a_lost_batch() -> None:
     augment = AdaptiveAugment(p=0.3)
     augment.adapt(torch.tensor(float("nan")), 64)
     assert float(augment.p) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("augment", [DiffAugment(), AdaptiveAugment(p=0.4), HorizontalFlip(), RandomShift(2)])
+def test_augmenting_copies_nothing_to_the_device_and_waits_for_nothing(augment) -> None:
+    """What asks a fake tensor for a value raises; 0-dim numbers of the CPU are passed as arguments."""
+    copied = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tensors = [value for value in (*args, result) if isinstance(value, Tensor) and value.dim()]
+            if len({tensor.device.type for tensor in tensors}) > 1:
+                copied.append(str(function))
+            return result
+
+    with FakeTensorMode(), Copies():
+        for channels in (1, 3):
+            batch = torch.empty(4, channels, 8, 8, device="cuda")
+            assert augment(batch, noise=Noise(0)).device.type == "cuda"
+    assert copied == []
+
+
+@pytest.mark.parametrize("p", [0.1, 0.6, 1.0])
+def test_images_are_the_same_where_all_are_changed_and_the_choice_is_made_after(p, monkeypatch) -> None:
+    """As on a GPU."""
+    batch, augment = images(20), AdaptiveAugment(p=p)
+    chosen_before = augment(batch, noise=Noise(5))
+    monkeypatch.setattr(augmentation, "_picks_out", lambda device: False)
+    assert torch.equal(augment(batch, noise=Noise(5)), chosen_before)
+
+
+def test_gradients_of_augmented_images_can_be_differentiated_again() -> None:
+    """For R1 at the image before augmentation."""
+    batch = images(2, 3, height=4, width=4).double().requires_grad_()
+    for augment in (AdaptiveAugment(p=0.9), DiffAugment()):
+        assert torch.autograd.gradgradcheck(lambda x, augment=augment: augment(x, noise=Noise(1)).pow(3), batch)
 
 
 def test_p_is_part_of_the_state() -> None:

@@ -203,7 +203,8 @@ def test_a_bundle_with_a_changed_file(command, tiny_run, tmp_path):
 
 
 def test_a_folder_that_is_no_bundle(command, tiny_run):
-    assert_refused(command("generate", f"bundle={tiny_run}"), "generate", str(tiny_run), "<run folder>/bundle")
+    folder = tiny_run / "checkpoints"
+    assert_refused(command("generate", f"bundle={folder}"), "generate", str(folder), "<run folder>/bundle")
 
 
 @pytest.mark.parametrize("verb", ["generate", "evaluate"])

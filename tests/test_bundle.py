@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -26,9 +25,9 @@ from lit_aigc.errors import InputError
 from lit_aigc.networks import mlp
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec
-from lit_aigc.training import train
+from lit_aigc.training import _start_from, train
+from tests.processes import end, start
 
-ROOT = Path(__file__).parents[1]
 SPEC = DataSpec("image", (1, 28, 28), num_classes=10, class_names=tuple("0123456789"), name="digits", fingerprint="f0")
 
 
@@ -80,14 +79,14 @@ def test_a_bundle_gives_the_same_samples_to_the_bit(bundle):
         assert torch.equal(loaded.module.state_dict()[name], tensor)
 
 
+def save_samples(directory, path):
+    torch.set_num_threads(1)
+    save_file({"x": load_bundle(directory).module.sample(70, noise=Noise(9, 5))}, path)
+
+
 def test_a_bundle_gives_the_same_samples_in_a_fresh_process(bundle, tmp_path):
     directory, module = bundle
-    code = (
-        "import sys, torch; torch.set_num_threads(1); from lit_aigc.bundle import load_bundle;"
-        "from lit_aigc.noise import Noise; from safetensors.torch import save_file;"
-        "save_file({'x': load_bundle(sys.argv[1]).module.sample(70, noise=Noise(9, 5))}, sys.argv[2])"
-    )
-    subprocess.run([sys.executable, "-c", code, str(directory), str(tmp_path / "x")], cwd=ROOT, check=True)
+    assert end(start(save_samples, directory, tmp_path / "x")) == [0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -177,9 +176,15 @@ def test_training_starts_from_a_bundle(tiny, tiny_run, tmp_path):
     run = train(load("train", [*arguments, *still]))
     weights = load_file(tiny_run / "bundle" / "model.safetensors")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in run.module.state_dict().items())
-    with pytest.raises(InputError, match="holds another model"):
+    with pytest.raises(InputError, match=r"(?s)holds another model.*loading a part of them isn't supported yet"):
         train(load("train", [*arguments[:-1], f"run_dir={tmp_path / 'b'}", "model.generator.latent_dim=9"]))
     assert not (tmp_path / "b").exists()
+    four = dataclasses.replace(SPEC, num_classes=4, class_names=tuple("abcd"))
+    other = build(resolve(compose("train", tiny)["model"], four), four)
+    with pytest.raises(
+        InputError, match=r"(?s)\n  generator.*data have 10 classes, these have 4\..* with as many classes"
+    ):
+        _start_from(other, str(tiny_run), [])  # the run folder stands for its bundle
 
 
 # -- damage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ import torch
 from PIL import Image
 
 from lit_aigc.config import load
+from lit_aigc.data.loaders import ResidentImages
+from lit_aigc.errors import InputError
 from lit_aigc.evaluate import evaluate
+from lit_aigc.evaluation.models import random_batches
+from lit_aigc.evaluation.places import page_file, picture_file
 from lit_aigc.metrics.extractors import extractor as find_extractor
 from lit_aigc.metrics.frechet import SmallSampleWarning
 from lit_aigc.metrics.generative import evaluate_samples
@@ -53,6 +58,36 @@ def test_out_names_the_file(command, bundle, tmp_path):
     assert command("evaluate", f"bundle={bundle}", CLASSIFIER, "num_samples=64", "metrics=[is]", f"out={out}").code == 0
     assert set(json.loads(out.read_text())) >= {"is_mnist_classifier", "protocol"}
     assert not (bundle.parent / "evaluation.json").exists()
+
+
+def test_results_of_other_options_are_kept(command, bundle):
+    """The run folder stands for its bundle; the same evaluation again takes the place of its older results."""
+    ask = ["evaluate", f"bundle={bundle.parent}", CLASSIFIER, "num_samples=64", "metrics=[is]", "page=false"]
+    for more in ([], ["seed=1"], ["seed=2"], ["seed=1", "batch_size=7"], []):
+        assert command(*ask, *more).code == 0
+    seeds = {
+        file.name: json.loads(file.read_text())["options"]["seed"] for file in bundle.parent.glob("evaluation*.json")
+    }
+    assert seeds == {"evaluation.json": 0, "evaluation-2.json": 1, "evaluation-3.json": 2}
+    assert json.loads((bundle.parent / "evaluation.json").read_text())["bundle"] == str(bundle)
+    places = load("evaluate", [f"bundle={bundle}", *ask[2:], "seed=3"])
+    assert picture_file(places).name == "memorisation-4.png"
+    assert page_file(places).name == "evaluation-4.html"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(command, bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_aigc.evaluate._measured", None)
+    monkeypatch.setattr("lit_aigc.bundle.load_bundle", None)
+    (tmp_path / "file").touch()
+    for verb, given in (("evaluate", CLASSIFIER), ("generate", "n=1")):
+        for out in ("/proc/x.json", tmp_path / "file" / "x.json"):
+            outcome = command(verb, f"bundle={bundle}", given, f"out={out}")
+            assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+            assert outcome.err.startswith(f"lit_aigc.{verb}: out={out} can't be written (")
+    assert "it is a folder" in command("evaluate", f"bundle={bundle}", f"out={tmp_path}").err
+    experiment = ["experiments=[dcgan_mnist5k]", "budget.batches=1"]
+    outcome = command("compare", *experiment, "out=/proc/records")
+    assert (outcome.code, "out=/proc/records can't be written" in outcome.err) == (2, True)
 
 
 def test_twice_is_the_same_and_another_seed_is_not(bundle):
@@ -152,7 +187,7 @@ def test_the_classification_accuracy_score(command, bundle, monkeypatch):
     results = json.loads((bundle.parent / "evaluation.json").read_text())
     for key in ("classification_accuracy_score", "classification_accuracy_real"):
         assert 0 <= results[key] <= 1
-        assert key in outcome.out
+    assert "classification_accuracy_score" in outcome.out  # and real images in the same row
     protocol = results["protocol"]["classification_accuracy"]
     assert (protocol["n_fake"], protocol["n_real"], protocol["n_test"]) == (100, 100, 500)
     assert protocol["data"] == "mnist5k"
@@ -227,16 +262,34 @@ def test_the_likelihood_of_test_images(command, vae_bundle, tmp_path):
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""  # the bar is for terminals
     results = json.loads(out.read_text())
-    for key in ("nll", "nll_standard_error", "elbo", "bits_per_dim"):
+    for key in ("nll", "nll_standard_error", "elbo", "nll_bits_per_dim"):
         assert results[key] != 0
-        assert key in outcome.out
+        assert key in outcome.out or key == "nll_standard_error"  # which stands beside the nll
     assert 0 < results["nll"] < -results["elbo"]
     protocol = results["protocol"]["likelihood"]
     assert (protocol["images"], protocol["samples"], protocol["split"]) == (20, 3, "mnist5k/test")
     assert protocol["binarisation"] == "random, seed 0"
+    assert protocol["chosen"] == "20 of 500 at random, seed 0"
     assert protocol["fingerprint"]
     again = evaluate(load("evaluate", [f"bundle={vae_bundle}", *ask, "data.eval_batch_size=7"]))
     assert again["nll"] == pytest.approx(results["nll"], abs=1e-3)
+
+
+def test_a_part_of_the_test_images_is_drawn_at_random():
+    """The first of a split may be easier than the rest, as MNIST's are."""
+    labels = torch.arange(100)
+    pixels = labels[:, None, None, None].expand(100, 2, 2, 1).to(torch.uint8)
+    data = SimpleNamespace(split={"test": ResidentImages(pixels, labels)}.get, eval_batch_size=8)
+
+    def drawn(seed):
+        batches = list(random_batches(data, 20, seed))
+        assert [(batch.start, len(batch.images)) for batch in batches] == [(0, 8), (8, 8), (16, 4)]
+        found = torch.cat([batch.labels for batch in batches])
+        assert torch.equal(torch.cat([batch.images for batch in batches])[:, 0, 0, 0], found)
+        return found.tolist()
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert len(set(drawn(0))) == 20 and max(drawn(0)) > 80 and 30 < sum(drawn(0)) / 20 < 70
 
 
 @pytest.mark.parametrize(
@@ -361,7 +414,8 @@ def test_too_few_images_are_warned_of_and_flagged(tmp_path, sets):
 def test_real_images_for_a_bundle(bundle, sets):
     results = measure(bundle, "num_samples=130", "metrics=[fid]", f"real={sets[0]}")
     protocol = results["protocol"]["mnist_classifier"]
-    assert (results["model"], results["real"], protocol["n_real"]) == ("mnist5k", str(sets[0]), 150)
+    assert (results["model"], results["trained_on"]) == ("GAN", "mnist5k")
+    assert (results["real"], protocol["n_real"]) == (str(sets[0]), 150)
     assert (protocol["real"]["n"], protocol["sample_seed"], protocol["quantisation"]) == (150, 0, "8 bits")
     assert "fake" not in protocol
 
@@ -370,6 +424,14 @@ def test_images_from_elsewhere_against_a_data_set(sets):
     results = score(f"fake={sets[1]}", "data=mnist5k", "reference=val")
     assert results["protocol"]["mnist_classifier"]["reference"]["split"] == "mnist5k/val"
     assert set(score(f"fake={sets[1]}", "metrics=[is]")) == {"fake", "is_mnist_classifier", "protocol"}
+
+
+def test_the_extractor_follows_the_data(sets, bundle):
+    ask = [f"fake={sets[1]}", "data=mnist5k", "metrics=[is]"]
+    assert "is_mnist_classifier" in evaluate(load("evaluate", ask))
+    assert "is_mnist_classifier" in evaluate(load("evaluate", [f"bundle={bundle}", "num_samples=64", "metrics=[is]"]))
+    with pytest.raises(InputError, match="a classifier of fashion_mnist, so its numbers say nothing about mnist5k"):
+        evaluate(load("evaluate", [*ask, "extractor=fashion_mnist_classifier"]))
 
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)

@@ -36,7 +36,7 @@ def test_files_and_a_grid(command, bundle, tmp_path):
     assert outcome.code == 0, outcome.err
     assert f"5 samples and grid.png are in {tmp_path / 'out, of mine'}" in outcome.out
     files = sorted(file.name for file in (tmp_path / "out, of mine").iterdir())
-    assert files == [*(f"{i:06d}.png" for i in range(5)), "grid.png"]
+    assert files == [*(f"{i:06d}.png" for i in range(5)), "grid.png", "samples.json"]
     image = Image.open(tmp_path / "out, of mine" / "000000.png")
     assert (image.size, image.mode) == ((28, 28), "L")
     assert Image.open(tmp_path / "out, of mine" / "grid.png").size == (2 * 28 + 2, 3 * 28 + 4)

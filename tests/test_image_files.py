@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 
@@ -63,20 +64,18 @@ def test_tiff_of_unknown_range_is_unreadable() -> None:
     deep = PIXELS[:, :, 0].astype(np.uint16) * 257
     assert np.array_equal(decode(encoded(Image.fromarray(deep), "tiff")).pixels[0].numpy(), PIXELS[:, :, 0])
     for kind in (np.float32, np.int32):
-        with pytest.raises(UnreadableImageError, match="32 bits a pixel"):
-            decode(encoded(Image.fromarray(PIXELS[:, :, 0].astype(kind)), "tiff"))
+        content = encoded(Image.fromarray(PIXELS[:, :, 0].astype(kind)), "tiff")
+        for refuse in (decode, functools.partial(probe, strict=True)):
+            with pytest.raises(UnreadableImageError, match="32 bits a pixel"):
+                refuse(content)
 
 
-def test_what_takes_a_choice_is_refused_where_pixels_must_be_exact() -> None:
+def test_what_had_to_be_converted_is_marked() -> None:
     deep = encoded(Image.fromarray(PIXELS[:, :, 0].astype(np.uint16) * 257), "png")
     cmyk = encoded(Image.fromarray(PIXELS).convert("CMYK"), "jpeg")
-    for content, reason in ((deep, "more than 8 bits a channel"), (cmyk, "its colours are CMYK")):
-        decode(content)
-        with pytest.raises(UnreadableImageError, match=reason):
-            decode(content, exact=True)
+    assert decode(deep).converted and decode(cmyk).converted
     for image in (Image.fromarray(PIXELS), Image.fromarray(PIXELS).convert("P"), Image.fromarray(PIXELS[:, :, 0])):
-        content = encoded(image, "png")
-        assert torch.equal(decode(content, exact=True).pixels, decode(content).pixels)
+        assert not decode(encoded(image, "png")).converted
 
 
 def test_decoding_in_threads_leaves_the_warnings_of_the_process_alone(monkeypatch) -> None:

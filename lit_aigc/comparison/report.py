@@ -167,9 +167,10 @@ class Report:
             )
             if told.get("floor"):
                 parts.append(f"Floor: {told['floor']}.")
-        if any(len(row.values) > 1 for row in self.rows):
-            parts.append("± is the standard deviation over seeds.")
         machines = dict.fromkeys(_machine_in_words(record["machine"]) for record in done)
+        if any(len(row.values) > 1 for row in self.rows):
+            over = "seeds, which ran on different machines" if len(machines) > 1 else "seeds"
+            parts.append(f"± is the standard deviation over {over}.")
         dates = sorted(record["date"][:10] for record in done)
         when = f", {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else "") if dates else ""
         if machines:

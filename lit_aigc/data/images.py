@@ -15,6 +15,7 @@ from lit_aigc import augmentation
 from lit_aigc.data.loaders import (
     Images,
     Loader,
+    PinnedTransfer,
     SizedLoader,
     TrainingOrder,
     check_share,
@@ -35,7 +36,7 @@ Augmentation = Callable[..., Tensor]
 """``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""
 
 
-class ImageData(L.LightningDataModule):
+class ImageData(PinnedTransfer, L.LightningDataModule):
     """Images of one size with or without labels, in ``train``, ``val`` and ``test`` splits.
 
     Batch k of training is a pure function of (seed, k) on any number of processes and workers, so resuming needs
@@ -53,6 +54,8 @@ class ImageData(L.LightningDataModule):
         augment: For training, in this order: ``"horizontal_flip"``, ``"random_shift"``, or built objects.
         workers: Processes that read files when the images don't fit into `resident_gib`.
         resident_gib: The most GiB of uint8 pixels to hold in memory.
+        extractor: Name of the feature extractor that images like these are measured on, for those who measure; None:
+            any of images in general.
 
     Attributes:
         start_batch: Number of the first batch that `train_dataloader` gives.
@@ -78,6 +81,7 @@ class ImageData(L.LightningDataModule):
         augment: Sequence[str | Augmentation] = (),
         workers: int = 2,
         resident_gib: float = 2.0,
+        extractor: str | None = None,
     ):
         super().__init__()
         problems = [
@@ -104,6 +108,7 @@ class ImageData(L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
         self.preparation = Preparation(image_size, channels, int(resident_gib * 2**30))
         self.augment = [augmentation.BY_NAME[name]() if isinstance(name, str) else name for name in augment]
+        self.extractor = extractor
         self.start_batch = 0
         self.report: dict[str, int] = {}
         self._splits: dict[str, Images] = {}

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.data.cleaning import first_few
 from lit_aigc.data.corpora import Corpus, TextSource
-from lit_aigc.data.loaders import Loader, SizedLoader, check_share
+from lit_aigc.data.loaders import Loader, PinnedTransfer, SizedLoader, check_share
 from lit_aigc.data.sources import CLEANING_ORDER, SPLITS
 from lit_aigc.data.text_batching import (
     Carried,
@@ -62,7 +62,7 @@ class Tokenizer(Protocol):
         """Write ``tokenizer.json``, for `load_tokenizer`."""
 
 
-class TextData(L.LightningDataModule):
+class TextData(PinnedTransfer, L.LightningDataModule):
     """Text in ``train``, ``val`` and ``test`` splits, as ids of a tokenizer that is trained on the first.
 
     A split is the stream ``0 d1 0 d2 0 … dn 0`` of its documents' ids in a file that is memory-mapped, so a corpus may

@@ -92,10 +92,25 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"{machine.gpus[0].name} only emulates bfloat16, which is slow.",
             f"Set trainer.precision={machine.precision}.",
         )
-    if os.environ.get("OMP_NUM_THREADS") == "1" and machine.cores > 1 and outlook.processes == 1 and not on_gpu:
+    if not on_gpu:
+        yield from threads(machine, outlook)
+
+
+def threads(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
+    """Fewer threads than there are idle cores, or more: those that share a core keep all others waiting."""
+    idle = machine.cores if machine.idle is None else machine.idle
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked == "1" and idle > 1 and outlook.processes == 1:
         yield Finding(
             f"OMP_NUM_THREADS=1: training uses one of {machine.cores} cores.",
-            f"unset OMP_NUM_THREADS, or set it to {machine.cores}; 1 is for several processes on one machine.",
+            f"unset OMP_NUM_THREADS, or set it to {idle}; 1 is for several processes on one machine.",
+        )
+    each = int(asked) if asked.isdecimal() else machine.cores // outlook.per_node or 1
+    if idle < machine.cores and each * outlook.per_node > max(1, idle):
+        yield Finding(
+            f"The machine is busy: other programs use {machine.cores - idle} of {machine.cores} cores. Threads of "
+            "training that share a core with them keep the others waiting; it can be 10 to 50 times slower.",
+            f"Wait, end other programs, or export OMP_NUM_THREADS={max(1, idle // outlook.per_node)}.",
         )
 
 

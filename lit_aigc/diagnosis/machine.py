@@ -11,6 +11,8 @@ import platform
 import re
 from pathlib import Path
 
+from lit_aigc.cores import core_count, idle_cores
+
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "wandb", "safetensors", "tokenizers")
 GIB = 2**30
 
@@ -42,6 +44,7 @@ class Machine:
         gpus: What torch can use.
         gpus_in_the_machine: How many the driver knows; None if there is no driver.
         versions: Of Python and of packages that are installed.
+        idle: Cores that no other program uses; None if that is not known.
     """
 
     cpu: str
@@ -51,6 +54,7 @@ class Machine:
     gpus: tuple[Gpu, ...]
     gpus_in_the_machine: int | None
     versions: dict[str, str]
+    idle: int | None = None
 
     @property
     def precision(self) -> str:
@@ -83,7 +87,6 @@ def look() -> Machine:
 
     info = _text("/proc/cpuinfo")
     name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = []
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         found = torch.cuda.get_device_properties(i)
@@ -91,12 +94,13 @@ def look() -> Machine:
     driver = Path("/proc/driver/nvidia/gpus")
     return Machine(
         cpu=name[1].strip() if name else platform.processor() or platform.machine(),
-        cores=cores,
+        cores=core_count(),
         memory_gib=_memory() / GIB,
         bf16_slowdown=bf16_slowdown(),
         gpus=tuple(gpus),
         gpus_in_the_machine=len(list(driver.iterdir())) if driver.is_dir() else None,
         versions=installed(),
+        idle=idle_cores(),
     )
 
 

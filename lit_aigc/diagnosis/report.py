@@ -82,7 +82,7 @@ def _machine(machine: Machine, data: Mapping[str, Sequence[str]], cache: str) ->
     gpus = [f"{gpu.name}, {gpu.memory_gib:.0f} GiB{', bfloat16' if gpu.bf16 else ''}" for gpu in machine.gpus]
     here = nearest(os.curdir)
     facts = {
-        "CPU": f"{machine.cpu}, {machine.cores} cores",
+        "CPU": f"{machine.cpu}, {machine.cores} cores" + ("" if machine.idle is None else f", {machine.idle} idle"),
         "memory": "not known" if math.isnan(machine.memory_gib) else f"{machine.memory_gib:.1f} GiB",
         "GPUs": "; ".join(gpus) or "none that torch can use",
         "precision": f"{machine.precision} is fastest; on the CPU bfloat16 takes {machine.bf16_slowdown:.1f}x as long",

@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
+from lit_aigc.bundle import MANIFEST, find_bundle
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.bootstrap import compare
-from lit_aigc.report import number
 
 _OF_THE_MODEL = {"classification_accuracy": None, "nll_samples": None, "nll_images": None, "audit": False}
 
@@ -29,7 +26,7 @@ def baseline_results(config: Mapping[str, Any], evaluate: Callable[[dict[str, An
     """
     path = Path(config["baseline"])
     if path.suffix.lower() != ".json":
-        is_bundle = (path / "manifest.json").exists() or not config["fake"]
+        is_bundle = (find_bundle(path) / MANIFEST).exists() or not config["fake"]
         measured = {"bundle": str(path), "fake": None} if is_bundle else {"bundle": None, "fake": str(path)}
         return evaluate({**config, **_OF_THE_MODEL, **measured, "baseline": None})
     try:
@@ -66,17 +63,3 @@ def differences(baseline: Mapping[str, Any], results: Mapping[str, Any], path: s
         found[key] = {"value": results[key], "baseline": baseline[key], "difference": difference.value}
         found[key] |= {name: getattr(difference, name) for name in ("standard_error", "low", "high", "beyond_noise")}
     return found
-
-
-def table_of(found: Mapping[str, Any]) -> Table:
-    """`differences` for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("against the baseline", style="bold")
-    for title in ("value", "baseline", "difference", "95 % interval", ""):
-        table.add_column(title, justify="right")
-    for key, facts in found.items():
-        if key != "baseline":
-            shown = [number(facts[name]) for name in ("value", "baseline", "difference")]
-            interval = f"{number(facts['low'])} … {number(facts['high'])}"
-            table.add_row(key, *shown, interval, "beyond noise" if facts["beyond_noise"] else "within noise")
-    return table

@@ -48,7 +48,7 @@ KINDS = {
     ),
     "nll": Kind("NLL", "nats an image, at most", "lower", protocol="likelihood"),
     "elbo": Kind("ELBO", "nats an image", "higher", protocol="likelihood"),
-    "bits_per_dim": Kind("Bits per dimension", "of the NLL", "lower", protocol="likelihood"),
+    "nll_bits_per_dim": Kind("Bits per dimension", "of the NLL", "lower", protocol="likelihood"),
     "memorised": Kind("Memorised", "verdict of the audit", protocol=AUDIT),
     "memorised_share": Kind(
         "Memorised share", "samples closer to training images than nearly all real ones are", "lower", True, AUDIT
@@ -172,7 +172,9 @@ def read_findings(results: Mapping[str, Any], class_names: Sequence[str] = ()) -
     protocol = protocol if isinstance(protocol, Mapping) else {}
     differences = {k: v for k, v in compared.items() if isinstance(v, Mapping)} if isinstance(compared, Mapping) else {}
     left = {
-        key: value for key, value in results.items() if key != "protocol" and not (key == "comparison" and differences)
+        key: value
+        for key, value in results.items()
+        if key not in ("protocol", "options") and not (key == "comparison" and differences)
     }
     values = dict(_flat(left))
     facts = {key: value for key, value in values.items() if isinstance(value, str)}

@@ -18,6 +18,7 @@ from lit_aigc.evaluation.models import classification_accuracy, likelihood, memo
 from lit_aigc.evaluation.progress import shown
 from lit_aigc.evaluation.subject import Subject
 from lit_aigc.metrics import floor
+from lit_aigc.metrics.choice import choose_extractor, classifier_for, mismatch
 from lit_aigc.metrics.extractors import Bfloat16, check_extractor, extractor
 from lit_aigc.metrics.floor import Halves
 from lit_aigc.metrics.frechet import SmallSampleWarning
@@ -32,8 +33,8 @@ from lit_aigc.metrics.image_sets import ImageSet, check_pair
 from lit_aigc.metrics.reference import (
     KID_LIMIT,
     Reference,
+    choose_reference,
     compute_reference,
-    has_shipped_reference,
     set_reference,
     shipped_reference,
 )
@@ -68,12 +69,15 @@ def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
 
 
 def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
-    """The extractor that is asked for, else that of the model's training, else Inception.
+    """The extractor that is asked for, else the one that follows from the model's training and the data.
 
     A node on the user's own command line may name anything importable, as a model there may.
     """
+    data, name = subject.datamodule, subject.spec.name
+    if found := mismatch(config["extractor"], classifier_for(name), name):
+        raise InputError(found)
     of_training = extractor_of_training(subject.bundle.manifest["protocol"]) if subject.bundle else None
-    asked = config["extractor"] or of_training or "inception"
+    asked = config["extractor"] or choose_extractor(of_training, name, getattr(data, "extractor", None))
     if isinstance(asked, Mapping):
         if given := [key for key in ("weights_path", "resize") if config[key]]:
             raise InputError(f"{given[0]}= goes with a named extractor: give it inside of extractor={{_target_: …}}.")
@@ -121,8 +125,7 @@ def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module
 def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, chosen: tuple[str, ...]) -> Reference:
     """Statistics of the real images: of a set from elsewhere, as they are shipped, or of a split of the data."""
     real, spec, by_class = subject.real, subject.spec, "class_fid" in chosen
-    shipped = has_shipped_reference(network, spec) and not by_class  # nothing is shipped for each class
-    source = config["reference"] or ("shipped" if shipped else "train")
+    source = choose_reference(config["reference"], network, spec, chosen)
     n = subject.fake.count if subject.fake else config["num_samples"]
     if real:
         check_pair(real, subject.fake.shape if subject.fake else spec.shape, network)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -12,6 +11,7 @@ from lit_aigc.evaluation.places import picture_file
 from lit_aigc.evaluation.progress import shown
 from lit_aigc.evaluation.subject import Subject
 from lit_aigc.noise import Noise
+from lit_aigc.spec import Batch
 
 Numbers = tuple[dict[str, Any], dict[str, Any]]
 
@@ -38,15 +38,27 @@ def classification_accuracy(config: Mapping[str, Any], subject: Subject, network
 
 
 def likelihood(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
-    """The test likelihood."""
+    """The likelihood of the test images, or of ``nll_images`` of them, drawn at random."""
     from lit_aigc.metrics.likelihood import evaluate_likelihood
 
-    data = subject.datamodule
-    images = min(len(data.split("test")), config["nll_images"] or math.inf)
-    batches = shown(data.real_batches("test", limit=images), "test likelihood", images, data.eval_batch_size)
-    values, protocol = evaluate_likelihood(subject.bundle.module, batches, config["nll_samples"], seed=config["seed"])
-    facts = {"split": f"{data.spec.name}/test", "fingerprint": data.spec.fingerprint}
+    data, seed = subject.datamodule, config["seed"]
+    of = len(data.split("test"))
+    images = min(of, config["nll_images"] or of)
+    chosen = data.real_batches("test") if images == of else random_batches(data, images, seed)
+    batches = shown(chosen, "test likelihood", images, data.eval_batch_size)
+    values, protocol = evaluate_likelihood(subject.bundle.module, batches, config["nll_samples"], seed=seed)
+    which = "all" if images == of else f"{images} of {of} at random, seed {seed}"
+    facts = {"split": f"{data.spec.name}/test", "chosen": which, "fingerprint": data.spec.fingerprint}
     return values, {"likelihood": facts | protocol}
+
+
+def random_batches(data: Any, images: int, seed: int) -> Iterator[Batch]:
+    """So many test images without repetition, the same ones for a seed; the first of a split may be unlike the rest."""
+    test = data.split("test")
+    keys = Noise(seed).stream("test images").bits(len(test), 1)[:, 0]
+    places = keys.argsort(stable=True)[:images].sort().values
+    for start in range(0, images, data.eval_batch_size):
+        yield test.batch(start, places[start : start + data.eval_batch_size])
 
 
 def memorisation(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:

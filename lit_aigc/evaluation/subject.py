@@ -46,7 +46,8 @@ class Subject:
     def names(self) -> dict[str, str]:
         """What results say was measured."""
         if self.bundle:
-            measured = {"bundle": self.path, "model": self.bundle.manifest["data"]["name"]}
+            measured = {"bundle": self.path, "model": type(self.bundle.module).__name__}
+            measured["trained_on"] = self.bundle.manifest["data"]["name"]
         else:
             measured = {"fake": self.fake.path}
         return measured | ({"real": self.real.path} if self.real else {})

@@ -162,6 +162,9 @@ def _blocks(rows: Iterator[Tensor]) -> Iterator[Tensor]:
         yield torch.stack(gathered)
 
 
+_ROUNDING = 1e-6  # of a number on float32 features, as a share of it
+
+
 class Difference(NamedTuple):
     """How two numbers differ.
 
@@ -181,7 +184,10 @@ class Difference(NamedTuple):
 
 
 def difference(first: tuple[float, float], second: tuple[float, float]) -> Difference:
-    """Whether two independent numbers differ by more than the noise of their samples.
+    """Whether two independent numbers differ by more than the noise of their samples and the rounding of features.
+
+    The interval is wider by a millionth of the larger number: samples that are all alike have no noise, and numbers of
+    them differ by rounding all the same.
 
     Args:
         first: Value and standard error, as an `Estimate` begins.
@@ -194,7 +200,7 @@ def difference(first: tuple[float, float], second: tuple[float, float]) -> Diffe
     if not all(math.isfinite(error) and error >= 0 for error in (error_a, error_b)):
         raise InputError(f"Expected standard errors of 0 or more, got {error_a} and {error_b}.")
     error = math.hypot(error_a, error_b)
-    reach = 1.959963984540054 * error  # the 97.5 % quantile of a normal distribution
+    reach = 1.959963984540054 * error + _ROUNDING * max(abs(a), abs(b))  # the 97.5 % quantile of a normal distribution
     value = b - a
     return Difference(value, error, value - reach, value + reach, abs(value) > reach)
 

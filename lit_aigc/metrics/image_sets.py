@@ -33,12 +33,14 @@ class PixelFacts(NamedTuple):
     Attributes:
         distinct: Number of different images.
         transparent: Number of those with transparent pixels, which count as white.
+        converted: Number of those with more than 8 bits a channel, or colours other than grey and RGB.
         coloured: Whether any pixel has a colour; false for grey images saved as RGB.
         fingerprint: Hash of the pixels of all images in order: the same for a folder, a zip and an array of them.
     """
 
     distinct: int
     transparent: int
+    converted: int
     coloured: bool
     fingerprint: str
 
@@ -49,17 +51,19 @@ class _Gathering:
     def __init__(self, channels: int) -> None:
         self.digests: set[bytes] = set()
         self.whole, self.channels = hashlib.blake2b(digest_size=16), channels
-        self.coloured, self.transparent = False, 0
+        self.coloured, self.transparent, self.converted = False, 0, 0
 
     def add(self, image: Seen) -> None:
         self.digests.add(image.digest)
         self.whole.update(image.digest)
         self.coloured |= image.coloured
         self.transparent += not image.opaque
+        self.converted += image.converted
 
     def facts(self) -> PixelFacts:
         self.whole.update(b"%d" % self.channels)
-        return PixelFacts(len(self.digests), self.transparent, self.coloured, self.whole.hexdigest())
+        counts = len(self.digests), self.transparent, self.converted
+        return PixelFacts(*counts, self.coloured, self.whole.hexdigest())
 
 
 @dataclasses.dataclass
@@ -136,7 +140,8 @@ class ImageSet:
         (channels, height, width), pixels = self.shape, self.pixels
         facts = {"path": self.path, "n": self.count, "distinct": pixels.distinct, "fingerprint": pixels.fingerprint}
         facts |= {"size": f"{height}x{width}", "channels": channels}
-        return facts | ({"transparent_on_white": pixels.transparent} if pixels.transparent else {})
+        counts = {"transparent_on_white": pixels.transparent, "converted_to_8_bits_or_rgb": pixels.converted}
+        return facts | {name: count for name, count in counts.items() if count}
 
 
 def open_image_set(path: str | Path, key: str) -> ImageSet:
@@ -148,8 +153,8 @@ def open_image_set(path: str | Path, key: str) -> ImageSet:
         key: What it is given as, for messages: ``real`` or ``fake``.
 
     Raises:
-        InputError: There is no such set, there are fewer than two images in it, images are unreadable, animated, of
-            more than 8 bits, neither grey nor RGB, or of several sizes.
+        InputError: There is no such set, there are fewer than two images in it, images are unreadable, animated, or of
+            several sizes.
     """
     called = f"{key}={path}"
     suffix = Path(path).suffix.lower()

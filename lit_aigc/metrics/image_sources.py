@@ -45,12 +45,14 @@ class Seen(NamedTuple):
         digest: Hash of its size and of its pixels in RGB.
         coloured: Whether its channels differ anywhere.
         opaque: False if it had transparent pixels, which are white now.
+        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB.
     """
 
     pixels: Tensor
     digest: bytes
     coloured: bool
     opaque: bool
+    converted: bool
 
     @classmethod
     def of(cls, image: DecodedImage) -> Seen:
@@ -58,7 +60,7 @@ class Seen(NamedTuple):
         pixels = image.pixels
         coloured = len(pixels) == 3 and not (torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2]))
         digest = DecodedImage(to_channels(pixels[None], 3)[0].contiguous(), True).digest()
-        return cls(pixels, digest, coloured, image.opaque)
+        return cls(pixels, digest, coloured, image.opaque, image.converted)
 
 
 class Source(Protocol):
@@ -87,7 +89,7 @@ class Files:
         return map_in_threads(self._header, self.names, _AT_A_TIME)
 
     def _header(self, name: str) -> Header | str:
-        return _or_reason(name, lambda: Header(name, probe(self.files.content(name), exact=True)))
+        return _or_reason(name, lambda: Header(name, probe(self.files.content(name), strict=True)))
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
         """See `Source`. Decodes in threads, one block ahead."""
@@ -98,7 +100,7 @@ class Files:
             yield start, [next(images) for _ in self.names[start : start + size]]
 
     def _image(self, name: str) -> Seen | str:
-        return _or_reason(name, lambda: Seen.of(decode(self.files.content(name), exact=True)))
+        return _or_reason(name, lambda: Seen.of(decode(self.files.content(name))))
 
 
 def _or_reason(name: str, read: Callable[[], _Read]) -> _Read | str:

@@ -15,6 +15,13 @@ from lit_aigc.errors import InputError
 from lit_aigc.metrics.extractors import match_channels
 from lit_aigc.metrics.resizing import IN_WORDS, RESIZES
 
+WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+
+
+def downloaded_weights() -> Path:
+    """Where the weights lie once they are downloaded: in torch's cache folder."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+
 
 class Inception(nn.Module):
     """The 2048 pooled features and the 1008 logits without bias, of images brought to 299 px.
@@ -90,7 +97,7 @@ def _read(weights_path: str | Path | None, url: str) -> bytes:
         if not Path(weights_path).is_file():
             raise InputError(f"weights_path: there is no file {weights_path}. Expected {Path(url).name} from {url}.")
         return Path(weights_path).read_bytes()
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    path = downloaded_weights()
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = path.stem.rpartition("-")[2]  # the name ends with the first digits of the sha256

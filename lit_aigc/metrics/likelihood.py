@@ -30,14 +30,15 @@ def evaluate_likelihood(
     Args:
         module: A module with ``observed`` and ``log_likelihood``, as `lit_aigc.modules.vae.VAE` has them, with the
             weights to measure.
-        images: uint8, and their labels for a conditional model; `start` is the place of the first in its split.
+        images: uint8, and their labels for a conditional model; `start` is the place of the first among all.
         samples: Latents drawn for an image.
         seed: Of the noise: of the latents, and of the binarisation where pixels are binarised.
 
     Returns:
         ``nll``, nats an image: in expectation an upper bound, that falls to the true value with more samples;
         ``nll_standard_error``, over the images; ``elbo``, nats an image, of the first latent drawn for each; where
-        the likelihood gives probabilities ``bits_per_dim``, of the NLL. And the protocol.
+        the likelihood gives probabilities ``nll_bits_per_dim``, the NLL in bits (``bits_per_dim`` of training is of the
+        ELBO). And the protocol.
 
     Raises:
         InputError: If there are fewer than two images, or a likelihood is not finite.
@@ -66,7 +67,7 @@ def evaluate_likelihood(
     }
     likelihood = module.network.likelihood
     if likelihood.discrete:
-        values["bits_per_dim"] = nll / (math.prod(module.spec.shape) * math.log(2))
+        values["nll_bits_per_dim"] = nll / (math.prod(module.spec.shape) * math.log(2))
     protocol = {
         "images": n,
         "samples": samples,

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -144,6 +144,19 @@ def has_shipped_reference(extractor: nn.Module, spec: DataSpec) -> bool:
         and height == width
         and height in record["sizes"]
     )
+
+
+def choose_reference(asked: str | None, extractor: nn.Module, spec: DataSpec, metrics: Sequence[str]) -> str:
+    """``shipped``, or the split of the data that samples are compared with.
+
+    Args:
+        asked: What the user asks for; None: what is shipped for this extractor and these data, else ``train``.
+        extractor: The extractor.
+        spec: The data.
+        metrics: What is measured: ``class_fid`` needs more than is shipped.
+    """
+    shipped = has_shipped_reference(extractor, spec) and "class_fid" not in metrics
+    return asked or ("shipped" if shipped else "train")
 
 
 @torch.no_grad()

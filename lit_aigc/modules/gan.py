@@ -18,7 +18,7 @@ from lit_aigc.losses.gan_regularization import (
     zero_centred_penalty,
 )
 from lit_aigc.modules.adversarial import AdversarialModule
-from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
@@ -38,6 +38,8 @@ class Regularization:
         every: Batches between two evaluations of the first three, which then weigh `every` times as much (lazy
             regularisation, Karras et al., 2020).
         clip_weights: Largest size of the discriminator's weights (Arjovsky et al., 2017), or None.
+        before_augmentation: Whether `r1` and `r2` take the gradient at the image before it is augmented (Karras et al.,
+            2020; Huang et al., 2024), or at what the discriminator sees.
     """
 
     r1: float = 0.0
@@ -46,6 +48,7 @@ class Regularization:
     feature_matching: float = 0.0
     every: int = 1
     clip_weights: float | None = None
+    before_augmentation: bool = True
 
     def __post_init__(self) -> None:
         weights = ("r1", "r2", "gradient_penalty", "feature_matching")
@@ -77,8 +80,8 @@ class GAN(AdversarialModule, LatentModule):
         loss: A name of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.
         regularization: What is added to the loss.
         augment: ``augment(images, *, noise) -> images`` for all that the discriminator sees, or None. Where it has
-            ``adapt(overfitting, images)``, it is told the mean sign of the real logits, or of real minus fake logits
-            where the loss looks at differences only.
+            ``adapt(overfitting, images)``, that gets the mean sign of the real logits, or of real minus fake logits
+            where the loss looks at differences only, over as many batches as its ``window`` says (default 1).
         n_critic: Discriminator steps for each generator step.
         generator_optimizer: Name and options of an optimizer of `torch.optim`.
         discriminator_optimizer: The same for the discriminator.
@@ -121,6 +124,7 @@ class GAN(AdversarialModule, LatentModule):
         self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
         self._shares_fakes = False
         self._fakes: Tensor | None = None
+        self._signs: tuple[Tensor | float, int] = (0.0, 0)  # for `augment.adapt`: this process's total, and batches
         self.compile_parts(self.generator)
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
@@ -142,8 +146,7 @@ class GAN(AdversarialModule, LatentModule):
         if self.regularization.clip_weights is not None:
             clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
         if hasattr(self.augment, "adapt"):
-            overfitting = self.trainer.strategy.reduce(values.pop("d_sign"), reduce_op="mean")
-            self.augment.adapt(overfitting, len(batch.images) * self.trainer.world_size)
+            self._adapt(values.pop("d_sign"), len(batch.images))
             values["augment_p"] = self.augment.p
         if generates:
             self.discriminator.requires_grad_(False)
@@ -155,13 +158,23 @@ class GAN(AdversarialModule, LatentModule):
                 self.ema.update()
         return values
 
+    def _adapt(self, sign: Tensor, images: int) -> None:
+        """Let the augmentation follow the mean sign, once a window: until then no process waits for another."""
+        total, batches = self._signs
+        total, batches = total + sign, batches + 1
+        if batches >= getattr(self.augment, "window", 1):
+            overfitting = self.trainer.strategy.reduce(total / batches, reduce_op="mean")
+            self.augment.adapt(overfitting, batches * images * self.trainer.world_size)
+            total, batches = 0.0, 0
+        self._signs = (total, batches)
+
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         y = self.labels_of(batch)
         with torch.set_grad_enabled(self._shares_fakes):
             self._fakes = self._generate(batch)
         weights = self.regularization if self.batches % self.regularization.every == 0 else Regularization()
-        real = self._augmented(batch.images, batch, "real").detach().requires_grad_(weights.r1 > 0)
-        fake = self._augmented(self._fakes.detach(), batch, "fake").detach().requires_grad_(weights.r2 > 0)
+        real, real_leaf = self._seen(batch.images, batch, "real", penalized=weights.r1 > 0)
+        fake, fake_leaf = self._seen(self._fakes, batch, "fake", penalized=weights.r2 > 0)
         real_logits, fake_logits = self.logits_of_pair(real, fake, y, twice=weights.r1 > 0 or weights.r2 > 0)
         loss = self.loss.discriminator(real_logits, fake_logits)
         values = {"d_loss": loss, **logit_statistics(real_logits, fake_logits, self.loss.pairs)}
@@ -172,9 +185,9 @@ class GAN(AdversarialModule, LatentModule):
             values["d_sign"] = (real_logits - fake_logits if self.loss.pairs else real_logits).sign().mean()
         penalties: dict[str, Tensor] = {}
         if weights.r1:
-            penalties["r1"] = zero_centred_penalty(real_logits, real)
+            penalties["r1"] = zero_centred_penalty(real_logits, real_leaf)
         if weights.r2:
-            penalties["r2"] = zero_centred_penalty(fake_logits, fake)
+            penalties["r2"] = zero_centred_penalty(fake_logits, fake_leaf)
         if weights.gradient_penalty:
             share = Noise(self.seed, batch.start).stream("penalty").uniform(len(real), 1, device=self.device)[:, 0]
             points = between(real, fake, share).detach().requires_grad_()
@@ -211,10 +224,36 @@ class GAN(AdversarialModule, LatentModule):
         z = noise.normal(len(batch.images), self.latent_dim, device=self.device)
         return self.generator(z, self.labels_of(batch))
 
+    def _seen(self, images: Tensor, batch: Batch, which: str, penalized: bool) -> tuple[Tensor, Tensor]:
+        """What the discriminator's own step sees of images, and where a penalty takes the gradient if there is one."""
+        if penalized and self.regularization.before_augmentation:
+            leaf = images.detach().requires_grad_()
+            return self._augmented(leaf, batch, which), leaf
+        leaf = self._augmented(images.detach(), batch, which).detach().requires_grad_(penalized)
+        return leaf, leaf
+
     def _augmented(self, images: Tensor, batch: Batch, which: str) -> Tensor:
         if self.augment is None:
             return images
         return self.augment(images, noise=Noise(self.seed, batch.start).stream("augment").stream(which))
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Beside what the bases save: the open window of the augmentation, with every process's total."""
+        super().on_save_checkpoint(checkpoint)
+        total, batches = self._signs
+        totals = [total]
+        if batches and self.trainer.world_size > 1:
+            totals = self.all_gather(torch.as_tensor(total, device=self.device)).tolist()
+        checkpoint[CHECKPOINT_KEY]["signs"] = ([float(each) for each in totals], batches)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`; another number of processes goes on from the mean."""
+        super().on_load_checkpoint(checkpoint)
+        totals, batches = checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))
+        same = len(totals) == (self.trainer.world_size if self._trainer else 1)
+        self._signs = (totals[self.global_rank] if same else sum(totals) / len(totals), batches)
 
     # -- sampling
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule, Recipe
-from lit_aigc.networks.vector_quantizer import as_rows, perplexity
+from lit_aigc.networks.vector_quantizer import as_rows, perplexity, uses
 from lit_aigc.networks.vqvae import CodeModel
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer as make_optimizer
@@ -128,7 +128,7 @@ class VQVAE(GenerativeModule):
             return -log_prob.mean() / self.network.prior.length, {"prior_nll": -log_prob.mean()}
 
         values |= self.update(prior_optimizer, batch, prior_loss, name="prior")
-        counts = torch.bincount(codes.flatten(), minlength=self.network.quantizer.codes).float()
+        counts = uses(codes, self.network.quantizer.codes)
         values["codebook_perplexity"] = perplexity(self.trainer.strategy.reduce(counts, reduce_op="sum"))
         self.generator_updates += 1
         if self.ema:
@@ -164,9 +164,9 @@ class VQVAE(GenerativeModule):
         statistics = quantizer.statistics(vectors, codes.flatten())
         quantizer.move(self.trainer.strategy.reduce(statistics, reduce_op="sum"))
         dead = quantizer.dead()
-        if len(dead):
+        if dead.device.type != "cpu" or dead.any():  # on a GPU asking would take longer than doing
             quantizer.revive(dead, self._candidates(vectors, batch))
-        values["revived_codes"] = torch.tensor(float(len(dead)), device=self.device)
+        values["revived_codes"] = dead.sum()
         return values, codes
 
     def _candidates(self, vectors: Tensor, batch: Batch) -> Tensor:

@@ -100,6 +100,8 @@ class _ToOne(torch.autograd.Function):
             towards_x = F.conv2d(gradient, w, **options)
         if ctx.needs_input_grad[1]:
             towards_w = nn.grad.conv2d_weight(gradient, w.shape, x, **options)
+            if w.stride(1) == 1:  # DDP wants the strides of the weight, which are free where there is one channel
+                towards_w = towards_w.squeeze(1).unsqueeze(-1).movedim(-1, 1)
         return towards_x, towards_w, None, None, None
 
 

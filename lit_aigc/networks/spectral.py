@@ -39,11 +39,12 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight over its largest singular value, same shape."""
         matrix = _matrix(weight)
-        with torch.no_grad():
-            u, v = self._singular_vectors(matrix.detach())
-            if self.training and weight.requires_grad:
-                self.u.copy_(u)
-        sigma = torch.dot(u, torch.mv(matrix, v))
+        with torch.autocast(weight.device.type, enabled=False):  # which would iterate in half precision on a GPU
+            with torch.no_grad():
+                u, v = self._singular_vectors(matrix.detach())
+                if self.training and weight.requires_grad:
+                    self.u.copy_(u)
+            sigma = torch.dot(u, torch.mv(matrix, v))
         return weight / sigma.clamp_min(1e-4)  # a weight of zeros has no direction
 
 

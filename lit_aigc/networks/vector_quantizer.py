@@ -78,6 +78,8 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("counts", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
+        self._started, self._moves = False, 0  # the same, known without waiting for the device
+        self.register_load_state_dict_post_hook(lambda module, _: module._read_progress())
 
     def forward(self, z: Tensor) -> Quantized:
         """Vectors ``(N, D, H, W)`` to the nearest of the codebook, in full precision."""
@@ -103,7 +105,11 @@ class VectorQuantizer(nn.Module):
     @property
     def started(self) -> bool:
         """Whether the codebook has been set from data."""
-        return bool(self.counts.any())
+        return self._started
+
+    def _read_progress(self) -> None:
+        """Take from a loaded state what training asks for at each batch."""
+        self._started, self._moves = bool(self.counts.any()), int(self.moves)
 
     @torch.no_grad()
     def start(self, candidates: Tensor, use: float) -> None:
@@ -113,7 +119,9 @@ class VectorQuantizer(nn.Module):
             candidates: ``(C, D)``: the first are taken, all again where they are fewer than codes.
             use: Mean number of vectors of a batch that a code stands for.
         """
-        self._become(torch.arange(self.codes, device=candidates.device), candidates, torch.tensor(use))
+        every = torch.ones(self.codes, dtype=torch.bool, device=candidates.device)
+        self._become(every, candidates, torch.tensor(use))
+        self._started = True
 
     @torch.no_grad()
     def statistics(self, vectors: Tensor, codes: Tensor) -> Tensor:
@@ -129,7 +137,8 @@ class VectorQuantizer(nn.Module):
     def move(self, statistics: Tensor) -> None:
         """Move the averages, and with them the codebook, by the `statistics` of a whole batch."""
         self.moves += 1
-        t = int(self.moves)
+        self._moves += 1
+        t = self._moves
         weight = 1 - min(self.decay, (1 + t) / (10 + t))
         self.counts.lerp_(statistics[:, 0], weight)
         self.sums.lerp_(statistics[:, 1:], weight)
@@ -138,24 +147,31 @@ class VectorQuantizer(nn.Module):
         self.codebook.copy_(torch.where(used[:, None], means, self.codebook))
 
     def dead(self) -> Tensor:
-        """Indices of the codes whose use has fallen too low."""
-        return (self.counts < self.revive_below * self.counts.mean()).nonzero()[:, 0]
+        """Which codes, ``(codes,)`` bool, have fallen out of use."""
+        return self.counts < self.revive_below * self.counts.mean()
 
     @torch.no_grad()
     def revive(self, dead: Tensor, candidates: Tensor) -> None:
-        """Put dead codes ``(d,)`` where vectors ``(C, D)`` are, with the mean use to begin with."""
+        """Put dead codes, ``(codes,)`` bool, where vectors ``(C, D)`` are, with the mean use to begin with."""
         self._become(dead, candidates, self.counts.mean())
 
     def _become(self, which: Tensor, candidates: Tensor, use: Tensor) -> None:
-        rows = torch.arange(len(which), device=candidates.device) % len(candidates)
-        self.codebook[which] = candidates[rows].float()
-        self.counts[which] = use.to(self.counts)
-        self.sums[which] = use.to(self.sums) * self.codebook[which]
+        """The codes of a mask take the candidates one after the other."""
+        rows = (which.cumsum(0) - 1).clamp_min(0) % len(candidates)
+        self.codebook.copy_(torch.where(which[:, None], candidates[rows].float(), self.codebook))
+        self.counts.copy_(torch.where(which, use.to(self.counts), self.counts))
+        self.sums.copy_(torch.where(which[:, None], use.to(self.sums) * self.codebook, self.sums))
 
 
 def as_rows(z: Tensor) -> Tensor:
     """Maps ``(N, D, H, W)`` to their vectors ``(N * H * W, D)``, in raster order."""
     return z.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def uses(codes: Tensor, number: int) -> Tensor:
+    """Codes of any shape to how often each of `number` comes: ``(number,)`` float32, exact below 2**24."""
+    flat = codes.flatten()  # `bincount` would wait for the device
+    return torch.zeros(number, device=codes.device).index_add_(0, flat, torch.ones(len(flat), device=codes.device))
 
 
 def perplexity(counts: Tensor) -> Tensor:

@@ -55,22 +55,21 @@ def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def gumbel(noise: Noise, rows: Tensor, position: int, width: int) -> Tensor:
-    """``(len(rows), width)`` float64 standard Gumbel noise on the CPU.
+def gumbel(noise: Noise, rows: Tensor, position: int, tokens: Tensor) -> Tensor:
+    """Float64 standard Gumbel noise of single tokens, on the device of `rows`.
 
     Args:
         noise: Row r draws from item r of this stream.
-        rows: Rising ``(n,)`` int64.
+        rows: int64.
         position: Index of the token in the text; each has noise of its own.
-        width: Number of tokens to choose from.
+        tokens: int64 ids, of a shape that broadcasts with that of `rows`.
     """
-    first, last = int(rows[0]), int(rows[-1])
-    bits = noise.stream(f"token {position}").skip(first).bits(last - first + 1, width)
-    uniform = (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52  # neither 0 nor 1
-    return uniform.log_().neg_().log_().neg_()[rows.cpu() - first]
+    bits = noise.stream(f"token {position}").bits_at(rows, tokens)
+    uniform = (bits >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)  # neither 0 nor 1
+    return uniform.log_().neg_().log_().neg_()
 
 
-def draw(logits: Tensor, noise: Tensor) -> Tensor:
+def draw(logits: Tensor, noise: Noise, rows: Tensor, position: int, filtered: bool = False) -> Tensor:
     """``(N,)`` int64 tokens, each with its softmax probability, by the Gumbel-max trick.
 
     Close logits give the same token for the same noise, so that a text hardly ever depends on rounding, and so on the
@@ -78,9 +77,25 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
 
     Args:
         logits: ``(N, V)``.
-        noise: ``(N, V)`` standard Gumbel.
+        noise: Row r draws from item r.
+        rows: ``(N,)`` int64 numbers of the rows.
+        position: See `gumbel`.
+        filtered: Whether most logits are ``-inf``. Noise is then drawn for the others only, which gives the same
+            tokens sooner.
     """
-    return (logits.double() + noise.to(logits.device)).argmax(1)
+    device = logits.device
+    if device.type == "mps":  # it has no float64
+        logits = logits.cpu()
+    n, width = logits.shape
+    rows = rows.to(logits.device)
+    if not filtered:
+        every = torch.arange(width, device=logits.device)
+        return gumbel(noise, rows[:, None], position, every).add_(logits).argmax(1).to(device)
+    row, token = (logits != -math.inf).nonzero(as_tuple=True)  # (M,) each
+    score = gumbel(noise, rows[row], position, token).add_(logits[row, token])
+    best = score.new_full((n,), -math.inf).scatter_reduce_(0, row, score, "amax")
+    token.masked_fill_(score != best[row], width)
+    return token.new_full((n,), width).scatter_reduce_(0, row, token, "amin").to(device)  # the first of equals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +162,11 @@ class Decoding:
         """Whether a prompt has one text, whatever the noise."""
         return self.temperature == 0 or self.beams > 1
 
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens are never drawn."""
+        return self.top_k is not None or self.top_p < 1 or self.min_p > 0
+
     def penalized(self, logits: Tensor, seen: Tensor) -> Tensor:
         """Logits ``(N, V)`` with the repetition penalty; `seen` ``(N, V)``: what each text has already."""
         if self.repetition_penalty == 1:
@@ -169,13 +189,13 @@ class Decoding:
             logits: ``(N, V)``, as a network gives them.
             seen: ``(N, V)`` bool, what each text has already.
             noise: Row r draws from item r.
-            rows: ``(N,)`` rising numbers of the rows.
+            rows: ``(N,)`` int64 numbers of the rows.
             position: Number of tokens that were drawn before.
         """
         logits = self.penalized(logits, seen)
         if self.temperature == 0:
             return logits.argmax(1)
-        return draw(self.filtered(logits), gumbel(noise, rows, position, logits.shape[1]))
+        return draw(self.filtered(logits), noise, rows, position, filtered=self.filters)
 
 
 _DEFAULT = {field.name: field.default for field in dataclasses.fields(Decoding)}

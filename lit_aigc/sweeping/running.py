@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from lit_aigc.config import DONE, PAUSED, RANK_CONFIG
+from lit_aigc.cores import core_count
 from lit_aigc.run_folder import RunFolder
 from lit_aigc.signals import STOP
 from lit_aigc.sweeping.search import Search
@@ -88,6 +89,7 @@ class Trials:
         stop: Tells whether to end.
         wait: Lets time pass.
         say: Tells how far the search is.
+        idle: Cores that other programs leave to the trainings; all if None.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Trials:
         stop: StopRequest | None = None,
         wait: Callable[[], None] = lambda: time.sleep(POLL_SECONDS),
         say: Callable[[str], None] = lambda text: print(text, flush=True),
+        idle: int | None = None,
     ) -> None:
         self._sweep, self._folder, self._search = sweep, folder, search
         self._arguments, self._count, self._validations = arguments, count, validations
@@ -110,6 +113,8 @@ class Trials:
         self._slots: list[tuple[Trial, Process | None] | None] = [None] * parallel
         self._left = [trial for trial in folder.trials if trial.status == "running"]  # broken off
         self._asked_to_end = False
+        self._cores = core_count()
+        self._idle = self._cores if idle is None else idle
 
     def run(self) -> bool:
         """Run; whether all that was asked for is there, and nothing is left to go on with."""
@@ -256,7 +261,8 @@ class Trials:
     def _environment(self, place: int) -> dict[str, str]:
         """A training's environment: its share of cores and GPUs, where several run at a time."""
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        return environment | shares(place, len(self._slots), environment, core_count(), gpu_names(environment))
+        gpus = gpu_names(environment)
+        return environment | shares(place, len(self._slots), environment, self._idle, self._cores, gpus)
 
 
 def _finite(value: Any) -> float | None:
@@ -264,20 +270,28 @@ def _finite(value: Any) -> float | None:
 
 
 def shares(
-    place: int, parallel: int, environment: Mapping[str, str], cores: int, gpus: Sequence[str]
+    place: int, parallel: int, environment: Mapping[str, str], idle: int, cores: int, gpus: Sequence[str]
 ) -> dict[str, str]:
-    """What to set for the training at one of `parallel` places; what the user has set of threads stays."""
-    if parallel == 1:
-        return {}
-    found = {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(max(1, cores // parallel))}
-    if len(gpus) > 1:
+    """What to set for the training at one of `parallel` places; what the user has set of threads stays.
+
+    `idle` of the `cores` are shared: a thread that waits for a busy core keeps the others waiting.
+    """
+    found = {}
+    if "OMP_NUM_THREADS" not in environment and (parallel > 1 or idle < cores):
+        found["OMP_NUM_THREADS"] = str(max(1, idle // parallel))
+    if parallel > 1 and len(gpus) > 1:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[place::parallel] or [gpus[place % len(gpus)]])
     return found
 
 
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def too_busy(parallel: int, idle: int, cores: int) -> str:
+    """A line for a machine with fewer idle cores than trainings at a time; empty if there are enough."""
+    if parallel <= idle:
+        return ""
+    return (
+        f"{idle} of {cores} cores are idle, and parallel={parallel}: the trainings slow each other down. "
+        "End other programs, or lower parallel."
+    )
 
 
 def gpu_names(environment: Mapping[str, str]) -> list[str]:

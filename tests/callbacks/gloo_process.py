@@ -1,17 +1,16 @@
-"""One of several processes that measure the toy model: ``gloo_process.py RANK WORLD_SIZE STORE OUT``; run by a test."""
+"""One of several processes that measure the toy model; run by a test."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
-from toy import MeanColour, Toy, ToyData
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
 from lit_aigc.metrics.generative import METRICS, ON_REQUEST, evaluate_samples
 from lit_aigc.metrics.reference import compute_reference
+from tests.metrics.toy import MeanColour, Toy, ToyData
 
 
 class FakeTrainer:
@@ -29,16 +28,12 @@ def real_figures(rank: int, world_size: int) -> dict[str, float]:
     return evaluate_samples(test, extractor, reference, METRICS + ON_REQUEST, bootstrap=20)[0]
 
 
-def main(rank: int, world_size: int, store: str, out: str) -> None:
+def main(rank: int, world_size: int, store: Path, out: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     options = {"reference": "train", "num_samples": 100, "metrics": METRICS + ON_REQUEST}
     callback, module = GenerativeMetrics(MeanColour(), **options), Toy(conditional=True)
     callback.setup(FakeTrainer(rank, world_size), module, "fit")
     values, protocol = callback.measure(FakeTrainer(rank, world_size), module)
-    Path(out).write_text(json.dumps([values, protocol, real_figures(rank, world_size)]))
+    out.write_text(json.dumps([values, protocol, real_figures(rank, world_size)]))
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -16,7 +11,9 @@ from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.generative import METRICS, ON_REQUEST
 from lit_aigc.spec import Batch
+from tests.callbacks import gloo_process
 from tests.metrics.toy import MeanColour, Toy, ToyData
+from tests.processes import end, start
 
 
 class FakeTrainer:
@@ -32,16 +29,10 @@ def callback(**options: object) -> GenerativeMetrics:
     return GenerativeMetrics(**{"extractor": MeanColour(), "reference": "train", "num_samples": 150, **options})
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_some_processes_and_one_give_the_same_numbers(processes, tmp_path, monkeypatch):
-    """PITFALLS 4 and 5: 11 batches of real images, 2 blocks of samples, so a third process has none of these."""
-    script, root = Path(__file__).with_name("gloo_process.py"), Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests" / "metrics")])}
-    outs = [tmp_path / f"{rank}.json" for rank in range(processes)]
-    running = [
-        subprocess.Popen([sys.executable, script, str(rank), str(processes), tmp_path / "store", out], env=environment)
-        for rank, out in enumerate(outs)
-    ]
+def test_some_processes_and_one_give_the_same_numbers(tmp_path):
+    """PITFALLS 4 and 5: 11 batches of real images, 2 blocks of samples, so the third process has none of these."""
+    outs = [tmp_path / f"{rank}.json" for rank in range(3)]
+    running = [start(gloo_process.main, rank, 3, tmp_path / "store", out) for rank, out in enumerate(outs)]
     made, module = callback(num_samples=100, metrics=METRICS + ON_REQUEST), Toy(conditional=True)
     made.setup(FakeTrainer(), module, "fit")
     values, protocol = made.measure(FakeTrainer(), module)
@@ -51,10 +42,8 @@ def test_some_processes_and_one_give_the_same_numbers(processes, tmp_path, monke
     assert protocol["class_fid"] == {"n_real": [51, 50], "n_fake": [50, 50]}
     assert protocol["n_real"] == 101
     assert protocol["n_fake"] == 100
-    assert [child.wait(timeout=300) for child in running] == [0] * processes
-    monkeypatch.syspath_prepend(root / "tests" / "metrics")
-    monkeypatch.syspath_prepend(script.parent)
-    real = importlib.import_module("gloo_process").real_figures(0, 1)
+    assert end(*running) == [0] * 3
+    real = gloo_process.real_figures(0, 1)
     assert 0.5 < real["precision_mean_colour"] <= 1
     for out in outs:
         others, other_protocol, other_real = json.loads(out.read_text())

@@ -29,13 +29,17 @@ def test_a_misspelt_monitor_stops_before_the_first_batch(command, tiny, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_the_default_monitor_without_its_metrics_takes_one_plain_line(command, tiny, tmp_path, caplog):
-    defaults = [argument for argument in tiny if argument != "monitor=null"]
-    outcome = command("train", *defaults, "budget.batches=1", f"run_dir={tmp_path}/run")
-    assert (outcome.code, outcome.err) == (0, "")
-    said = [record.getMessage() for record in caplog.records if record.name == "lit_aigc.callbacks.checkpoint"]
-    assert said == ["monitor=fid_mnist_classifier is not measured (nothing is): no best.ckpt is written."]
-    assert not (tmp_path / "run/checkpoints/best.ckpt").exists()
+def test_a_monitor_whose_metrics_are_off_takes_one_plain_line(command, tiny, tmp_path, caplog):
+    """The default one, which follows the metrics, none."""
+    default = [argument for argument in tiny if argument != "monitor=null"]
+    said = []
+    for number, asked in enumerate((default, [*tiny, "monitor=fid_mnist_classifier"])):
+        outcome = command("train", *asked, "budget.batches=1", f"run_dir={tmp_path}/{number}")
+        assert (outcome.code, outcome.err) == (0, "")
+        assert not (tmp_path / f"{number}/checkpoints/best.ckpt").exists()
+        said.append([r.getMessage() for r in caplog.records if r.name == "lit_aigc.callbacks.checkpoint"])
+    line = "monitor=fid_mnist_classifier is not measured (nothing is): no best.ckpt is written."
+    assert said == [[], [line]]
 
 
 class Own(L.Callback):

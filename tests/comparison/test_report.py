@@ -107,6 +107,15 @@ def test_protocol_failures_and_command_are_in_the_markdown(report):
     assert len(table) == 2 + 3
 
 
+def test_a_deviation_over_seeds_on_different_machines_says_so(made_up, plan):
+    one_core = {"cpu": "A CPU", "cores": 1, "gpu": None, "torch": "2.14.1"}
+    runs = [made_up("a", 0, 1.0), made_up("a", 1, 2.0)]
+    apart = [runs[0], runs[1] | {"machine": one_core}]
+    words = [Report(records, plan("a"), None, None).markdown("x", "x.png") for records in (runs, apart)]
+    assert "± is the standard deviation over seeds. A CPU, 2 cores, torch" in words[0]
+    assert "± is the standard deviation over seeds, which ran on different machines. A CPU, 2 cores" in words[1]
+
+
 def test_what_was_not_measured_alike_is_refused(made_up, plan):
     other = {"mnist_classifier": {"n_fake": 10000, "n_real": 30000, "extractor_hash": "ab"}}
     with pytest.raises(InputError, match="n_fake 5000 and 10000"):

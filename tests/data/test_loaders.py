@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lit_aigc.data.loaders import (
     Loader,
+    PinnedTransfer,
     ResidentImages,
     SizedLoader,
     StreamedImages,
@@ -25,6 +27,7 @@ from lit_aigc.data.loaders import (
     training_requests,
 )
 from lit_aigc.errors import InputError
+from lit_aigc.spec import Batch, TextBatch
 
 
 def resident(items: int = 23) -> ResidentImages:
@@ -191,3 +194,20 @@ def test_digests_see_pixels_labels_and_order() -> None:
     assert ResidentImages(images.pixels.clone(), images.labels.clone()).digest() == images.digest()
     assert len({images.digest(), *(other.digest() for other in others)}) == 5
     assert [a != b for a, b in zip(images.item_digests(), others[0].item_digests(), strict=True)].index(True) == 5
+
+
+class Data(PinnedTransfer, L.LightningDataModule):
+    pass
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_batches_go_to_a_gpu_from_page_locked_memory_without_blocking(device, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda values: (seen.append("pinned"), values)[1])
+    monkeypatch.setattr(Tensor, "to", lambda values, where, **options: (seen.append(options), values)[1])
+    for batch in (Batch(torch.ones(2, 1, 3, 3), None, 7), TextBatch(torch.ones(2, 5), None, 7, True)):
+        seen.clear()
+        moved = Data().transfer_batch_to_device(batch, torch.device(device), 0)
+        assert type(moved) is type(batch)
+        assert moved.start == 7
+        assert seen == (["pinned", {"non_blocking": True}] if device == "cuda" else [{}])

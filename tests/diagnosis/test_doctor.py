@@ -134,6 +134,30 @@ def test_what_is_right_is_not_complained_of(monkeypatch, examine, variables, arg
     assert code == 0 and "Nothing is wrong." in text
 
 
+@pytest.mark.parametrize(
+    ("idle", "threads", "arguments", "cure"),
+    [
+        (2, None, [], "export OMP_NUM_THREADS=2."),
+        (0, None, [], "export OMP_NUM_THREADS=1."),
+        (3, None, ["trainer.devices=2", "trainer.accelerator=cpu"], "export OMP_NUM_THREADS=1."),
+        (2, "3", [], "export OMP_NUM_THREADS=2."),
+        (2, "2", [], None),
+        (0, "1", [], None),
+        (4, None, [], None),
+    ],
+)
+def test_a_busy_machine(monkeypatch, examine, idle, threads, arguments, cure):
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    code, text = examine(*arguments, machine=dataclasses.replace(PLAIN, idle=idle))
+    assert code == 0 and f"4 cores, {idle} idle" in text
+    if cure:
+        assert f"The machine is busy: other programs use {4 - idle} of 4 cores." in " ".join(text.split())
+        assert cure in " ".join(text.split())
+    else:
+        assert "Nothing is wrong." in text
+
+
 def test_a_login_in_netrc_is_found_and_none_of_it_is_printed(monkeypatch, examine, tmp_path):
     (tmp_path / "home" / ".netrc").write_text("machine api.wandb.ai login user password very-secret\n")
     (tmp_path / "home" / ".netrc").chmod(0o600)

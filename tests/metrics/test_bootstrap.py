@@ -129,6 +129,11 @@ def test_difference_of_two_numbers():
     assert far.beyond_noise
     assert not difference((10.0, 0.3), (9.1, 0.4)).beyond_noise
     assert not difference((1.0, 0.0), (1.0, 0.0)).beyond_noise
+    collapsed = difference((1.0 + 3.3e-13, 6e-14), (1.0, 7e-14))  # inception scores of samples that are all alike
+    assert not collapsed.beyond_noise
+    assert collapsed.low < 0 < collapsed.high
+    assert difference((1.0, 0.0), (1.0001, 0.0)).beyond_noise
+    assert difference((1e-9, 1e-11), (2e-9, 1e-11)).beyond_noise  # relative to the values, however small they are
     with pytest.raises(InputError, match="standard errors"):
         difference((1.0, math.nan), (1.0, 0.0))
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from lit_aigc.errors import InputError
+from lit_aigc.image_files import decode
 from lit_aigc.metrics.frechet import SmallSampleWarning
 from lit_aigc.metrics.generative import evaluate_samples
 from lit_aigc.metrics.image_sets import check_pair, open_image_set
@@ -191,9 +192,6 @@ FRAMES = [Image.new("L", (6, 8), level) for level in (0, 255)]
         ("x.png", b"no image", "x.png: not an image"),
         ("x.png", b"", "x.png: empty file"),
         ("x.png", encoded(pixels()[0])[:60], "x.png: "),
-        ("x.png", saved(Image.fromarray(pixels(channels=1)[0, :, :, 0].astype(np.uint16)), "png"), "more than 8 bits"),
-        ("x.png", deep_rgb(), "x.png: more than 8 bits a channel"),
-        ("x.jpg", saved(Image.new("CMYK", (6, 8)), "jpeg"), "x.jpg: its colours are CMYK"),
         ("x.gif", saved(FRAMES[0], "gif", save_all=True, append_images=FRAMES[1:]), "x.gif: animated"),
         ("x.png", encoded(pixels(size=(5, 5))[0]), "images of 2 sizes (height x width): 8x6 (23, such as 000.png)"),
     ],
@@ -204,6 +202,20 @@ def test_images_that_are_refused(tmp_path, name, content, expected):
     message = refused(folder)
     assert expected in message
     assert "sizes" in expected or f"1 of {N + 1} images can't be measured" in message
+
+
+def test_what_training_reads_is_read_alike_and_counted(tmp_path):
+    """16 bits a channel and CMYK."""
+    deep = saved(Image.fromarray(pixels(channels=1)[0, :, :, 0].astype(np.uint16) * 257), "png")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, content in (("a.png", deep), ("b.jpg", saved(Image.new("CMYK", (6, 8)), "jpeg")), ("c.png", FRAMES[0])):
+        (folder / name).write_bytes(content if isinstance(content, bytes) else saved(content, "png"))
+    found = open_image_set(folder, "real")
+    (batch,) = found.batches(3)
+    assert torch.equal(batch.images[0], torch.from_numpy(pixels(channels=1)[0, :, :, 0]).expand(3, -1, -1))
+    assert found.facts()["converted_to_8_bits_or_rgb"] == 2
+    assert decode(deep_rgb()).converted
 
 
 def test_all_that_is_wrong_comes_in_one_message(tmp_path):

@@ -58,7 +58,7 @@ def test_it_is_the_integral_over_the_latent(likelihood, conditional):
     assert values["nll"] == pytest.approx(-float(exact.mean()), abs=0.02)
     assert values["nll_standard_error"] == pytest.approx(float(exact.std()) / math.sqrt(13), abs=0.02)
     assert -values["elbo"] > values["nll"] + 0.05  # or the two could not be told apart
-    assert "bits_per_dim" not in values  # grey levels and densities have no bits
+    assert "nll_bits_per_dim" not in values  # grey levels and densities have no bits
     assert (protocol["images"], protocol["samples"], protocol["binarisation"]) == (13, 1000, "none")
 
 
@@ -84,7 +84,7 @@ def test_the_seed_is_of_latents_and_binarisation():
     assert one == evaluate_likelihood(module, batches(13), 3, seed=0)
     assert abs(one[0]["nll"] - two[0]["nll"]) > 1e-3
     assert two[1]["binarisation"] == "random, seed 1"
-    assert one[0]["bits_per_dim"] == pytest.approx(one[0]["nll"] / (16 * math.log(2)))
+    assert one[0]["nll_bits_per_dim"] == pytest.approx(one[0]["nll"] / (16 * math.log(2)))
 
 
 class Known:
@@ -113,7 +113,7 @@ def test_the_standard_error_is_over_the_images():
     assert values["nll"] == 3
     assert values["elbo"] == -3.5
     assert values["nll_standard_error"] == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 3) / 2)
-    assert values["bits_per_dim"] == pytest.approx(3 / (16 * math.log(2)))
+    assert values["nll_bits_per_dim"] == pytest.approx(3 / (16 * math.log(2)))
     assert protocol["bound"].startswith("upper bound")
 
 

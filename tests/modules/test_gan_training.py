@@ -8,10 +8,13 @@ import types
 import pytest
 import torch
 
+from lit_aigc.augmentation import AdaptiveAugment
 from lit_aigc.build import build, resolve
 from lit_aigc.bundle import load_bundle
+from lit_aigc.checkpoint import read_checkpoint
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
+from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.modules.gan_health import Alarm, gan_statistics, logit_statistics, spread_within_classes
 from lit_aigc.noise import Noise
@@ -183,6 +186,69 @@ def test_adaptive_augmentation_resumes_to_the_bit(tiny, tmp_path):
     assert whole.module.augment.p == parts.module.augment.p
     assert torch.equal(weights(whole), weights(parts))
     assert load_bundle(tmp_path / "whole/bundle").module.augment.p == whole.module.augment.p
+
+
+def test_adaptive_augmentation_follows_the_mean_of_a_window(tiny, tmp_path, monkeypatch):
+    """Four batches by default, also across a resume; a run from before goes on batch by batch."""
+    told = []
+    adapt = AdaptiveAugment.adapt
+
+    def recorded(augment, overfitting, images):
+        told.append((float(overfitting), images))
+        adapt(augment, overfitting, images)
+
+    monkeypatch.setattr(AdaptiveAugment, "adapt", recorded)
+    more = ["budget.batches=8", "model.augment._target_=lit_aigc.augmentation.AdaptiveAugment", "model.augment.ramp=64"]
+    train(load("train", [*tiny, f"run_dir={tmp_path}/whole", *more]))
+    whole, told[:] = list(told), []
+    assert [images for _, images in whole] == [4 * 8, 4 * 8]
+    train(load("train", [*tiny, f"run_dir={tmp_path}/parts", *more, "pause_after.batches=3"]))
+    saved = read_checkpoint(tmp_path / "parts/checkpoints/last.ckpt")["lit_aigc"]["signs"]
+    assert saved[1] == 3
+    shutil.copytree(tmp_path / "parts", tmp_path / "old")
+    train(load("train", [f"resume={tmp_path}/parts"]))
+    assert told == whole
+
+    config = read_yaml(tmp_path / "old/config.yaml")
+    assert config.pop("config_version") == 2
+    config["model"]["regularization"] = {"r1": 0.01}
+    write_yaml(config, tmp_path / "old/config.yaml")
+    told.clear()
+    old = train(load("train", [f"resume={tmp_path}/old"]))
+    assert len(told) == 5
+    assert read_yaml(tmp_path / "old/config.yaml")["model"]["augment"]["window"] == 1
+    assert old.module.regularization.before_augmentation is False
+
+
+def test_r1_and_r2_are_taken_before_augmentation_unless_the_config_says_otherwise():
+    """As in StyleGAN2-ADA and R3GAN; against autograd by hand, up to the gradient of the discriminator's weights."""
+    images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, torch.arange(4) % 3, 8)
+    for before in (True, False):
+        torch.manual_seed(0)
+        module = make(
+            regularization={"r1": 0.3, "r2": 0.7, "before_augmentation": before},
+            augment={"_target_": "lit_aigc.augmentation.AdaptiveAugment", "p": 0.6},
+        )
+        parameters = list(module.discriminator.parameters())
+        loss, values = module._discriminator_loss(batch)
+        gradients = torch.autograd.grad(loss, parameters)
+
+        total, logits = 0.0, []
+        for name, weight, given in (("real", 0.3, images), ("fake", 0.7, module._generate(batch).detach())):
+            leaf = given.clone().requires_grad_()
+            seen = module._augmented(leaf, batch, name)
+            assert not torch.equal(seen, leaf)
+            if not before:
+                leaf = seen = seen.detach().requires_grad_()
+            logits.append(module.discriminator(seen, batch.labels))
+            (slope,) = torch.autograd.grad(logits[-1].sum(), leaf, create_graph=True)
+            penalty = slope.square().sum() / (2 * len(images))
+            assert values[{"real": "r1", "fake": "r2"}[name]].item() == pytest.approx(penalty.item(), rel=1e-4)
+            total = total + weight * penalty
+        total = total + module.loss.discriminator(*logits)
+        for ours, theirs in zip(gradients, torch.autograd.grad(total, parameters), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 # -- half precision

@@ -48,6 +48,7 @@ def data(tmp_path: Path) -> list[str]:
         "experiment=null", "data=text_files", f"data.root={tmp_path}/sums.txt", "data.cleaning=null",
         "data.tokenizer._target_=lit_aigc.tokenization.CharacterTokenizer", "~data.tokenizer.vocab_size",
         "data.context=12", "data.batch_size=4", "data.eval_batch_size=8", "callbacks=null", "budget.batches=6",
+        "trainer.precision=32-true",
         "monitor=nats_per_char", "log_every=2", "validations=1",
     ]  # fmt: skip
 

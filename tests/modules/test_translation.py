@@ -27,6 +27,7 @@ SMALL = (
     "model.network.width=16", "model.network.encoder_layers=1", "model.network.decoder_layers=1",
     "model.network.heads=2", "model.network.dropout=0.1", "data.batch_size=8", "data.eval_batch_size=8",
     "callbacks=null", "budget.batches=6", "monitor=nats_per_token", "log_every=2", "validations=1",
+    "trainer.precision=32-true",
 )  # fmt: skip
 
 

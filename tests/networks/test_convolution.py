@@ -46,3 +46,10 @@ def test_the_gradient_comes_in_the_layout_of_its_tensor():
     assert not gradient.is_contiguous(memory_format=torch.channels_last)
     assert kept_gradient.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(kept_gradient, weights.view(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_gradient_of_the_weight_has_its_strides(layout):
+    layer = DrawingConvTranspose2d(8, 1, 4, 2, 1).to(memory_format=layout)
+    layer(torch.randn(2, 8, 4, 4).to(memory_format=layout)).sum().backward()
+    assert layer.weight.grad.stride() == layer.weight.stride()

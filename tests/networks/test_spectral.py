@@ -84,3 +84,19 @@ def test_a_weight_of_zeros_stays_zero():
     layer = nn.Linear(3, 2)
     nn.init.zeros_(layer.weight)
     assert torch.equal(spectral_norm(layer).weight, torch.zeros(2, 3))
+
+
+def test_the_power_iteration_is_in_full_precision_under_autocast(monkeypatch):
+    """CPU autocast leaves `torch.mv` alone, CUDA autocast doesn't: so what is looked at is whether it is on."""
+    weight, seen, multiply = torch.randn(6, 5, requires_grad=True), [], torch.mv
+    torch.manual_seed(0)
+    norm = SpectralNorm(weight, iterations=1)
+    plain = copy.deepcopy(norm)
+    with monkeypatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(torch, "mv", lambda *args: (seen.append(torch.is_autocast_enabled("cpu")), multiply(*args))[1])
+        normalized = norm(weight)
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [False] * 3
+    assert normalized.dtype == norm.u.dtype == torch.float32
+    assert torch.equal(normalized, plain(weight))
+    assert torch.equal(norm.u, plain.u)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.vector_quantizer import VectorQuantizer, as_rows, map_size, perplexity
+from lit_aigc.networks.vector_quantizer import VectorQuantizer, as_rows, map_size, perplexity, uses
 
 
 def quantizer(codes=8, dim=3, **options):
@@ -46,7 +47,7 @@ def test_the_averages_move_as_computed_by_hand():
     made = quantizer(codes=3, dim=2, decay=0.75)
     made.start(torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0]]), use=2.0)
     assert made.started
-    made.moves.fill_(1000)
+    made.load_state_dict(made.state_dict() | {"moves": torch.tensor(1000)})
     vectors, codes = torch.tensor([[1.0, 1.0], [3.0, 1.0], [8.0, 0.0]]), torch.tensor([0, 0, 1])
     statistics = made.statistics(vectors, codes)
     assert statistics.tolist() == [[2, 4, 2], [1, 8, 0], [0, 0, 0]]
@@ -71,7 +72,7 @@ def test_a_code_that_is_never_used_stays_where_it_is():
     for _ in range(200):  # its count underflows
         made.move(made.statistics(torch.full((4, 1), 2.0), torch.zeros(4, dtype=torch.int64)))
     assert made.codebook.flatten().tolist() == pytest.approx([2.0, -1.0])
-    assert not len(made.dead())
+    assert not made.dead().any()
 
 
 def test_statistics_of_parts_add_up():
@@ -86,11 +87,41 @@ def test_dead_codes_come_alive_where_the_vectors_are():
     data = torch.randn(64, 2) + torch.tensor([[50.0, 50.0]])
     for _ in range(60):
         made.move(made.statistics(data, made.nearest(data)))
-        if len(dead := made.dead()):
-            made.revive(dead, data[:2])
-            assert torch.equal(made.codebook[dead[0]], data[0])
-            assert made.counts[dead[0]] == pytest.approx(made.counts.mean().item(), rel=0.5)
+        before = made.codebook.clone()
+        dead = made.dead()
+        made.revive(dead, data[:2])
+        assert torch.equal(made.codebook[~dead], before[~dead])
+        for place, code in enumerate(dead.nonzero()[:, 0]):
+            assert torch.equal(made.codebook[code], data[place % 2])
+            assert made.counts[code] == pytest.approx(made.counts.mean().item(), rel=0.5)
+            assert torch.equal(made.sums[code], made.counts[code] * made.codebook[code])
     assert perplexity(torch.bincount(made.nearest(data), minlength=4).float()) > 2.5
+
+
+def test_training_asks_nothing_of_the_device_and_a_loaded_codebook_knows_how_far_it_is():
+    made = quantizer(codes=4, dim=2)
+    made.start(torch.randn(4, 2), use=1.0)
+    codes = torch.tensor([[0, 3], [3, 3]])
+    for _ in range(3):
+        made.move(made.statistics(torch.ones(4, 2), codes.flatten()))
+    other = quantizer(codes=4, dim=2)
+    other.load_state_dict(made.state_dict())
+    assert other.started
+    for each in (made, other):
+        each.move(each.statistics(torch.zeros(4, 2), codes.flatten()))
+    assert torch.equal(made.counts, other.counts)
+    assert uses(codes, 5).tolist() == [1, 0, 0, 3, 0]
+    with FakeTensorMode(allow_non_fake_inputs=True):  # it raises where a value is asked for
+        device = torch.device("cuda", 0)
+        made = quantizer(codes=4, dim=2)
+        made._apply(lambda tensor: tensor.to(device))
+        vectors = torch.empty(6, 2, device=device)
+        if not made.started:
+            made.start(vectors, use=1.5)
+        near = made.nearest(vectors)
+        made.move(made.statistics(vectors, near))
+        made.revive(made.dead(), vectors)
+        assert uses(near, 4).device == made.codebook.device == device
 
 
 def test_a_batch_smaller_than_the_codebook_starts_it():

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
-import runpy
-import sys
 import time
 from pathlib import Path
 
@@ -16,28 +13,11 @@ from lit_aigc.checkpoint import latest_checkpoint
 from lit_aigc.config import load
 from lit_aigc.metrics_csv import read_metrics
 from lit_aigc.training import train
+from tests.processes import start_training
 from tests.reliability.runs import assert_same_run
 
 KILLS = 20
 LARGE = ["model.generator.hidden=[256]", "model.discriminator.hidden=[256]", "budget.batches=1000000", "log_every=5"]
-
-
-@pytest.fixture
-def start(monkeypatch):
-    """Starts ``python -m lit_aigc.train`` with arguments, as a fork of a process that has imported it all already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lit_aigc.training", "lit_aigc.data.images", "lit_aigc.modules.gan"])
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def start(*arguments: str) -> multiprocessing.Process:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        process = context.Process(
-            target=runpy.run_module, args=("lit_aigc.train",), kwargs={"run_name": "__main__", "alter_sys": True}
-        )
-        process.start()
-        return process
-
-    return start
 
 
 def being_written(folder: Path) -> bool:
@@ -51,13 +31,13 @@ def batches_saved(run: Path) -> int:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing_that_was_saved(tiny, tmp_path, start):
+def test_twenty_kills_lose_nothing_that_was_saved(tiny, tmp_path):
     small = [argument for argument in tiny if not argument.startswith(("budget", "log_every"))]
     common = [*small, "budget.samples=null", *LARGE, "checkpoint_seconds=0"]
     run, chance, within_a_write, saved = tmp_path / "run", random.Random(0), 0, 0
     folder = run / "checkpoints"
     for kill in range(KILLS):
-        process = start(*([f"resume={run}"] if folder.exists() else [*common, f"run_dir={run}"]))
+        process = start_training(*([f"resume={run}"] if folder.exists() else [*common, f"run_dir={run}"]))
         newest = (folder / "last.ckpt").stat().st_mtime_ns if (folder / "last.ckpt").exists() else 0
         while process.is_alive():  # until it trains
             try:

@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 
 from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
+from lit_aigc.sampling import tokens
 from lit_aigc.sampling.tokens import (
     Decoding,
     draw,
@@ -112,30 +113,54 @@ def test_filters_come_in_their_order():
 
 def test_draws_have_their_probabilities():
     n = 20_000
-    logits = LOGITS[:1].expand(n, -1)
-    tokens = draw(logits, gumbel(Noise(0), torch.arange(n), 7, 5))
+    logits, rows = LOGITS[:1].expand(n, -1), torch.arange(n)
+    tokens = draw(logits, Noise(0), rows, 7)
     assert chisquare(tokens.bincount(minlength=5), n * PROBABILITIES[0].numpy()).pvalue > 0.01
     assert chisquare(tokens.bincount(minlength=5), n * PROBABILITIES[0].roll(1).numpy()).pvalue < 1e-6
     filtered = top_k(logits, 3)
-    counts = draw(filtered, gumbel(Noise(1), torch.arange(n), 7, 5)).bincount(minlength=5)
+    counts = draw(filtered, Noise(1), rows, 7, filtered=True).bincount(minlength=5)
     assert counts[[0, 2]].tolist() == [0, 0]
     assert chisquare(counts[[1, 3, 4]], n * filtered.softmax(1)[0, [1, 3, 4]].numpy()).pvalue > 0.01
 
 
 def test_draws_of_rows_and_positions_are_independent():
-    one, other = (gumbel(Noise(0), torch.arange(4000), position, 5).argmax(1) for position in (0, 1))
+    one, other = (draw(torch.zeros(4000, 5), Noise(0), torch.arange(4000), position) for position in (0, 1))
     pairs = (one * 5 + other).bincount(minlength=25)
     assert chisquare(pairs).pvalue > 0.01
     neighbours = (one[:-1:2] * 5 + one[1::2]).bincount(minlength=25)
     assert chisquare(neighbours).pvalue > 0.01
 
 
-def test_noise_is_that_of_the_row_and_its_place_in_the_stream():
-    whole = gumbel(Noise(3), torch.arange(10), 4, 7)
-    assert torch.equal(gumbel(Noise(3), torch.tensor([2, 5, 9]), 4, 7), whole[[2, 5, 9]])
-    assert torch.equal(gumbel(Noise(3, start=4), torch.tensor([1]), 4, 7), whole[[5]])
-    assert not torch.equal(gumbel(Noise(3), torch.arange(10), 5, 7), whole)
+def test_noise_is_that_of_the_row_its_place_in_the_stream_and_the_token():
+    seven = torch.arange(7)
+    whole = gumbel(Noise(3), torch.arange(10)[:, None], 4, seven)
+    assert torch.equal(gumbel(Noise(3), torch.tensor([2, 5, 9])[:, None], 4, seven), whole[[2, 5, 9]])
+    assert torch.equal(gumbel(Noise(3, start=4), torch.tensor([1]), 4, seven), whole[5])
+    assert torch.equal(gumbel(Noise(3), torch.tensor([2, 9]), 4, torch.tensor([6, 0])), whole[[2, 9], [6, 0]])
+    assert not torch.equal(gumbel(Noise(3), torch.arange(10)[:, None], 5, seven), whole)
     assert whole.isfinite().all()
+    old = [[0.0015909080228708693, 1.8414803791775298], [-0.23907860905155454, -0.20567156620209004]]
+    pinned = gumbel(Noise(3, 2), torch.tensor([[1], [4]]), 6, torch.arange(2))
+    assert pinned.tolist() == [pytest.approx(row, rel=1e-14) for row in old], "old seeds write the same texts"
+
+
+@pytest.mark.parametrize("options", [{"top_k": 5}, {"top_p": 0.4}, {"min_p": 0.3}, {"top_k": 9, "top_p": 0.8}])
+def test_noise_of_what_may_be_drawn_gives_the_tokens_of_noise_for_all(options, monkeypatch):
+    logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 2
+    logits[0] = logits[1, 0] = 3.0  # a row of equals, all kept
+    drawn, rows, decoding = [], torch.tensor([0, 1, 4, 7, 8, 9]), Decoding(**options)
+    monkeypatch.setattr(tokens, "gumbel", lambda *args: (drawn.append(gumbel(*args)), drawn[-1].clone())[1])
+    for position in range(20):
+        filtered = decoding.filtered(logits)
+        expected = (filtered.double() + gumbel(Noise(2), rows[:, None], position, torch.arange(40))).argmax(1)
+        assert torch.equal(decoding.choose(logits, None, Noise(2), rows, position), expected)
+        assert drawn.pop().numel() == filtered.isfinite().sum()
+
+
+def test_of_equal_scores_the_first_token_is_taken(monkeypatch):
+    monkeypatch.setattr(tokens, "gumbel", lambda noise, rows, *_: torch.zeros(rows.shape, dtype=torch.float64))
+    logits = torch.tensor([[-math.inf, 1.0, 2.0, 2.0], [0.0, 0.0, -math.inf, 0.0]])
+    assert draw(logits, Noise(0), torch.arange(2), 0, filtered=True).tolist() == [2, 0]
 
 
 def test_temperature_0_is_the_best_token_and_takes_no_noise():

@@ -9,7 +9,7 @@ import pytest
 
 from lit_aigc.errors import InputError
 from lit_aigc.sweeping import running
-from lit_aigc.sweeping.running import StopRequest, Trials, best_trial, gpu_names, shares, start_training
+from lit_aigc.sweeping.running import StopRequest, Trials, best_trial, gpu_names, shares, start_training, too_busy
 from lit_aigc.sweeping.search import Search
 from lit_aigc.sweeping.trials import SweepFolder, in_use
 
@@ -47,7 +47,7 @@ def start(training):
 def search_of(tmp_path, start):
     """``search_of(sweep, count=3)``: a search in the test's folder, at each call as after a new start."""
 
-    def make(sweep, count, parallel=1, stop=None, wait=lambda: None, retry=False):
+    def make(sweep, count, parallel=1, stop=None, wait=lambda: None, retry=False, idle=None):
         folder = SweepFolder(tmp_path / "search", {"sweep": sweep.content, "seed": 0})
         folder.claim()
         search = Search(sweep, 0)
@@ -56,7 +56,18 @@ def search_of(tmp_path, start):
                 trial.status, trial.error, trial.curve = "running", None, []
             search.recall(trial)
         trials = Trials(
-            sweep, folder, search, sweep.arguments, count, parallel, 4, start, stop or StopRequest(), wait, said.append
+            sweep,
+            folder,
+            search,
+            sweep.arguments,
+            count,
+            parallel,
+            4,
+            start,
+            stop or StopRequest(),
+            wait,
+            said.append,
+            idle,
         )
         return folder, trials
 
@@ -248,12 +259,24 @@ def test_one_search_at_a_time_and_of_one_kind(sweep, search_of, tmp_path):
 
 
 def test_trials_at_a_time_share_cores_and_gpus():
-    assert shares(0, 1, {}, 8, ["0", "1"]) == {}
-    assert shares(0, 2, {}, 8, []) == {"OMP_NUM_THREADS": "4"}
-    assert shares(1, 3, {}, 2, ["0"]) == {"OMP_NUM_THREADS": "1"}
-    assert shares(1, 2, {"OMP_NUM_THREADS": "8"}, 8, ["0", "1", "2", "3"]) == {"CUDA_VISIBLE_DEVICES": "1,3"}
-    assert shares(2, 3, {"OMP_NUM_THREADS": "8"}, 8, ["4", "5"]) == {"CUDA_VISIBLE_DEVICES": "4"}
+    assert shares(0, 1, {}, 8, 8, ["0", "1"]) == {}
+    assert shares(0, 2, {}, 8, 8, []) == {"OMP_NUM_THREADS": "4"}
+    assert shares(1, 3, {}, 2, 2, ["0"]) == {"OMP_NUM_THREADS": "1"}
+    assert shares(1, 2, {"OMP_NUM_THREADS": "8"}, 8, 8, ["0", "1", "2", "3"]) == {"CUDA_VISIBLE_DEVICES": "1,3"}
+    assert shares(2, 3, {"OMP_NUM_THREADS": "8"}, 8, 8, ["4", "5"]) == {"CUDA_VISIBLE_DEVICES": "4"}
     assert gpu_names({"CUDA_VISIBLE_DEVICES": "2,5"}) == ["2", "5"] and gpu_names({"CUDA_VISIBLE_DEVICES": ""}) == []
+
+
+def test_trials_share_the_idle_cores(sweep, search_of, start, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert shares(0, 1, {}, 5, 8, []) == {"OMP_NUM_THREADS": "5"}
+    assert shares(0, 2, {}, 5, 8, []) == {"OMP_NUM_THREADS": "2"}
+    assert shares(0, 2, {}, 0, 8, []) == {"OMP_NUM_THREADS": "1"}
+    assert too_busy(2, 2, 8) == ""
+    assert too_busy(2, 1, 8).startswith("1 of 8 cores are idle, and parallel=2")
+    _, trials = search_of(sweep(), 1, idle=0)
+    trials._fill()
+    assert start.started.environments[0]["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_trial_is_a_run_of_its_own(sweep, search_of, start, monkeypatch):

@@ -1,0 +1,91 @@
+"""A folder of generated images says itself which samples it holds, and which of its pictures are none."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lit_aigc.errors import InputError
+from lit_aigc.files import write_atomically
+
+MANIFEST = "samples.json"
+_SAMPLE = re.compile(r"\d{6,}\.png")
+
+
+def origin(bundle_manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What samples of the same set have in common: the bundle's hash, the seed, and the label that is asked for."""
+    files = json.dumps(bundle_manifest["files"], sort_keys=True)
+    digest = hashlib.blake2b(files.encode(), digest_size=16).hexdigest()
+    return {"bundle": digest, "seed": config["seed"], "label": config["label"]}
+
+
+def check_origin(directory: Path, samples: Mapping[str, Any]) -> None:
+    """Check that a folder holds no other samples than these; more of the same set may join them.
+
+    Args:
+        directory: The folder; it needn't exist.
+        samples: As `origin` gives it.
+
+    Raises:
+        InputError: If it holds samples of another bundle, seed or label, or of unknown origin.
+    """
+    here = _read(directory / MANIFEST)
+    if here is None and not _samples(directory):
+        return
+    if here is None:
+        found = "of unknown origin"
+    else:
+        differing = [key for key, value in samples.items() if here.get(key) != value]
+        found = " and ".join(f"of another {key}" for key in differing)
+    if found:
+        raise InputError(
+            f"out={directory} holds samples {found}, and a set must not be a mixture: name another folder, or delete "
+            "this one first."
+        )
+
+
+@contextlib.contextmanager
+def described(directory: Path, samples: Mapping[str, Any], names: Iterable[str], overview: str) -> Iterator[None]:
+    """Write ``samples.json``: the samples' origin, how many there are, and the name of the overview.
+
+    It comes before the samples that are written inside of this, so that those of a run that breaks off have an origin
+    too. If none gets written, it goes.
+
+    Args:
+        directory: The folder.
+        samples: As `origin` gives it.
+        names: Files of the samples that are about to be written.
+        overview: A picture of many samples, which is none itself.
+    """
+    n = len(_samples(directory) | set(names))
+    write_atomically(directory / MANIFEST, json.dumps({**samples, "n": n, "overview": overview}, indent=2) + "\n")
+    try:
+        yield
+    finally:
+        if not _samples(directory):
+            (directory / MANIFEST).unlink()
+
+
+def overview_of(manifest: bytes | str) -> str | None:
+    """The file name of the overview that a ``samples.json`` names, without folders; None if it names none."""
+    try:
+        return PurePosixPath(json.loads(manifest)["overview"]).name or None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _samples(directory: Path) -> set[str]:
+    return {file.name for file in directory.glob("*.png") if _SAMPLE.fullmatch(file.name)}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
