@@ -143,12 +143,16 @@ class DataParallel(DDPStrategy):
                 "expected fp32 or bf16, and numbers above 0."
             )
         super().__init__(
-            find_unused_parameters=True,  # a GAN's update uses one of its networks
             bucket_cap_mb=bucket_mebibytes,
             gradient_as_bucket_view=True,
             ddp_comm_hook=bf16_compress_hook if gradients == "bf16" else None,
             timeout=datetime.timedelta(minutes=minutes),
         )
+
+    def configure_ddp(self) -> None:
+        """Have DDP look for parameters that a backward pass leaves out only where the module may do so, as GANs do."""
+        self._ddp_kwargs["find_unused_parameters"] = not self.lightning_module.trains_all_at_once
+        super().configure_ddp()
 
 
 def end_with_the_first_process(grace: float = 30.0) -> None:

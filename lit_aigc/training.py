@@ -270,7 +270,7 @@ def _trainer(
             "validations, log_every, model.recipe (clip_norm, accumulate), callbacks, logger or run_dir instead."
         )
     if node.get("strategy", "auto") == "auto" and local_devices(node) * node.get("num_nodes", 1) > 1:
-        node["strategy"] = "ddp_find_unused_parameters_true"
+        node["strategy"] = "ddp" if module.trains_all_at_once else "ddp_find_unused_parameters_true"
     asked = str(node.get("precision", AUTO))
     if asked.startswith("16") and not torch.cuda.is_available():
         raise InputError("trainer.precision: half precision (16) needs a GPU: leave it out, or use 32-true.")

@@ -101,7 +101,6 @@ def test_outside_of_slurm_lightning_finds_out(within):
 def test_settings_of_ddp_reach_it_and_are_checked():
     strategy = DataParallel(bucket_mebibytes=8, gradients="bf16", minutes=2)
     assert strategy._ddp_kwargs == {
-        "find_unused_parameters": True,
         "bucket_cap_mb": 8,
         "gradient_as_bucket_view": True,
     }

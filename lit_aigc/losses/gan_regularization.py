@@ -6,37 +6,39 @@ import torch
 from torch import Tensor
 
 
-def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
+def squared_gradient(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Squared norm of each logit's gradient with respect to its own image, itself differentiable.
 
     Args:
         logits: ``(N,)``, computed from `images`.
         images: ``(N, ...)`` that require gradients.
+        scale: Factor on the gradient while it is computed, for half precision: that of the loss keeps small values
+            from becoming 0, as PyTorch's recipe for gradient penalties under automatic mixed precision has it.
 
     Returns:
-        ``(N,)`` float32.
+        ``(N,)`` float32, whatever the scale.
     """
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.float().square().flatten(1).sum(dim=1)
+    (gradient,) = torch.autograd.grad(logits.sum() * scale, images, create_graph=True)
+    return (gradient.float() / scale).square().flatten(1).sum(dim=1)
 
 
-def zero_centred_penalty(logits: Tensor, images: Tensor) -> Tensor:
+def zero_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """``E |grad D(x)|^2 / 2``: R1 on real images, R2 on fake ones.
 
     Mescheder et al., "Which training methods for GANs do actually converge?", 2018, equation 9. Shapes as for
     `squared_gradient`; a scalar.
     """
-    return 0.5 * squared_gradient(logits, images).mean()
+    return 0.5 * squared_gradient(logits, images, scale).mean()
 
 
-def one_centred_penalty(logits: Tensor, images: Tensor) -> Tensor:
+def one_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """``E (|grad D(x)| - 1)^2``: the gradient penalty of WGAN-GP.
 
     Gulrajani et al., "Improved training of Wasserstein GANs", 2017, equation 3. Shapes as for `squared_gradient`; a
     scalar.
     """
     # The root has no derivative at 0, where a dead discriminator would make NaN of all weights.
-    norms = (squared_gradient(logits, images) + 1e-12).sqrt()
+    norms = (squared_gradient(logits, images, scale) + 1e-12).sqrt()
     return (norms - 1.0).square().mean()
 
 

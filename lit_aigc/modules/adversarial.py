@@ -17,6 +17,8 @@ from lit_aigc.modules.gan_health import PATIENCE, Alarm
 
 log = logging.getLogger(__name__)
 
+_WITHOUT_BATCH_NORM = "model.discriminator.normalization=none"
+
 
 class AdversarialModule(GenerativeModule):
     """A generative module with a discriminator. A subclass's constructor calls `play_against`.
@@ -26,12 +28,12 @@ class AdversarialModule(GenerativeModule):
         loss: One of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.
         alarm: Counts how long a network has looked collapsed, from ``d_spread``, ``d_loss`` and ``diversity``.
         opponent: The option that holds the optimizer of what plays against the discriminator, for messages.
-        damping: An option that tames the discriminator, for messages.
+        penalty: The option of a penalty on gradients that tames the discriminator, for messages.
         remedy: What else helps against a discriminator that wins, for messages.
     """
 
     opponent = "generator_optimizer"
-    damping = "model.regularization.r1=1"
+    penalty = "model.regularization.r1=1"
     remedy = "use augmentation (model.augment)"
 
     def play_against(self, discriminator: nn.Module, loss: str) -> None:
@@ -72,6 +74,35 @@ class AdversarialModule(GenerativeModule):
         if hasattr(self.discriminator, "pair"):
             return self.discriminator.pair(real, fake, y)
         return self.discriminator.forward(real, y), self.discriminator.forward(fake, y)
+
+    @property
+    def penalizes_gradients(self) -> bool:
+        """Whether the discriminator's loss holds a gradient with respect to images, for a subclass to say."""
+        raise NotImplementedError
+
+    @property
+    def synchronizes_statistics(self) -> bool:
+        """Whether the discriminator's BatchNorm goes over several processes: its backward has no derivative."""
+        layers = any(isinstance(layer, nn.SyncBatchNorm) for layer in self.discriminator.modules())
+        return layers and self.trainer.world_size > 1
+
+    @property
+    def damping(self) -> str:
+        """What tames the discriminator, for messages; see `penalty`."""
+        return f"{_WITHOUT_BATCH_NORM} and {self.penalty}" if self.synchronizes_statistics else self.penalty
+
+    def on_fit_start(self) -> None:
+        """Refuse what would fail at the first batch.
+
+        Raises:
+            InputError: If a penalty's gradient would have to be differentiated through a synchronized BatchNorm.
+        """
+        if self.penalizes_gradients and self.synchronizes_statistics:
+            raise InputError(
+                "r1, r2 and gradient_penalty can't be trained through a BatchNorm that is synchronized among "
+                "processes, since PyTorch can't differentiate it twice. Set "
+                f"{_WITHOUT_BATCH_NORM} (or spectral), or trainer.sync_batchnorm=false."
+            )
 
     def check_health(self, means: Mapping[str, float]) -> None:
         """Stop when nothing could learn from the discriminator any more; warn when the generator has collapsed."""

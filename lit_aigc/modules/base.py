@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import lightning as L
 import torch
@@ -91,12 +91,14 @@ class GenerativeModule(L.LightningModule):
 
     Attributes:
         of_text: Whether it is a model of text, which reads tokens; None: of either.
+        trains_all_at_once: Whether each backward pass reaches all parameters, so that DDP needs to look for none.
         seed: Seed of all randomness of training; set before the fit.
         tokenizer: Of a model of text, what its ids mean; set before the fit and by `load_bundle`, else None.
         config: The resolved config that it was built from, which goes into checkpoints; set before the fit.
         batches: Training batches done.
         samples_seen: Samples seen, over all processes; the x-axis of every log.
         generator_updates: Updates of the network that generates.
+        skipped_updates: Updates that half precision skipped because a gradient overflowed; the scale is halved then.
         progress: Share of the budget that is used, in [0, 1].
         train_seconds: Seconds from the first to the last batch, validation in between included.
         validations: Validations done.
@@ -107,6 +109,7 @@ class GenerativeModule(L.LightningModule):
     """
 
     of_text: ClassVar[bool | None] = None
+    trains_all_at_once: ClassVar[bool] = False
     optimizer_names: tuple[str, ...] = ("",)
 
     @property
@@ -127,6 +130,7 @@ class GenerativeModule(L.LightningModule):
         self.batches = 0
         self.samples_seen = 0
         self.generator_updates = 0
+        self.skipped_updates = 0
         self.progress = 0.0
         self.train_seconds = 0.0
         self.validations = 0
@@ -134,11 +138,20 @@ class GenerativeModule(L.LightningModule):
         self.results: dict[str, float] = {}
         self.ema: EMA | None = None
         self._window: dict[str, tuple[Tensor, int]] = {}
+        self._last_was_skipped = False
 
     def average(self, network: nn.Module) -> None:
         """Keep averaged weights of a network, as the recipe says; for a subclass's constructor."""
         if self.recipe.ema_decay:
             self.ema = EMA(network, self.recipe.ema_decay, self.recipe.ema_start, self.recipe.ema_every)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move, with the module, the tensors beside it: Lightning moves a module after it has restored them."""
+        super()._apply(fn, recurse)
+        if self.ema:
+            self.ema.convert(fn)
+        self._window = {name: (fn(total), count) for name, (total, count) in self._window.items()}
+        return self
 
     def compile_parts(self, *parts: nn.Module) -> None:
         """Compile networks or parts of them in place, if the recipe says so; for a subclass's constructor."""
@@ -168,10 +181,13 @@ class GenerativeModule(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+        skipped_before = self.skipped_updates
         values = self.train_batch(batch)
         self.batches += 1
         self.samples_seen += _length(batch) * self.trainer.world_size
-        for name, value in values.items():
+        # Where a gradient overflowed nothing was learned. All processes leave the whole batch out of the log, so that
+        # their windows hold the same names.
+        for name, value in values.items() if self.skipped_updates == skipped_before else ():
             total, count = self._window.get(name, (0.0, 0))
             self._window[name] = (total + value.detach().float(), count + 1)
         if self.batches % self.log_every == 0:
@@ -217,7 +233,7 @@ class GenerativeModule(L.LightningModule):
                 self.manual_backward(value * share if share < 1 else value)
             for key, scalar in scalars.items():
                 values[key] = values.get(key, 0.0) + scalar.detach() * share
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of half precision
+        scaler = self.scaler
         if scaler:
             optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in optimizers]
             for optimizer in optimizers:
@@ -238,8 +254,41 @@ class GenerativeModule(L.LightningModule):
             else:
                 optimizer.step()
         if scaler:
-            scaler.update()
+            self._update_scale(scaler)
         return values
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss of half precision, or None. Its decisions are equal on all processes."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def loss_scale(self) -> Tensor | float:
+        """By what half precision multiplies a loss: for gradients that are part of one; 1 elsewhere."""
+        return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler else 1.0
+
+    def count_generator_update(self) -> None:
+        """Count the update just made as one of the network that generates, and move its average.
+
+        An update that half precision skipped counts for neither.
+        """
+        if self._last_was_skipped:
+            return
+        self.generator_updates += 1
+        if self.ema:
+            self.ema.update()
+
+    def _update_scale(self, scaler: torch.amp.GradScaler) -> None:
+        before = scaler.get_scale()
+        scaler.update()
+        scale = scaler.get_scale()
+        self._last_was_skipped = scale < before
+        self.skipped_updates += self._last_was_skipped
+        if scale < _LEAST_SCALE:
+            raise TrainingDiverged(
+                f"Training diverged: gradients are not finite at any scale (half precision has skipped "
+                f"{self.skipped_updates} updates, the last in batch {self.batches + 1}). {_AGAINST_DIVERGENCE}"
+            )
 
     def on_validation_start(self) -> None:
         """All processes take the first one's buffers: what is measured is what is saved, BatchNorm statistics too."""
@@ -279,6 +328,8 @@ class GenerativeModule(L.LightningModule):
             self._log_window()
 
     def _flush_window(self) -> None:
+        if not self._window:  # half precision skipped an update in each of its batches
+            return
         self._log_window()
         self._window = {}
         self.check_health(self.recent)
@@ -288,6 +339,8 @@ class GenerativeModule(L.LightningModule):
         means = torch.stack([torch.as_tensor(total / count) for total, count in self._window.values()])
         means = self.trainer.strategy.reduce(means, reduce_op="mean").tolist()
         self.recent = dict(zip(names, means, strict=True))
+        if self.scaler:
+            self.recent["skipped_updates"] = float(self.skipped_updates)
         self._raise_if_not_finite(self.recent)
         logged = self.recent | learning_rates(self.trainer.optimizers, self.optimizer_names)
         self.log_values({f"train/{name}": value for name, value in logged.items()}, monitor=False)
@@ -297,15 +350,20 @@ class GenerativeModule(L.LightningModule):
         if bad:
             raise TrainingDiverged(
                 f"Training diverged: {', '.join(bad)} within the {self.log_every} batches before batch {self.batches}. "
-                "The last good checkpoint is kept. Lower the learning rate, set model.recipe.clip_norm=1, or use "
-                "trainer.precision=32-true."
+                f"{_AGAINST_DIVERGENCE}"
             )
 
     def raise_if_broken(self) -> None:
-        """Raise `TrainingDiverged` if a loss since the last log entry, or a weight, is not finite."""
-        self._raise_if_not_finite({name: float(total) for name, (total, _) in self._window.items()})
+        """Raise `TrainingDiverged` if a loss since the last log entry, or a weight, is not finite.
+
+        All processes have to call it: they raise together, since one that raises alone leaves the others waiting.
+        """
         norms = torch._foreach_norm([p.detach() for p in self.parameters()])
-        self._raise_if_not_finite({"the norm of the weights": float(torch.stack(norms).sum())})
+        sums = {name: total for name, (total, _) in self._window.items()}
+        norm = torch.stack(norms).sum()
+        sums["the norm of the weights"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        over_all = self.trainer.strategy.reduce(torch.stack(list(sums.values())), reduce_op="sum").tolist()
+        self._raise_if_not_finite(dict(zip(sums, over_all, strict=True)))
 
     # -- sampling
 
@@ -377,8 +435,7 @@ class GenerativeModule(L.LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Our own counters and averages; Lightning's loop state is left out, since nothing of ours uses it."""
-        checkpoint.pop("loops", None)
+        """Our own counters and averages, beside Lightning's loop state, which a plain Trainer goes on from."""
         checkpoint[CHECKPOINT_KEY] = {
             "model": self.config,
             "spec": self.spec.to_dict(),
@@ -417,7 +474,14 @@ class GenerativeModule(L.LightningModule):
         return contextlib.nullcontext()
 
 
-_COUNTERS = ("batches", "samples_seen", "generator_updates", "progress", "train_seconds", "validations")
+_COUNTERS = (
+    "batches", "samples_seen", "generator_updates", "skipped_updates", "progress", "train_seconds", "validations",
+)  # fmt: skip
+_LEAST_SCALE = 1.0  # it starts at 65,536 and is halved at each overflow: below this, gradients overflow unscaled
+_AGAINST_DIVERGENCE = (
+    "The last good checkpoint is kept. Lower the learning rate, set model.recipe.clip_norm=1, or use "
+    "trainer.precision=32-true."
+)
 
 
 def _length(batch: Any) -> int:

@@ -30,6 +30,7 @@ class ImageClassifier(GenerativeModule):
     """
 
     of_text = False
+    trains_all_at_once = True
     validation_keys = ("val_accuracy", "val_loss")
 
     def __init__(
@@ -61,9 +62,7 @@ class ImageClassifier(GenerativeModule):
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
         """One step on the cross-entropy."""
         values = self.update(self.optimizers(), batch, self._loss)
-        self.generator_updates += 1
-        if self.ema:
-            self.ema.update()
+        self.count_generator_update()
         return values
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -63,12 +63,17 @@ class EMA:
             yield
             return
         live = self._live()
-        kept = {name: tensor.detach().clone() for name, tensor in live.items()}
-        _copy(self._shadow, live)
+        # The tensors trade places instead of being copied: entering costs nothing, however often a validation does.
+        kept = {name: tensor.data for name, tensor in live.items()}
+        _point(live, self._shadow)
         try:
             yield
         finally:
-            _copy(kept, live)
+            _point(live, kept)
+
+    def convert(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Do to the averaged tensors what `torch.nn.Module._apply` does to the network's: move or cast them."""
+        self._shadow = {name: function(tensor) for name, tensor in self._shadow.items()}
 
     def buffers(self) -> list[Tensor]:
         """The averaged tensors that no gradient moves, such as BatchNorm statistics."""
@@ -93,7 +98,6 @@ class EMA:
         }
 
 
-@torch.no_grad()
-def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-    for name, tensor in source.items():
-        target[name].copy_(tensor)
+def _point(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        tensors[name].data = value

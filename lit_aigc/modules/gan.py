@@ -129,6 +129,12 @@ class GAN(AdversarialModule, LatentModule):
         self.average(self.generator)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
+    @property
+    def penalizes_gradients(self) -> bool:
+        """See `AdversarialModule`."""
+        weights = self.regularization
+        return weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """The discriminator's optimizer, then the generator's."""
         networks = (self.discriminator, self.generator)
@@ -153,9 +159,7 @@ class GAN(AdversarialModule, LatentModule):
             values |= self.update(generator_optimizer, batch, self._generator_loss, name="g")
             self.discriminator.requires_grad_(True)
             self._fakes = None
-            self.generator_updates += 1
-            if self.ema:
-                self.ema.update()
+            self.count_generator_update()
         return values
 
     def _adapt(self, sign: Tensor, images: int) -> None:
@@ -185,13 +189,14 @@ class GAN(AdversarialModule, LatentModule):
             values["d_sign"] = (real_logits - fake_logits if self.loss.pairs else real_logits).sign().mean()
         penalties: dict[str, Tensor] = {}
         if weights.r1:
-            penalties["r1"] = zero_centred_penalty(real_logits, real_leaf)
+            penalties["r1"] = zero_centred_penalty(real_logits, real_leaf, self.loss_scale)
         if weights.r2:
-            penalties["r2"] = zero_centred_penalty(fake_logits, fake_leaf)
+            penalties["r2"] = zero_centred_penalty(fake_logits, fake_leaf, self.loss_scale)
         if weights.gradient_penalty:
             share = Noise(self.seed, batch.start).stream("penalty").uniform(len(real), 1, device=self.device)[:, 0]
             points = between(real, fake, share).detach().requires_grad_()
-            penalties["gradient_penalty"] = one_centred_penalty(self.discriminator.forward(points, y).float(), points)
+            logits = self.discriminator.forward(points, y).float()
+            penalties["gradient_penalty"] = one_centred_penalty(logits, points, self.loss_scale)
         for name, penalty in penalties.items():
             loss = loss + getattr(weights, name) * weights.every * penalty
         return loss, values | penalties

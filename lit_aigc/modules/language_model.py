@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class LanguageModel(GenerativeModule):
     """
 
     of_text = True
+    trains_all_at_once = True
     optimizer_names = ("", "matrix")
 
     def __init__(
@@ -129,9 +130,7 @@ class LanguageModel(GenerativeModule):
             share = number * len(part.ids) / targets
             for name, value in self.update(optimizers, part, loss).items():
                 values[name] = values.get(name, 0.0) + value * share
-            self.generator_updates += 1
-            if self.ema:
-                self.ema.update()
+            self.count_generator_update()
         return values
 
     def _targets_per_row(self, batch: TextBatch) -> Tensor | float:
@@ -250,6 +249,14 @@ class LanguageModel(GenerativeModule):
         return self.tokenizer.decode if self.tokenizer else None
 
     # -- checkpoints
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """See `GenerativeModule`; the state of carried rows and the sizes of tokens, too."""
+        super()._apply(fn, recurse)
+        self._sizes = None
+        if self._state is not None:
+            self._state = self._state.converted(fn)
+        return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The state of carried rows too, those of all processes in order."""

@@ -83,6 +83,8 @@ class VAE(Autoencoder):
         InputError: If an option is out of range, or the network doesn't fit the data.
     """
 
+    trains_all_at_once = True
+
     def __init__(
         self,
         network: LatentModel,
@@ -117,9 +119,7 @@ class VAE(Autoencoder):
         if self.batches == 0:
             self._check_support(batch.images)
         values = self.update(self.optimizers(), batch, self._loss)
-        self.generator_updates += 1
-        if self.ema:
-            self.ema.update()
+        self.count_generator_update()
         return values
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

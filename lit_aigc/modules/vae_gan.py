@@ -73,8 +73,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
     optimizer_names = ("d", "ae")
     validation_keys = ("kl", "similarity", "reconstruction")
     opponent = "autoencoder_optimizer"
-    damping = "model.r1=1"
-    remedy = "raise model.r1"
+    penalty = "model.r1=1"
 
     def __init__(
         self,
@@ -121,6 +120,16 @@ class VAEGAN(AdversarialModule, Autoencoder):
         self.average(self.network)
         self.configure_optimizers()  # a wrong option shows now, not when training starts
 
+    @property
+    def penalizes_gradients(self) -> bool:
+        """See `AdversarialModule`."""
+        return self.r1 > 0
+
+    @property
+    def remedy(self) -> str:
+        """See `AdversarialModule`."""
+        return f"add {self.damping}" if self.synchronizes_statistics else "raise model.r1"
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """The discriminator's optimizer, then the autoencoder's."""
         networks = (self.discriminator, self.network)
@@ -138,9 +147,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
         values |= self.update(autoencoder_optimizer, batch, self._autoencoder_loss, name="ae")
         self.discriminator.requires_grad_(True)
         self._made = None
-        self.generator_updates += 1
-        if self.ema:
-            self.ema.update()
+        self.count_generator_update()
         return values
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -159,7 +166,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
             values |= {"sample_logit": sample_logits.mean()}
             values |= gan_statistics(batch.images, samples, y, self.spec.num_classes)
         if self.r1:
-            values["r1"] = zero_centred_penalty(real_logits, real)
+            values["r1"] = zero_centred_penalty(real_logits, real, self.loss_scale)
             loss = loss + self.r1 * values["r1"]
         return loss, values
 

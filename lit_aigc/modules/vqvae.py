@@ -130,9 +130,7 @@ class VQVAE(GenerativeModule):
         values |= self.update(prior_optimizer, batch, prior_loss, name="prior")
         counts = uses(codes, self.network.quantizer.codes)
         values["codebook_perplexity"] = perplexity(self.trainer.strategy.reduce(counts, reduce_op="sum"))
-        self.generator_updates += 1
-        if self.ema:
-            self.ema.update()
+        self.count_generator_update()
         return values
 
     def _train_autoencoder(self, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -44,7 +44,12 @@ class State:
 
     def detach(self) -> State:
         """The same without a gradient's way back: where backpropagation through time is truncated."""
-        return State(self.lengths, self.tail, [tuple(s.detach() for s in layer) for layer in self.layers])
+        return self.converted(Tensor.detach)
+
+    def converted(self, function: Callable[[Tensor], Tensor]) -> State:
+        """The state with a function applied to each of its tensors."""
+        layers = [tuple(function(s) for s in layer) for layer in self.layers]
+        return State(function(self.lengths), function(self.tail), layers)
 
 
 class Recurrent(nn.Module):

@@ -94,3 +94,16 @@ def test_clip_weights():
     weights = [torch.tensor([-2.0, 0.005]), torch.tensor([[0.5]])]
     clip_weights(weights, 0.01)
     assert [w.flatten().tolist() for w in weights] == [pytest.approx([-0.01, 0.005]), pytest.approx([0.01])]
+
+
+def test_the_loss_scale_keeps_half_precision_gradients_from_becoming_0():
+    """A factor of 2 ** -14 twice is less than half precision can hold, and the scale cancels."""
+    x = torch.ones(3, 2, dtype=torch.float16, requires_grad=True)
+    logits = ((x * 2**-14) * 2**-14).sum(dim=1).float()
+    assert zero_centred_penalty(logits, x) == 0
+    assert zero_centred_penalty(logits, x, torch.tensor(2.0**16)) == one_centred_share(logits, x) == 2**-56
+
+
+def one_centred_share(logits, x):
+    """What `zero_centred_penalty` says by way of the other penalty: |g| from (|g| - 1)^2."""
+    return squared_gradient(logits, x, 2.0**16).mean() / 2

@@ -57,7 +57,7 @@ def assert_same_state(one: dict, other: dict, **tolerance: float) -> None:
 
 def test_it_learns_to_translate_and_its_bundle_does(data, tmp_path):
     more = (
-        "budget.batches=500",
+        "budget.batches=350",
         "model.label_smoothing=0",
         "data.batch_size=32",
         "model.network.dropout=0",
