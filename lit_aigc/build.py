@@ -24,9 +24,9 @@ _FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "moda
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``", did you mean 'minutes'?"`` for a misspelt name, or the list of what there is."""
+    """``", did you mean 'minutes'?"`` for a misspelt name or the first word of one, or the list of what there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(f"{name}_")]
     return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
@@ -148,11 +148,53 @@ def problems(
             target = locate(node[TARGET], trust)
         except InputError as error:
             return [f"{path + ': ' if path else ''}{error}"]
-        found += _unknown_keys(target, node, path, given) + _wrong_values(target, node, path)
+        if inspect.isbuiltin(target) or not callable(target):
+            return [f"{path + ': ' if path else ''}{TARGET}: {node[TARGET]} is not a class."]
+        misplaced = _misplaced(target, node, path, trust)
+        found += [*misplaced.values(), *_unknown_keys(target, node, path, given), *_wrong_values(target, node, path)]
+    else:
+        misplaced = {}
     if deep:
         for key, value in items:
-            found += problems(value, f"{path}.{key}" if path else str(key), trust)
+            if key not in misplaced:
+                found += problems(value, f"{path}.{key}" if path else str(key), trust)
     return found
+
+
+def _misplaced(
+    target: Callable[..., Any], node: Mapping[str, Any], path: str, trust: Iterable[str] | None
+) -> dict[str, str]:
+    """By key, what is wrong with children that make something else than the annotation asks for."""
+    found = {}
+    for key, hint in _hints(target).items():
+        kinds = tuple(option for option in _options(hint) if _is_kind(option))
+        child = node.get(key)
+        if not kinds or not isinstance(child, Mapping) or TARGET not in child:
+            continue
+        try:
+            makes = locate(child[TARGET], trust)
+        except InputError:
+            continue  # `problems` of the child says so
+        made = makes if inspect.isclass(makes) else _hints(makes).get("return")
+        if not (inspect.isclass(made) and issubclass(made, kinds)):
+            name = f"{path}.{key}" if path else key
+            expected = " or ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+            other = "another class" if inspect.isclass(makes) else "not a class"
+            found[key] = (
+                f"{name}.{TARGET}={child[TARGET]} is {other}: expected a subclass of {expected}, or a function that is "
+                "annotated to return one"
+            )
+    return found
+
+
+def _is_kind(option: Any) -> bool:
+    """Whether a class in an annotation tells apart what may be built for it: not plain types, protocols and `Any`."""
+    return (
+        inspect.isclass(option)
+        and option.__module__ not in ("builtins", "types", "typing", "collections.abc")
+        and not getattr(option, "_is_protocol", False)
+        and not dataclasses.is_dataclass(option)
+    )
 
 
 def _unknown_keys(target: Callable[..., Any], node: Mapping[str, Any], path: str, given: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_aigc import __version__
 from lit_aigc.build import TARGET, did_you_mean, locate, problems
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
@@ -45,26 +47,41 @@ _LISTED = {"train": (_EXPERIMENTS, _DATA, _MODELS), "evaluate": (_DATA,), "compa
 
 
 def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
-    """Run a verb on the command line's config and leave with its exit code.
+    """Run a verb on the command line's config and leave with its exit code; see `leave_with`."""
 
-    Exit codes: what `main` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no
-    traceback; 1 for anything else.
-    """
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(help_text(verb))
-        sys.exit(DONE)
-    try:
+    def run(arguments: list[str]) -> int:
         if _MULTIRUN & set(arguments):
             _multirun(verb, arguments)
+            return DONE
+        if verb == "train" and RANK_CONFIG in os.environ:
+            return main(read_yaml(os.environ[RANK_CONFIG]))
+        return main(load(verb, arguments))
+
+    leave_with(verb, run, lambda: help_text(verb))
+
+
+def leave_with(verb: str, run: Callable[[list[str]], int], usage: Callable[[], str]) -> None:
+    """Answer ``--help`` and ``--version``, or run a verb on the words of the command line; then leave.
+
+    Exit codes: what `run` returns (0 done, 75 paused and resumable); 2 for bad input, with one message and no
+    traceback; 1 for anything else, Ctrl-C among it.
+    """
+    arguments = sys.argv[1:]
+    try:
+        if {"-h", "--help"} & set(arguments):
+            print(usage())
             code = DONE
-        elif verb == "train" and RANK_CONFIG in os.environ:
-            code = main(read_yaml(os.environ[RANK_CONFIG]))
+        elif "--version" in arguments:
+            print(f"lit_aigc {__version__}")
+            code = DONE
         else:
-            code = main(load(verb, arguments))
+            code = run(arguments)
     except InputError as error:
         print(f"lit_aigc.{verb}: {error}", file=sys.stderr)
         code = BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"lit_aigc.{verb}: interrupted{f'; {_GO_ON}' if verb == 'train' else '.'}", file=sys.stderr)
+        code = FAILED
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
@@ -80,7 +97,7 @@ def check_command(arguments: list[str]) -> dict[str, Any] | None:
     """Compose and check a command line such as ``python -m lit_aigc.train experiment=dcgan_mnist5k``.
 
     Returns:
-        The config, or None for ``--help``.
+        The config, or None for ``--help`` and ``--version``.
 
     Raises:
         InputError: If it is not a command of lit_aigc, or its config has problems.
@@ -89,7 +106,7 @@ def check_command(arguments: list[str]) -> dict[str, Any] | None:
     verb = match and _CONFIG_OF.get(match[1], match[1])
     if not verb or not (config_folder() / f"{verb}.yaml").exists():
         raise InputError(f"{' '.join(arguments)}: not a command of lit_aigc")
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help", "--version"} & set(arguments):
         return None
     return compose(verb, [_first_job(argument) for argument in arguments[3:] if argument not in _MULTIRUN])
 
@@ -151,7 +168,11 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     defaults = schema.pop("defaults", [])
     chosen = choices(defaults, overrides)
     _drop_settings_of_what_was_replaced(config, overrides)
-    found = _missing_groups(config, defaults, folders) or _problems(config, schema, groups) or _secrets(config)
+    found = (
+        _missing_groups(config, defaults, folders)
+        or [*_problems(config, schema, groups), *_wrong_seeds(config)]
+        or _secrets(config)
+    )
     if found:
         raise InputError("\n".join(found))
     if verb == "train":
@@ -169,6 +190,7 @@ def help_text(verb: str) -> str:
         "",
         "  --multirun, -m     one run for each combination of comma-separated values: -m seed=1,2",
         "  --config-dir DIR   configs of your own, laid out like conf/",
+        "  --version          print the version of lit_aigc",
         "",
         "Keys and their defaults:",
     ]
@@ -249,6 +271,24 @@ def _secrets(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _wrong_seeds(config: Mapping[str, Any]) -> list[str]:
+    """Whole numbers that torch can't be seeded with, each named where it stands first."""
+    wrong: dict[int, str] = {}
+
+    def look(node: Any, path: str) -> None:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                look(value, f"{path}.{key}" if path else str(key))
+        elif isinstance(node, list):
+            for value in node:
+                look(value, path)
+        elif type(node) is int and path.rpartition(".")[2] in ("seed", "seeds") and not 0 <= node < 2**63:
+            wrong.setdefault(node, path)
+
+    look(config, "")
+    return [f"{name}={value}: expected a whole number from 0 to {2**63 - 1}" for value, name in wrong.items()]
+
+
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}
 
 
@@ -310,10 +350,14 @@ def _is_one_value(argument: str) -> bool:
 
 def _first_job(argument: str) -> str:
     """An override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
+    values = _values_of_sweep(argument)
+    return f"{_parsed(argument).get_key_element()}={values[0]}" if values else argument
+
+
+def _values_of_sweep(argument: str) -> list[str]:
+    """What an override of a multirun sets one after the other; nothing for an override with one value."""
     override = _parsed(argument)
-    if override is None or not override.is_sweep_override():
-        return argument
-    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+    return list(override.sweep_string_iterator()) if override is not None and override.is_sweep_override() else []
 
 
 def _multirun(verb: str, arguments: list[str]) -> None:
@@ -326,16 +370,21 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     own, overrides = split_arguments(rest)
     folders = [f"--config-dir={folder.resolve()}" for folder in own[1:]]
     started = []
+    swept = {key_of(override): len(values) for override in overrides if (values := _values_of_sweep(override))}
+    jobs = math.prod(swept.values())
 
     def job(config: Any) -> None:
-        started.append(True)
         task = list(HydraConfig.get().overrides.task)
+        own = ", ".join(override.lstrip("+") for override in task if key_of(override) in swept)
+        started.append(own)
+        print(f"run {len(started)} of {jobs}{own and f': {own}'}", flush=True)
         result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *task], check=False)
         if result.returncode != DONE:
             raise SystemExit(result.returncode)
 
     groups = groups_in(own)
-    sys.argv[1:] = ["--multirun", *folders, *(forced(override, groups) for override in overrides)]
+    quiet = "hydra.hydra_logging.root.level=WARNING"  # `job` says which run starts
+    sys.argv[1:] = ["--multirun", *folders, *(forced(override, groups) for override in overrides), quiet]
     try:
         hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()
     except SystemExit as stop:  # Hydra leaves with 1 for what it can't compose

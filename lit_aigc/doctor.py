@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from lit_aigc.config import BAD_INPUT, DONE, help_text, load
+from lit_aigc.config import BAD_INPUT, DONE, help_text, leave_with, load
 from lit_aigc.errors import InputError
 
 
@@ -34,11 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     return BAD_INPUT if any(finding.stops for finding in found) else DONE
 
 
+def usage() -> str:
+    """What ``--help`` prints."""
+    first = "python -m lit_aigc.doctor [key=value ...]   Tell what training would do with these, and what is wrong."
+    return f"{first}\n\n{help_text('train')}"
+
+
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(
-            "python -m lit_aigc.doctor [key=value ...]   Tell what training would do with these, and what is wrong.\n"
-        )
-        print(help_text("train"))
-        sys.exit(DONE)
-    sys.exit(main(sys.argv[1:]))
+    leave_with("doctor", main, usage)

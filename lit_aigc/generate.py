@@ -47,6 +47,8 @@ def generate(config: dict[str, Any]) -> Path:
     ]
     if config["encode"] and (config["directions"] or config["interpolate"]):
         wrong.append("encode goes without directions and interpolate: ask for them one after the other.")
+    if all((Path(config["out"]) / name).is_file() for name in ("manifest.json", "spec.json")):
+        wrong.append(f"out={config['out']} is the folder of a bundle, which samples don't belong in: name another one.")
     if wrong:
         raise InputError("\n".join(wrong))
     directory = Path(config["out"])
@@ -205,8 +207,11 @@ def _class_index(entry: int | str, spec: DataSpec) -> int:
         return spec.class_names.index(str(entry))
     if not spec.num_classes:
         raise InputError("This model has no classes: leave label out.")
-    known = [f"0 to {spec.num_classes - 1}", *spec.class_names]
-    raise InputError(f"label={entry} is unknown{did_you_mean(str(entry), known)}")
+    names = [name for label, name in enumerate(spec.class_names) if name != str(label)]
+    hint = did_you_mean(str(entry), names)
+    if not hint.startswith(","):
+        hint = f"; known: {', '.join([f'0 to {spec.num_classes - 1}', *sorted(names)])}"
+    raise InputError(f"label={entry} is unknown{hint}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,25 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
         return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer {name} can't do {config}: {error}") from error
+
+
+def learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[str]) -> dict[str, float]:
+    """The learning rates in use, by the key that each is logged under.
+
+    Args:
+        optimizers: All optimizers of a module.
+        names: One for each, empty for the only or main one. An optimizer beyond these is named by its position.
+
+    Returns:
+        ``lr`` or ``<name>_lr``; where the groups of one optimizer differ, each with its position: ``lr_0``, ``lr_1``.
+    """
+    rates: dict[str, float] = {}
+    for position, optimizer in enumerate(optimizers):
+        name = names[position] if position < len(names) else str(position)
+        key = f"{name}_lr" if name else "lr"
+        found = [float(group["lr"]) for group in optimizer.param_groups]
+        rates |= {key: found[0]} if len(set(found)) == 1 else {f"{key}_{i}": rate for i, rate in enumerate(found)}
+    return rates
 
 
 def hidden_matrices(network: torch.nn.Module, vocab_size: int) -> list[torch.nn.Parameter]:

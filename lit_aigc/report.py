@@ -1,4 +1,4 @@
-"""What a command says at its end: a table of results and the paths of what it wrote."""
+"""What a command says at its start and at its end: the facts of a run, results, and the paths of what it wrote."""
 
 from __future__ import annotations
 
@@ -58,17 +58,26 @@ def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -
         table.add_row(
             Text(key, style="not bold"), duration(value) if unit else str(value) if key == "seed" else number(value)
         )
-    width = max(map(len, paths), default=0) + 2
-    lines = [
-        Text(word.ljust(width), style="bold", no_wrap=True, overflow="ignore").append(str(path), style="not bold cyan")
-        for word, path in paths.items()
-    ]
-    return Group(table, *lines)
+    return Group(table, *_lines(paths, "not bold cyan"))
 
 
 def print_results(summary: Mapping[str, Any], paths: Mapping[str, str | Path], console: Console | None = None) -> None:
     """Print `results_table` to stdout."""
     (console or Console()).print(results_table(summary, paths), soft_wrap=False, crop=False)
+
+
+def print_facts(facts: Mapping[str, str], console: Console | None = None) -> None:
+    """Print facts to stdout, each on a line of its own."""
+    (console or Console()).print(*_lines(facts, "not bold"), "", sep="\n", soft_wrap=True)
+
+
+def _lines(entries: Mapping[str, str | Path], style: str) -> list[Text]:
+    """A line for each word and what it stands for, never broken, so that it can be copied."""
+    width = max(map(len, entries), default=0) + 2
+    return [
+        Text(word.ljust(width), style="bold", no_wrap=True, overflow="ignore").append(str(entry), style=style)
+        for word, entry in entries.items()
+    ]
 
 
 def _significant(value: float, digits: int = 4) -> str:

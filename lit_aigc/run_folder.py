@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
+from lit_aigc.lock import lock
 
 
 def in_sweep() -> bool:
@@ -97,7 +97,7 @@ class RunFolder:
                 f"The run folder {self.path} can't be written to ({error}): give another run_dir=."
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock)
         except OSError as error:
             self._lock.close()
             raise InputError(
@@ -145,5 +145,5 @@ def process_seconds() -> float:
     try:
         started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError):  # not on Linux
         return time.monotonic() - _IMPORTED

@@ -40,8 +40,9 @@ from lit_aigc.launch import (
 from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.overview import overview
 from lit_aigc.precision import AUTO, accelerator_of, choose_precision, tensor_float32
-from lit_aigc.report import print_results
+from lit_aigc.report import print_facts, print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.wandb_logger import WandbLogger
@@ -89,8 +90,10 @@ class Run:
 
 def run(config: dict[str, Any]) -> int:
     """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's use of torch
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for of_lightnings_use_of_torch in (".*LeafSpec.*", ".*functional.all_gather is deprecated.*"):
+        warnings.filterwarnings("ignore", message=of_lightnings_use_of_torch)
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # `lit_aigc.launch` looks for itself
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
@@ -173,6 +176,8 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
             if checkpoint_path and hasattr(logger, "truncate"):
                 logger.truncate(counters["samples_seen"])
             logger.log_hyperparams(config)
+        if rank_zero_only.rank == 0:
+            print_facts(overview(config, datamodule, module, trainer, folder.path))
         clock.signals.install()
         run.startup_seconds = time.monotonic() - started
         with tensor_float32(True):
@@ -330,7 +335,7 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
         "train_seconds": round(module.train_seconds, 3),
         "wall_seconds": round(run.clock.wall_seconds, 3),
         "startup_seconds": round(run.startup_seconds, 3),
-        "samples_per_second": round(module.samples_seen / max(module.train_seconds, 1e-9), 1),
+        "samples_per_second": module.samples_per_second,
     }
     summary |= module.results
     protocol: dict[str, Any] = {}

@@ -24,6 +24,8 @@ GAN = {
     "generator": {"_target_": "lit_aigc.networks.mlp.Generator", "hidden": [8]},
     "discriminator": {"_target_": "lit_aigc.networks.mlp.Discriminator", "hidden": [8]},
 }
+TOYS = "toys_of_the_build_test"
+A_PART = f"expected a subclass of {TOYS}.Part, or a function that is annotated to return one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,18 @@ class Options:
 class Part:
     def __init__(self, size: int, names: Sequence[str] = (), mode: Literal["fast", "slow"] = "fast"):
         self.size, self.names, self.mode = size, names, mode
+
+
+class SubPart(Part):
+    pass
+
+
+def make_part() -> Part:
+    return Part(1)
+
+
+def guess():
+    return Part(1)
 
 
 class Whole:
@@ -55,7 +69,7 @@ class Whole:
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
     module = types.ModuleType("toys_of_the_build_test")
-    for kind in (Part, Whole):
+    for kind in (Part, SubPart, Whole, make_part, guess):
         setattr(module, kind.__name__, kind)
         monkeypatch.setattr(kind, "__module__", module.__name__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -143,6 +157,11 @@ def test_every_problem_of_a_node_is_in_the_message():
         (whole(options={"depth": "deep"}), "m.options.depth=deep: expected a whole number"),
         (whole(extra=[1]), "m.extra=[1]: expected keys with values or null"),
         ({"_target_": "toys_of_the_build_test.Prt"}, "m: _target_: toys_of_the_build_test.Prt can't be imported"),
+        (whole(part={"_target_": "os.system", "sise": 1}), f"m.part._target_=os.system is not a class: {A_PART}"),
+        (whole(part={"_target_": f"{TOYS}.guess"}), f"m.part._target_={TOYS}.guess is not a class: {A_PART}"),
+        (whole(part={"_target_": "torch.nn.Linear"}), f"m.part._target_=torch.nn.Linear is another class: {A_PART}"),
+        (whole(anything={"_target_": "os.system"}), "m.anything: _target_: os.system is not a class."),
+        ({"_target_": "os.path"}, "m: _target_: os.path is not a class."),
         ({"_target_": 5}, "m: _target_: 5 is not the dotted name"),
         ({"_target_": None}, "m: _target_: None is not the dotted name"),
     ],
@@ -157,6 +176,8 @@ def test_a_problem_is_said_with_its_place(node, expected):
     "node",
     [
         part(names=["a"], mode="slow"),
+        whole(part={"_target_": f"{TOYS}.SubPart", "size": 1}),
+        whole(part={"_target_": f"{TOYS}.make_part"}),
         whole(options={"rate": 1}),  # a whole number is a number
         whole(options={"rate": 0.1}, extra=None, anything={"x": "y"}),
         {"a": 1},
@@ -166,6 +187,10 @@ def test_a_problem_is_said_with_its_place(node, expected):
 )
 def test_what_is_right_has_no_problems(node):
     assert problems(node, "m") == []
+
+
+def test_the_first_word_of_a_name_is_enough_for_a_suggestion():
+    assert did_you_mean("fid", ["kid_x", "fid_x"]) == ", did you mean 'fid_x'?"
 
 
 @pytest.mark.parametrize("known", [["minutes", "samples"], {"minutes": 1}])

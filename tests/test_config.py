@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_aigc import config, overrides
+from lit_aigc import __version__, config, overrides
 from lit_aigc.config import check_command, compose, load
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 
 ROOT = Path(__file__).parents[1]
+VERBS = ("train", "generate", "evaluate", "compare", "sweep", "doctor")
 
 
 def refusal(*arguments: str, verb: str = "train") -> str:
@@ -367,14 +370,52 @@ def test_help_lists_every_choice_with_what_it_is(command):
             assert found and len(found[0]) == 2, f"{group}/{file.name} has no line in --help"
 
 
-def test_help_needs_no_torch():
+@pytest.mark.parametrize(("option", "says"), [("--help", "dcgan_mnist5k"), ("--version", f"lit_aigc {__version__}\n")])
+def test_help_and_version_need_no_torch(option, says):
     code = (
-        "import sys; sys.modules['torch'] = sys.modules['hydra'] = None; sys.argv = ['train', '--help'];"
+        f"import sys; sys.modules['torch'] = sys.modules['hydra'] = None; sys.argv = ['train', '{option}'];"
         "import runpy; runpy.run_module('lit_aigc.train', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert "dcgan_mnist5k" in done.stdout
+    assert says in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_says_its_version_and_takes_an_interruption(monkeypatch, capsys, verb):
+    """Also while it imports what it needs, which takes seconds."""
+
+    def start(*arguments: str) -> int | None:
+        monkeypatch.setattr(sys, "argv", [verb, *arguments])
+        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of runpy: the module may have been imported before
+            runpy.run_module(f"lit_aigc.{verb}", run_name="__main__")
+        return stop.value.code
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert not start("--version")
+    assert capsys.readouterr().out == f"lit_aigc {__version__}\n"
+    monkeypatch.setattr(config, "compose", interrupt)
+    assert start() == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"lit_aigc.{verb}: interrupted") and error.count("\n") == 1
+    assert ("resume=RUN_DIR" in error) == (verb == "train")
+
+
+@pytest.mark.parametrize("verb", ["train", "generate", "evaluate", "sweep"])
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
+def test_seeds_have_one_range(verb, seed):
+    needed = {"generate": ["bundle=x"], "evaluate": ["bundle=x"], "sweep": ["file=x"]}.get(verb, [])
+    assert refusal(f"seed={seed}", *needed, verb=verb) == f"seed={seed}: expected a whole number from 0 to {2**63 - 1}"
+    compose(verb, [f"seed={2**63 - 1}", *needed])
+
+
+def test_the_seed_of_a_part_is_checked_too():
+    message = refusal("callbacks.generative_metrics.seed=-3", "data.seed=-3", "seed=-2")
+    assert [line.partition(":")[0] for line in message.splitlines()] == ["seed=-2", "data.seed=-3"]
+    assert refusal("seeds=[0,-1]", "experiments=[dcgan_mnist5k]", verb="compare").startswith("seeds=-1: expected")
 
 
 # -- commands in documents
@@ -466,7 +507,7 @@ def test_a_saved_config_runs_no_code(saved, tmp_path):
 # -- multirun
 
 
-def test_multirun_starts_a_process_a_job(tmp_path, monkeypatch):
+def test_multirun_starts_a_process_a_job(tmp_path, monkeypatch, capsys):
     started = []
 
     def run(arguments, **options):
@@ -481,6 +522,7 @@ def test_multirun_starts_a_process_a_job(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         config.command("train", lambda _: 1)
     assert not stop.value.code
+    assert capsys.readouterr() == ("run 1 of 2: seed=1\nrun 2 of 2: seed=2\n", "")
     assert [arguments[:2] for arguments in started] == [["-m", "lit_aigc.train"]] * 2
     configs = [load("train", arguments[2:]) for arguments in started]
     assert [composed["seed"] for composed in configs] == [1, 2]

@@ -14,6 +14,7 @@ from lit_aigc.spec import DataSpec
 from lit_aigc.training import train
 
 CLOTHES = DataSpec("image", (1, 28, 28), num_classes=3, class_names=("T-shirt/top", "Ankle boot", "7"))
+DIGITS = DataSpec("image", (1, 28, 28), num_classes=10, class_names=tuple("0123456789"))
 PLAIN = DataSpec("image", (1, 28, 28))
 
 
@@ -94,6 +95,8 @@ def test_no_label_is_the_models_default():
     ("label", "spec", "expected"),
     [
         (3, CLOTHES, "label=3 is unknown; known: 0 to 2, 7, Ankle boot, T-shirt/top"),
+        ("cat", DIGITS, "label=cat is unknown; known: 0 to 9"),
+        (11, DIGITS, "label=11 is unknown; known: 0 to 9"),
         (-1, CLOTHES, "label=-1 is unknown"),
         (1.5, CLOTHES, "label=1.5 is unknown"),
         (True, CLOTHES, "label=True is unknown"),
@@ -107,7 +110,7 @@ def test_no_label_is_the_models_default():
 def test_labels_that_are_refused(label, spec, expected):
     with pytest.raises(InputError) as error:
         condition_of(label, 2, spec)
-    assert expected in str(error.value)
+    assert str(error.value) == expected if spec is DIGITS else expected in str(error.value)
 
 
 def test_class_names_on_the_command_line():
@@ -140,6 +143,15 @@ def test_what_is_refused(command, bundle, tmp_path, argument, expected):
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"lit_aigc.generate: {expected}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_is_no_place_for_samples(command, tiny_run):
+    bundle = tiny_run / "bundle"
+    before = sorted(bundle.iterdir())
+    outcome = command("generate", f"bundle={bundle}", f"out={bundle}", "n=1")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"out={bundle} is the folder of a bundle" in outcome.err
+    assert sorted(bundle.iterdir()) == before
 
 
 def test_an_unconditional_model(tiny, command, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_aigc.errors import InputError
-from lit_aigc.optimization import hidden_matrices, optimizer, schedule
+from lit_aigc.optimization import hidden_matrices, learning_rates, optimizer, schedule
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,12 @@ def test_hidden_matrices_are_those_of_linear_and_recurrent_layers_without_the_lo
     wanted = [network["layer"].weight, recurrent.weight_ih_l0, recurrent.weight_hh_l0]
     found = hidden_matrices(network, 7)
     assert len(found) == 3 and all(one is other for one, other in zip(found, wanted, strict=True))
+
+
+def test_learning_rates_are_named_where_there_are_several():
+    def made(*rates):
+        return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates])
+
+    assert learning_rates([made(0.1)], ("",)) == {"lr": 0.1}
+    assert learning_rates([made(0.1, 0.1), made(0.2)], ("", "matrix")) == {"lr": 0.1, "matrix_lr": 0.2}
+    assert learning_rates([made(0.1, 0.3), made(0.2)], ("d",)) == {"d_lr_0": 0.1, "d_lr_1": 0.3, "1_lr": 0.2}

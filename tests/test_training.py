@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import json
+import logging
 import os
 import random
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from lit_aigc.bundle import load_bundle
 from lit_aigc.checkpoint import latest_checkpoint
 from lit_aigc.config import load
 from lit_aigc.errors import InputError
+from lit_aigc.failures import TrainingFailed
+from lit_aigc.metrics_csv import read_metrics
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec
 from lit_aigc.training import run, train
@@ -185,25 +189,37 @@ def test_accumulation_equals_the_whole_batch(tiny, tmp_path):
             torch.testing.assert_close(tensor, one[name], atol=1e-5, rtol=1e-5)
 
 
-def test_the_learning_rate_follows_the_schedule(tiny, tmp_path):
-    seen = []
-    import lightning
-
-    class Watch(lightning.Callback):
-        def on_train_batch_end(self, trainer, *args):
-            seen.append([group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups])
-
-    config = load("train", [*tiny, f"run_dir={tmp_path}/run", "budget.batches=4"])
+def test_the_learning_rate_follows_the_schedule_and_is_logged(tiny, tmp_path):
+    config = load("train", [*tiny, f"run_dir={tmp_path}/run", "budget.batches=4", "log_every=1"])
     config["model"]["recipe"] = {"schedule": "linear", "warmup": 0.5, "final": 0.0}
     config["model"]["generator_optimizer"] = {"name": "Adam", "lr": 0.2}
     config["model"]["discriminator_optimizer"] = {"name": "SGD", "lr": 0.1}
-    globals()["Watch"] = Watch
-    config["callbacks"] = {"watch": {"_target_": f"{__name__}.Watch"}}
-    sys.modules.setdefault(__name__, sys.modules[Watch.__module__])
-    train(config)
-    torch.testing.assert_close(
-        torch.tensor(seen), torch.tensor([[0.0, 0.0], [0.05, 0.1], [0.1, 0.2], [0.05, 0.1]]), atol=1e-7, rtol=0
+    finished = train(config)
+    curves = read_metrics(tmp_path / "run/metrics.csv")
+    assert curves["train/d_lr"][1] == pytest.approx([0.0, 0.05, 0.1, 0.05])
+    assert curves["train/g_lr"][1] == pytest.approx([0.0, 0.1, 0.2, 0.1])
+    used = [group["lr"] for optimizer in finished.trainer.optimizers for group in optimizer.param_groups]
+    assert used == [curves["train/d_lr"][1][-1], curves["train/g_lr"][1][-1]]
+
+
+def test_a_window_that_the_end_cuts_short_is_logged(tiny, tmp_path):
+    """And a run that is extended from there logs the same whole windows as one that was that long from the start."""
+    start(tiny, f"run_dir={tmp_path}/short", "budget.batches=3", "log_every=5")
+    start(tiny, f"run_dir={tmp_path}/each", "budget.batches=7", "log_every=1")
+    start(tiny, f"run_dir={tmp_path}/long", "budget.batches=7", "log_every=5")
+    names = ("train/d_loss", "train/g_loss")
+    each, short, long = (
+        {n: read_metrics(tmp_path / run / "metrics.csv")[n] for n in names} for run in ("each", "short", "long")
     )
+    for name in names:
+        losses = each[name][1]
+        assert short[name][0] == [24]
+        assert short[name][1] == pytest.approx([sum(losses[:3]) / 3])
+        assert long[name][0] == [40, 56]
+        assert long[name][1] == pytest.approx([sum(losses[:5]) / 5, sum(losses[5:]) / 2])
+    train(load("train", [f"resume={tmp_path}/short", "budget.batches=7"]))
+    extended = read_metrics(tmp_path / "short/metrics.csv")["train/d_loss"]
+    assert extended == ([24, 40, 56], [short["train/d_loss"][1][0], *long["train/d_loss"][1]])
 
 
 def test_clipping_bounds_the_step(tiny, tmp_path):
@@ -380,6 +396,20 @@ def test_two_processes_equal_one_on_the_joined_batch(tiny, tmp_path, monkeypatch
         assert second[key] == pytest.approx(first[key], rel=1e-3)
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}  # no stray folders
     assert (tmp_path / "2/checkpoints/best.ckpt").exists()
+
+
+def test_known_noise_of_several_processes_is_not_shown(monkeypatch):
+    def noisy(*_: object, **__: object) -> None:
+        warnings.warn("torch.distributed.nn.functional.all_gather is deprecated, use another.", FutureWarning, 2)
+        warnings.warn("something new", FutureWarning, stacklevel=2)
+        raise TrainingFailed("enough")
+
+    monkeypatch.setattr("lit_aigc.training.train", noisy)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert run({}) == 1
+    assert [str(warning.message) for warning in seen] == ["something new"]
+    assert not logging.getLogger("lightning.fabric.utilities.distributed").isEnabledFor(logging.INFO)
 
 
 @pytest.mark.slow

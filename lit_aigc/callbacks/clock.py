@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
 from lit_aigc.errors import InputError
+from lit_aigc.signals import STOP
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -82,8 +83,6 @@ class StopSignals:
         received: Name of the signal that came, or None.
     """
 
-    _NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
     def __init__(self) -> None:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
@@ -92,7 +91,7 @@ class StopSignals:
         """Handle the signals from now on, in place of whoever handled them before (Lightning's handlers broadcast)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in self._NUMBERS:
+        for number in STOP:
             before = signal.signal(number, self._handle)
             self._before.setdefault(number, before)
 
@@ -200,6 +199,8 @@ class Clock(Callback):
 
         pl_module.progress, pl_module.train_seconds = progress, seconds
         done, pause = progress >= 1.0, pause or signaled
+        if done:
+            pl_module.log_unfinished_window()
         self.paused = pause and not done
         self.checkpoint_due = (save or pause or done) and not validate
         trainer.val_check_batch = 1 if validate else _NEVER

@@ -14,7 +14,7 @@ from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.choice import classifier_for, installed_extractor
 from lit_aigc.metrics.extractors import SHIPPED, check_extractor, extractor, facts
-from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples, needs_reference
+from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, metric_keys, module_samples, needs_reference
 from lit_aigc.metrics.reference import Reference, choose_reference, compute_reference, shipped_reference
 
 REFERENCES = ("shipped", "train", "val", "test")
@@ -40,6 +40,9 @@ class GenerativeMetrics(L.Callback):
         every: Measures at the first validation, each such one after it, and the last; in between, monitors see the last
             values.
         seed: Seed of the samples' noise, the same at each validation.
+
+    Attributes:
+        validation_keys: What it logs for monitors; known once it is set up.
 
     Raises:
         InputError: If an option is out of range; for the extractor and its files, before training starts.
@@ -72,6 +75,7 @@ class GenerativeMetrics(L.Callback):
         self.values: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
         self._calls = 0
+        self.validation_keys: tuple[str, ...] = ()
         self._network: nn.Module | None = None
         self._reference: Reference | None = None
         self._chosen: tuple[str, ...] = ()
@@ -103,6 +107,7 @@ class GenerativeMetrics(L.Callback):
         network = extractor(given, self.weights_path) if isinstance(given, str) else check_extractor(given)
         self._network = network.eval().requires_grad_(False)
         self._chosen = choose_metrics(self.metrics, network, spec.num_classes if pl_module.conditional else 0)
+        self.validation_keys = metric_keys(self._chosen, network.name, spec.num_classes)
         self._split = choose_reference(self.reference, network, spec, self._chosen)
         if self._split == "shipped" and "class_fid" in self._chosen:
             raise InputError("class_fid needs the real images of each class: set reference=train (or val, test).")

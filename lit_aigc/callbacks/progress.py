@@ -20,6 +20,9 @@ from lit_aigc.report import duration, number
 class Progress(Callback):
     """Shows the share of the budget, samples/s, elapsed time and time left, losses, and the latest metrics.
 
+    While training runs the speed is that of the latest batches alone; at the end it is the one that ``summary.json``
+    has, with all that validation and checkpoints took.
+
     On a terminal a display that is renewed at most four times a second; elsewhere (a SLURM log, CI) a line every
     `line_seconds` and one after each validation. Costs a look at the clock a batch. For a Trainer that has
     ``enable_progress_bar=False``.
@@ -55,7 +58,7 @@ class Progress(Callback):
             return
         self._console = self._console or Console()
         self._state = "training"
-        self._restart_window(pl_module)
+        self._window.clear()
         self._next = 0.0
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=False)
@@ -66,6 +69,8 @@ class Progress(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Renew the display when its time has come."""
+        if not self._window:
+            self._window.append((time.monotonic(), int(pl_module.samples_seen)))
         if time.monotonic() >= self._next:
             self._show(trainer, pl_module)
 
@@ -76,11 +81,11 @@ class Progress(Callback):
             self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show what was measured; samples/s leaves the time of validation out."""
+        """Show what was measured; the speed starts anew with the next batch."""
         self._state = "training"
         if not trainer.is_global_zero or self._next == math.inf:
             return
-        self._restart_window(pl_module)
+        self._window.clear()  # the checkpoint is yet to be written
         if self._live:
             self._show(trainer, pl_module)
         elif found := self._metrics_text(trainer):
@@ -107,13 +112,9 @@ class Progress(Callback):
             self._live.stop()
             self._live = None
 
-    def _restart_window(self, pl_module: LightningModule) -> None:
-        self._window.clear()
-        self._window.append((time.monotonic(), int(pl_module.samples_seen)))
-
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = time.monotonic()
-        if self._state == "training":
+        if self._state == "training" and self._window:
             self._window.append((now, int(pl_module.samples_seen)))
         if self._live:
             self._next = now + self.refresh_seconds
@@ -147,12 +148,16 @@ class Progress(Callback):
         seconds, progress = pl_module.train_seconds, pl_module.progress
         left = seconds * (1 - progress) / progress if progress > 0 else math.nan
         facts = [f"{int(pl_module.samples_seen):,} samples"]
-        if speed := self._speed():
-            facts.append(f"{speed:,.0f}/s")
+        if self._state in ("done", "stopped"):
+            facts.append(f"{number(pl_module.samples_per_second)}/s overall")
+        elif speed := self._speed():
+            facts.append(f"{speed:,.0f}/s now")
         return [*facts, f"{duration(seconds)} elapsed", f"{duration(left)} left"]
 
     def _speed(self) -> float:
         """Samples per second over the last pictures; right after a validation, as it was before."""
+        if not self._window:
+            return self._last_speed
         (t0, n0), (t1, n1) = self._window[0], self._window[-1]
         if n1 > n0 and t1 > t0:
             self._last_speed = (n1 - n0) / (t1 - t0)

@@ -18,6 +18,7 @@ from lit_aigc.comparison.records import code_version, describe_run, read_record
 from lit_aigc.config import DONE, PAUSED
 from lit_aigc.files import write_atomically
 from lit_aigc.run_folder import RunFolder
+from lit_aigc.signals import STOP
 
 RUNS = Path("runs") / "compare"
 
@@ -41,15 +42,13 @@ class TrainingProcesses:
     A context manager: within it Ctrl-C, SIGTERM and SIGUSR1 stop the list and leave no traceback.
     """
 
-    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
     def __init__(self) -> None:
         self.stopped = False
         self._process: subprocess.Popen[str] | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> TrainingProcesses:
-        self._before = {number: signal.signal(number, self._stop) for number in self._NUMBERS}
+        self._before = {number: signal.signal(number, self._stop) for number in STOP}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -159,6 +159,10 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         _ = self.spec
         return self._splits[name]
 
+    def sizes(self) -> dict[str, int]:
+        """Images in each split."""
+        return {name: len(self.split(name)) for name in SPLITS}
+
     def captions(self, split: str) -> tuple[str, ...]:
         """A caption for each item of a split, in their order; empty for data without captions."""
         self.split(split)  # reads the data; refuses a split that there isn't

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
+from lit_aigc.signals import STOP
 from lit_aigc.spec import Batch
 
 Request = tuple[int, Tensor]
@@ -251,8 +252,9 @@ def _obey_only_the_parent(worker: int) -> None:
     A worker that died of one would bring the training down; one that ignored SIGTERM altogether could not be ended when
     the parent exits.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for number in STOP:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_told_by, args=(os.getppid(),), daemon=True).start()

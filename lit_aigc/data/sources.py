@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import gzip
 import importlib.util
 import socket
@@ -20,6 +19,7 @@ from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages
 from lit_aigc.errors import InputError
 from lit_aigc.image_files import prepare
+from lit_aigc.lock import lock
 from lit_aigc.noise import Noise
 
 SPLITS = ("train", "val", "test")
@@ -258,11 +258,8 @@ class TorchvisionImages:
 def locked(path: Path) -> Iterator[None]:
     """One process at a time: ranks that start together would write over each other's downloads."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+        lock(file, wait=True)
+        yield
 
 
 @contextlib.contextmanager

@@ -196,6 +196,11 @@ class TextData(PinnedTransfer, L.LightningDataModule):
         self._check_split(split)
         return self._store.tokens(self._stored(split))
 
+    def sizes(self) -> dict[str, int]:
+        """Tokens in each split, boundaries between documents left out."""
+        _ = self.spec
+        return {split: self.report[f"{self._stored(split)}_tokens"] for split in SPLITS}
+
     def texts(self, split: str) -> Iterator[str]:
         """The documents of a split, cleaned, in order; of long ones the pieces of about a million characters."""
         self._check_split(split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import re
@@ -122,8 +123,10 @@ def extras() -> dict[str, tuple[str, ...]]:
     return {extra: tuple(packages) for extra, packages in missing.items()}
 
 
-def _memory() -> int:
-    """Bytes of memory, of the container if that has less."""
+def _memory() -> float:
+    """Bytes of memory, of the container if that has less; NaN where the system doesn't say."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return math.nan
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [
         _text(path).strip() for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

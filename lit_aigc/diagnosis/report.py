@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def _machine(machine: Machine, data: Mapping[str, Sequence[str]], cache: str) ->
     here = nearest(os.curdir)
     facts = {
         "CPU": f"{machine.cpu}, {machine.cores} cores" + ("" if machine.idle is None else f", {machine.idle} idle"),
-        "memory": f"{machine.memory_gib:.1f} GiB",
+        "memory": "not known" if math.isnan(machine.memory_gib) else f"{machine.memory_gib:.1f} GiB",
         "GPUs": "; ".join(gpus) or "none that torch can use",
         "precision": f"{machine.precision} is fastest; on the CPU bfloat16 takes {machine.bf16_slowdown:.1f}x as long",
         "versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),

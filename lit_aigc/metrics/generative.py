@@ -235,6 +235,18 @@ def _by_key(name: str, extractor: str, value: Any) -> dict[str, float]:
     return {f"{name}_{extractor}": value}
 
 
+def metric_keys(metrics: Sequence[str], extractor: str, num_classes: int) -> tuple[str, ...]:
+    """The keys of the values that `evaluate_samples` returns, without floors and intervals.
+
+    Args:
+        metrics: As `choose_metrics` returns them.
+        extractor: Name of the extractor.
+        num_classes: Number of classes that ``class_fid`` takes apart.
+    """
+    made_up = {"precision_recall": {"precision": 0.0, "recall": 0.0}, "class_fid": {"distances": [0.0] * num_classes}}
+    return tuple(key for name in metrics for key in _by_key(name, extractor, made_up.get(name, 0.0)))
+
+
 def _intervals(
     values: Mapping[str, float],
     results: Mapping[str, Any],

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lit_aigc.errors import InputError
 from lit_aigc.modules.ema import EMA
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import schedule
+from lit_aigc.optimization import learning_rates, schedule
 from lit_aigc.precision import full_precision
 from lit_aigc.spec import Batch, Condition, DataSpec
 from lit_aigc.tokenization import Tokenizer
@@ -105,10 +105,17 @@ class GenerativeModule(L.LightningModule):
         log_every: Batches between two log entries; each is the mean over the batches since the last.
         recent: The latest such means.
         results: The latest value of everything logged for monitors: what ``summary.json`` tells.
+        optimizer_names: What the log calls each of `configure_optimizers`; see `learning_rates`.
     """
 
     of_text: ClassVar[bool | None] = None
     trains_all_at_once: ClassVar[bool] = False
+    optimizer_names: tuple[str, ...] = ("",)
+
+    @property
+    def validation_keys(self) -> tuple[str, ...]:
+        """What validation logs for monitors, of one that computes a held-out loss; known once `trainer` is there."""
+        return ()
 
     def __init__(self, spec: DataSpec, conditional: bool = False, recipe: Recipe | None = None) -> None:
         super().__init__()
@@ -185,6 +192,11 @@ class GenerativeModule(L.LightningModule):
             self._window[name] = (total + value.detach().float(), count + 1)
         if self.batches % self.log_every == 0:
             self._flush_window()
+
+    @property
+    def samples_per_second(self) -> float:
+        """Over all of training so far, validation and checkpoints included; to a tenth."""
+        return round(self.samples_seen / max(self.train_seconds, 1e-9), 1)
 
     @property
     def log_is_due(self) -> bool:
@@ -307,19 +319,31 @@ class GenerativeModule(L.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
+    def log_unfinished_window(self) -> None:
+        """Log the mean over the batches since the last entry, for the end of training.
+
+        The window stays open: a run that is extended later logs the same whole windows as one that never stopped.
+        """
+        if self._window:
+            self._log_window()
+
     def _flush_window(self) -> None:
         if not self._window:  # half precision skipped an update in each of its batches
             return
+        self._log_window()
+        self._window = {}
+        self.check_health(self.recent)
+
+    def _log_window(self) -> None:
         names = list(self._window)
         means = torch.stack([torch.as_tensor(total / count) for total, count in self._window.values()])
-        self._window = {}
         means = self.trainer.strategy.reduce(means, reduce_op="mean").tolist()
         self.recent = dict(zip(names, means, strict=True))
         if self.scaler:
             self.recent["skipped_updates"] = float(self.skipped_updates)
         self._raise_if_not_finite(self.recent)
-        self.log_values({f"train/{name}": value for name, value in self.recent.items()}, monitor=False)
-        self.check_health(self.recent)
+        logged = self.recent | learning_rates(self.trainer.optimizers, self.optimizer_names)
+        self.log_values({f"train/{name}": value for name, value in logged.items()}, monitor=False)
 
     def _raise_if_not_finite(self, means: Mapping[str, float]) -> None:
         bad = [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]

@@ -31,6 +31,7 @@ class ImageClassifier(GenerativeModule):
 
     of_text = False
     trains_all_at_once = True
+    validation_keys = ("val_accuracy", "val_loss")
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class ImageClassifier(GenerativeModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the held-out accuracy, in [0, 1], and cross-entropy in nats, over all processes."""
         items, correct, loss = self.trainer.strategy.reduce(self._validation, reduce_op="sum").tolist()
-        self.log_values({"val_accuracy": correct / items, "val_loss": loss / items})
+        self.log_values(dict(zip(self.validation_keys, (correct / items, loss / items), strict=True)))
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
         """Refused: a classifier draws nothing."""

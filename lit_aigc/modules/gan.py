@@ -91,6 +91,8 @@ class GAN(AdversarialModule, LatentModule):
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
+    optimizer_names = ("d", "g")
+
     def __init__(
         self,
         generator: nn.Module,

@@ -48,6 +48,7 @@ class LanguageModel(GenerativeModule):
 
     of_text = True
     trains_all_at_once = True
+    optimizer_names = ("", "matrix")
 
     def __init__(
         self,
@@ -177,12 +178,21 @@ class LanguageModel(GenerativeModule):
         self._sums += likelihood_sums(nats, batch.ids[:, 1:], self._token_sizes(), batch.mask).to(self._sums)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the figures over all processes; what gives tokens more context than windows do has its name in them."""
-        nats, tokens, characters, size = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        """Logs the figures over all processes."""
+        self.log_values(self._figures(*self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()))
+
+    @property
+    def validation_keys(self) -> tuple[str, ...]:
+        """Those of the units of text that the tokenizer knows the sizes of."""
+        characters, size = self._token_sizes().sum(dim=0).tolist()
+        return tuple(self._figures(1.0, 1.0, characters, size))
+
+    def _figures(self, nats: float, tokens: float, characters: float, size: float) -> dict[str, float]:
+        """By key; a protocol that gives tokens more context than windows do has its name there."""
         words = tokens if self.tokenizer is not None and self.tokenizer.name == "word" else 0
         protocol = getattr(self.trainer.datamodule, "evaluation", None)
         suffix = f"_{protocol}" if protocol in ("strided", "carried") else ""
-        self.log_values(LikelihoodSums(nats, tokens, characters, size, words).numbers(suffix))
+        return LikelihoodSums(nats, tokens, characters, size, words).numbers(suffix)
 
     def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
         """Nats ``(N, T)`` of the targets of a batch, and the state at its end.

@@ -148,6 +148,12 @@ class VAE(Autoencoder):
 
     # -- validation
 
+    @property
+    def validation_keys(self) -> tuple[str, ...]:
+        """The bound, its terms, and, where pixels have probabilities, the bound in bits."""
+        bits = ("bits_per_dim",) if self.network.likelihood.discrete else ()
+        return ("elbo", "log_likelihood", "kl", "active_units", *bits)
+
     def on_validation_epoch_start(self) -> None:
         """Starts the sums."""
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
@@ -175,10 +181,9 @@ class VAE(Autoencoder):
         first, second = total[3:].unflatten(0, (2, -1)) / n
         active = int((second - first.square() > ACTIVE).sum())
         elbo = (log_likelihood - kl) / n
-        values = {"elbo": elbo, "log_likelihood": log_likelihood / n, "kl": kl / n, "active_units": active}
-        if self.network.likelihood.discrete:
-            values["bits_per_dim"] = -elbo / (math.prod(self.spec.shape) * math.log(2))
-        self.log_values(values)
+        bits = -elbo / (math.prod(self.spec.shape) * math.log(2))
+        values = (elbo, log_likelihood / n, kl / n, active, bits)
+        self.log_values(dict(zip(self.validation_keys, values, strict=False)))
 
     # -- what a trained model can be asked
 

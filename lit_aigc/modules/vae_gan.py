@@ -70,6 +70,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
+    optimizer_names = ("d", "ae")
+    validation_keys = ("kl", "similarity", "reconstruction")
     opponent = "autoencoder_optimizer"
     penalty = "model.r1=1"
 
@@ -215,4 +217,4 @@ class VAEGAN(AdversarialModule, Autoencoder):
     def on_validation_epoch_end(self) -> None:
         """Logs the means over all processes."""
         n, *sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
-        self.log_values(dict(zip(("kl", "similarity", "reconstruction"), (s / n for s in sums), strict=True)))
+        self.log_values(dict(zip(self.validation_keys, (s / n for s in sums), strict=True)))

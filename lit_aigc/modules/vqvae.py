@@ -75,6 +75,8 @@ class VQVAE(GenerativeModule):
     """
 
     of_text = False
+    optimizer_names = ("autoencoder", "prior")
+    validation_keys = ("reconstruction", "prior_nll", "codebook_perplexity")
 
     def __init__(
         self,
@@ -200,8 +202,8 @@ class VQVAE(GenerativeModule):
         """Logs the means over all processes."""
         total = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         n, error, nll = total[:3].tolist()
-        values = {"reconstruction": error / n, "prior_nll": nll / n, "codebook_perplexity": perplexity(total[3:])}
-        self.log_values(values)
+        values = (error / n, nll / n, perplexity(total[3:]))
+        self.log_values(dict(zip(self.validation_keys, values, strict=True)))
 
     # -- what a trained model can be asked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import math
 import statistics
@@ -160,8 +161,7 @@ def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float
     choices = parameter.grid is not None and not _numeric(parameter, shown)
     if choices:
         names = [short(parameter.value(place)) for place in parameter.grid]
-        # moved aside a little, each by another share of the golden ratio, so that they don't hide each other
-        places: list[float] = [t.drawn[parameter.name] + 0.4 * (t.number * 0.618 % 1 - 0.5) for t in shown]
+        places = side_by_side([t.drawn[parameter.name] for t in shown])
         axes.set_xticks(range(len(names)), [name if len(name) < 16 else name[:14] + "…" for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
         if sum(map(len, names)) > 24:
@@ -180,6 +180,17 @@ def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float
         place = next(x for x, t in zip(places, shown, strict=True) if t is report.best)
         axes.scatter([place], [report.best.value], s=130, facecolors="none", edgecolors=BEST, linewidths=2, zorder=4)
     return dots
+
+
+def side_by_side(choices: Sequence[int]) -> list[float]:
+    """Where to draw trials by their choice: one alone at its tick, several evenly around it, none hiding another."""
+    totals, before = collections.Counter(choices), collections.Counter()
+    places = []
+    for choice in choices:
+        step = min(0.1, 0.6 / totals[choice])
+        places.append(choice + step * (before[choice] - (totals[choice] - 1) / 2))
+        before[choice] += 1
+    return places
 
 
 def _numeric(parameter: Parameter, trials: Sequence[Trial]) -> bool:

@@ -14,7 +14,7 @@ from lit_aigc.overrides import choices, config_folder, groups_in, key_of
 from lit_aigc.report import duration
 from lit_aigc.sweeping.plan import Plan
 from lit_aigc.sweeping.running import best_trial, short, too_many_failures
-from lit_aigc.sweeping.trials import Trial
+from lit_aigc.sweeping.trials import Trial, in_use
 
 SHOWN = 30  # trials in the printed table
 _NOT_OF_THE_RESULT = ("run_dir", "logger")  # where a trial was recorded
@@ -27,7 +27,7 @@ class Report:
         plan: What was searched; its folder has the trials.
 
     Attributes:
-        trials: The best first: those that are done, then pruned, running, failed.
+        trials: The best first: those that are done, then pruned, running or paused, failed.
         best: The best that is done, or None.
     """
 
@@ -35,6 +35,10 @@ class Report:
         self.plan, self.sweep, self.folder = plan, plan.sweep, plan.folder
         self.best = best_trial(self.folder.trials, self.sweep)
         self.trials = sorted(self.folder.trials, key=self._place)
+
+    def status(self, trial: Trial) -> str:
+        """As on record; ``paused`` for one that was broken off, which the same command goes on with."""
+        return "paused" if trial.status == "running" and not in_use(self.folder.run_dir(trial)) else trial.status
 
     def _place(self, trial: Trial) -> tuple[int, float, int]:
         order = ("done", "pruned", "running", "failed").index(trial.status)
@@ -57,7 +61,7 @@ class Report:
                 str(trial.number),
                 "—" if trial.value is None else f"{trial.value:.5g}",
                 *(short(trial.values[name]) for name in names),
-                trial.status,
+                self.status(trial),
                 str(len(trial.curve)),
                 "—" if trial.train_seconds is None else duration(trial.train_seconds),
             )
@@ -95,7 +99,7 @@ class Report:
         for trial in self.folder.trials:
             values = [trial.values[name] for name in names]
             told = [getattr(trial, fact) for fact in facts]
-            own = [trial.number, trial.status, trial.value, *values, len(trial.curve), *told]
+            own = [trial.number, self.status(trial), trial.value, *values, len(trial.curve), *told]
             writer.writerow([*("" if cell is None else cell for cell in own), self.folder.run_dir(trial)])
         return text.getvalue()
 

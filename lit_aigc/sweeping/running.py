@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from lit_aigc.config import DONE, PAUSED, RANK_CONFIG
 from lit_aigc.cores import core_count
 from lit_aigc.run_folder import RunFolder
+from lit_aigc.signals import STOP
 from lit_aigc.sweeping.search import Search
 from lit_aigc.sweeping.sweep_file import Sweep
 from lit_aigc.sweeping.trials import SweepFolder, Trial, in_use
@@ -57,14 +58,12 @@ def start_training(arguments: Sequence[str], log: Path, environment: Mapping[str
 class StopRequest:
     """Whether Ctrl-C, SIGTERM or SIGUSR1 has come; a context manager."""
 
-    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
     def __init__(self) -> None:
         self.received = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in self._NUMBERS}
+        self._before = {number: signal.signal(number, self._note) for number in STOP}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 from pathlib import Path
 from typing import Any, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
+from lit_aigc.lock import lock
 
 
 @dataclasses.dataclass
@@ -82,7 +82,7 @@ class SweepFolder:
         except OSError as error:
             raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock)
         except OSError as error:
             self.release()
             raise InputError(
@@ -121,8 +121,8 @@ class SweepFolder:
 def in_use(run_dir: Path) -> bool:
     """Whether a process trains in a run folder."""
     try:
-        with (run_dir / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (run_dir / ".lock").open() as file:
+            lock(file)
     except FileNotFoundError:
         return False
     except BlockingIOError:

@@ -55,7 +55,13 @@ def drive(
         world_size=world_size, is_global_zero=rank == 0, strategy=strategy, should_stop=False, limit_val_batches=1.0
     )
     module = SimpleNamespace(
-        batches=0, samples_seen=0, train_seconds=0.0, progress=0.0, validations=0, log_values=lambda *_, **__: None
+        batches=0,
+        samples_seen=0,
+        train_seconds=0.0,
+        progress=0.0,
+        validations=0,
+        log_values=lambda *_, **__: None,
+        log_unfinished_window=lambda: None,
     )
     clock.on_train_start(trainer, module)
     seen = []

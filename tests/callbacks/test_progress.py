@@ -27,7 +27,7 @@ def clock(monkeypatch):
 
 def make_run(is_global_zero=True):
     trainer = types.SimpleNamespace(is_global_zero=is_global_zero, callback_metrics={})
-    module = types.SimpleNamespace(samples_seen=0, progress=0.0, train_seconds=0.0, recent={})
+    module = types.SimpleNamespace(samples_seen=0, progress=0.0, train_seconds=0.0, samples_per_second=35.5, recent={})
     return trainer, module
 
 
@@ -49,7 +49,7 @@ def test_plain_lines_come_every_ten_seconds_and_tell_where_training_is(clock):
     train(bar, trainer, module, clock, 500)
     lines = out.getvalue().splitlines()
     assert len(lines) == 7, "the first after 2 seconds, so that one sees that it runs"
-    assert lines[1] == " 10% | 6,144 samples | 512/s | 0:12 elapsed | 1:53 left | d_loss 0.6123 | g_loss 1.500"
+    assert lines[1] == " 10% | 6,144 samples | 512/s now | 0:12 elapsed | 1:53 left | d_loss 0.6123 | g_loss 1.500"
     assert "\x1b" not in out.getvalue()
 
 
@@ -75,6 +75,7 @@ def test_samples_per_second_leave_validation_out(clock):
     clock.now += 60
     bar.on_validation_end(trainer, module)
     assert bar._speed() == pytest.approx(512), "as it was, while there is nothing newer"
+    clock.now += 30  # a checkpoint is written
     train(bar, trainer, module, clock, 200)
     assert bar._speed() == pytest.approx(512)
 
@@ -96,8 +97,9 @@ def test_a_terminal_gets_at_most_four_pictures_a_second(clock):
     module.progress = 1.0
     bar.on_train_end(trainer, module)
     text = out.getvalue()
-    for word in ("training", "validating", "done", "d_loss 0.5000", "fid_x 3.250", "/s", "left"):
+    for word in ("training", "validating", "done", "d_loss 0.5000", "fid_x 3.250", "/s now", "left"):
         assert word in text
+    assert "35.50/s overall" in text, "at the end the rate is the one that the summary gives"
     shown = len(pictures)
     train(bar, trainer, module, clock, 100)
     assert len(pictures) == shown, "closed"

@@ -261,3 +261,9 @@ def test_the_machine_is_looked_at():
     assert found.versions["torch"] and found.versions["lightning"]
     assert found.precision in ("bf16-mixed", "32-true") and found.bf16_slowdown > 0
     assert machine.extras() == {} or "features" in machine.extras()
+
+
+def test_a_system_that_does_not_tell_its_memory(monkeypatch, examine):
+    monkeypatch.delattr(machine.os, "sysconf")  # Windows
+    text = examine(machine=dataclasses.replace(PLAIN, memory_gib=machine.look().memory_gib))[1]
+    assert re.search(r"memory +not known", text)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from lit_aigc.config import compose
 from lit_aigc.errors import InputError
-from lit_aigc.sweeping.picture import best_so_far, shown_range
+from lit_aigc.lock import lock
+from lit_aigc.sweeping.picture import best_so_far, shown_range, side_by_side
 from lit_aigc.sweeping.plan import Plan
 from lit_aigc.sweeping.report import Report
 from lit_aigc.sweeping.trials import Trial
@@ -66,7 +67,7 @@ def with_trials(plan):
 def test_the_table(capsys):
     report = with_trials(plan_of(overrides=["budget.samples=640"]))
     rows = list(csv.DictReader(io.StringIO(report.table())))
-    assert [row["status"] for row in rows] == ["done", "done", "pruned", "failed", "running"]
+    assert [row["status"] for row in rows] == ["done", "done", "pruned", "failed", "paused"]
     assert rows[1] == {
         "trial": "1",
         "status": "done",
@@ -83,8 +84,14 @@ def test_the_table(capsys):
     }
     assert (rows[3]["error"], rows[0]["train_seconds"]) == ("TrainingDiverged: a, b", "75.0")
     assert [trial.number for trial in report.trials] == [1, 0, 2, 4, 3]
+    running = report.folder.run_dir(report.folder.trials[4])
+    running.mkdir(parents=True)
+    with (running / ".lock").open("w") as file:
+        lock(file)  # as a training does that has outlived its search
+        assert list(csv.DictReader(io.StringIO(report.table())))[4]["status"] == "running"
     report.show()
     shown = capsys.readouterr().out
+    assert "paused" in shown and "running" not in shown
     assert "elbo ↑" in shown and "clip_norm" in shown and "1:15" in shown
     assert "trial 3 failed: TrainingDiverged: a, b" in shown
 
@@ -122,6 +129,13 @@ def test_the_picture_shows_every_trial():
     colours = {colour for _, colour in image.getcolors(1 << 24)}
     for wanted in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # done, failed, best
         assert any(sum(abs(a - b) for a, b in zip(colour, wanted, strict=True)) < 12 for colour in colours)
+
+
+def test_trials_of_one_choice_stand_around_its_tick():
+    assert side_by_side([0, 2]) == [0, 2]
+    assert side_by_side([1, 0, 1, 1]) == pytest.approx([0.9, 0, 1.0, 1.1])
+    crowd = side_by_side([3] * 30)
+    assert sum(crowd) / 30 == pytest.approx(3) and max(crowd) < 3.3 and len(set(crowd)) == 30
 
 
 def test_the_axis_of_the_metric_leaves_out_what_went_astray():

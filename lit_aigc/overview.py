@@ -1,0 +1,76 @@
+"""What is about to be trained, on what and where: read before the first batch, when a mistake still costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from lit_aigc.modules.base import GenerativeModule
+
+_UNITS = {"image": "images", "text": "tokens"}
+
+
+def overview(
+    config: Mapping[str, Any], datamodule: Any, module: GenerativeModule, trainer: L.Trainer, folder: Path
+) -> dict[str, str]:
+    """The facts of a run by a word for each.
+
+    Args:
+        config: The resolved config.
+        datamodule: The data; its ``sizes()`` give the items in each split, its ``root`` where they lie, if it has them.
+        module: The model.
+        trainer: Says which device and precision it really takes.
+        folder: The run folder.
+    """
+    limits = [f"{value:,} {unit}" for unit, value in config["budget"].items() if value is not None]
+    return {
+        "experiment": f"{config['experiment']}, seed {config['seed']}",
+        "data": _data(datamodule),
+        **_networks(module),
+        "device": _device(trainer),
+        "precision": str(trainer.precision),
+        "budget": f"{' or '.join(limits)}, {config['data'].get('batch_size')} in a batch",
+        "run folder": str(folder),
+    }
+
+
+def _data(datamodule: Any) -> str:
+    spec = datamodule.spec
+    unit = _UNITS.get(spec.modality, "items")
+    parts = [spec.name or type(datamodule).__name__]
+    if hasattr(datamodule, "sizes"):
+        splits = ", ".join(f"{count:,} {split}" for split, count in datamodule.sizes().items())
+        parts.append(f"{unit} {splits}")
+    if spec.modality == "image":
+        channels, height, width = spec.shape
+        parts.append(f"{height}x{width}, {'gray' if channels == 1 else f'{channels} channels'}")
+    if spec.num_classes:
+        parts.append(f"{spec.num_classes} classes")
+    if spec.vocab_size:
+        parts.append(f"vocabulary {spec.vocab_size:,}, context {spec.shape[0]:,}")
+    if root := getattr(datamodule, "root", None):
+        parts.append(f"from {root}")
+    return "; ".join(parts)
+
+
+def _networks(module: GenerativeModule) -> dict[str, str]:
+    """The parameters of each network of a module, by its name."""
+    found = {}
+    for name, network in module.named_children():
+        if count := sum(parameter.numel() for parameter in network.parameters()):
+            found[name] = f"{type(network).__name__}, {count:,} parameters"
+    return found
+
+
+def _device(trainer: L.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        threads = torch.get_num_threads()
+        name = f"{device.type.upper()}, {threads} thread{'s' if threads > 1 else ''}"
+    return name if trainer.world_size == 1 else f"{trainer.world_size} processes, each on {name}"
