@@ -15,7 +15,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.metrics.extractors import match_channels
 from lit_aigc.metrics.resizing import IN_WORDS, RESIZES
 
-WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 
 def downloaded_weights() -> Path:

@@ -230,6 +230,7 @@ def test_r1_and_r2_are_taken_before_augmentation_unless_the_config_says_otherwis
             regularization={"r1": 0.3, "r2": 0.7, "before_augmentation": before},
             augment={"_target_": "lit_aigc.augmentation.AdaptiveAugment", "p": 0.6},
         )
+        module._trainer = types.SimpleNamespace(precision_plugin=None)
         parameters = list(module.discriminator.parameters())
         loss, values = module._discriminator_loss(batch)
         gradients = torch.autograd.grad(loss, parameters)
