@@ -82,7 +82,7 @@ def test_images_in_general_take_what_is_installed(monkeypatch, tmp_path):
     assert choice.installed_extractor() == "efficientnet_lite0"  # Inception's weights would have to be downloaded
     assert choice.installed_extractor("weights.pth") == "inception"
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth").touch()
+    (tmp_path / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth").touch()
     assert choice.installed_extractor() == "inception"
 
 
