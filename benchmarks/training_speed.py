@@ -147,10 +147,6 @@ class Digits(torch.utils.data.Dataset):
 
 def plain(config, datamodule) -> Iterator[None]:
     generator, discriminator = (n.to(memory_format=torch.contiguous_format) for n in networks(config, datamodule.spec))
-    for layer in (*generator.modules(), *discriminator.modules()):
-        for kind in (torch.nn.Conv2d, torch.nn.ConvTranspose2d):
-            if isinstance(layer, kind):
-                layer.__class__ = kind  # without lit_aigc's faster ways
     size = config["data"]["batch_size"]
     loader = torch.utils.data.DataLoader(
         Digits(datamodule), batch_size=size, shuffle=True, num_workers=2, drop_last=True

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.networks.convolution import DrawingConvTranspose2d
 from lit_aigc.networks.dcgan import class_embedding
 from lit_aigc.networks.latent import checked_latent_dim, with_classes
 from lit_aigc.networks.likelihood import Likelihood
@@ -92,7 +91,7 @@ class Decoder(nn.Module):
             layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1), nn.SiLU()]
             width //= 2
         outputs = likelihood.maps(shape[0])
-        self.layers = nn.Sequential(*layers, DrawingConvTranspose2d(width, outputs, 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""

@@ -10,7 +10,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks import discriminator
-from lit_aigc.networks.convolution import DrawingConvTranspose2d, ReadingConv2d, keep_layout
 from lit_aigc.networks.minibatch import MinibatchStd
 from lit_aigc.networks.pyramid import stages
 
@@ -76,7 +75,7 @@ class Generator(nn.Module):
                 nn.ReLU(inplace=True),
             ]
             width //= 2
-        self.layers = nn.Sequential(*layers, DrawingConvTranspose2d(width, shape[0], 4, stride=2, padding=1), nn.Tanh())
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1), nn.Tanh())
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -86,8 +85,6 @@ class Generator(nn.Module):
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(y)], dim=1)
         x = self.project(z).unflatten(1, self.start)  # (N, width, 4 or 7, 4 or 7)
-        if self.layers[2].weight.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous(memory_format=torch.channels_last)  # what follows is slow on two layouts
         return self.layers(x)
 
 
@@ -117,10 +114,7 @@ class Discriminator(discriminator.Discriminator):
             raise InputError(f"normalization={normalization!r} is unknown; expected batch, spectral or none.")
         smallest, doublings = stages(shape)
         width = channels
-        layers: list[nn.Module] = [
-            ReadingConv2d(shape[0], width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         for _ in range(doublings - 1):
             layers.append(nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=normalization != "batch"))
             layers += [nn.BatchNorm2d(width * 2)] if normalization == "batch" else []
@@ -153,7 +147,7 @@ class Discriminator(discriminator.Discriminator):
         """Features (N, ...) and labels (N,) to logits (N,)."""
         if self.minibatch_std is not None:
             features = self.minibatch_std(features)
-        features = keep_layout(features).flatten(1)
+        features = features.flatten(1)
         if self.hidden is not None:
             features = self.hidden(features)
         logits = self.logit(features)[:, 0]

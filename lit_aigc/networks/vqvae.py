@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks.code_prior import CodePrior
-from lit_aigc.networks.convolution import DrawingConvTranspose2d
 from lit_aigc.networks.vector_quantizer import VectorQuantizer, map_size
 from lit_aigc.noise import Noise
 
@@ -106,7 +105,7 @@ class Decoder(nn.Module):
             layers += [nn.SiLU(), nn.ConvTranspose2d(width, following, 4, stride=2, padding=1)]
             layers += [ResidualBlock(following)]
             width = following
-        self.layers = nn.Sequential(*layers, nn.SiLU(), DrawingConvTranspose2d(width, shape[0], 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
         """Vectors ``(N, dim, size, size)`` to images ``(N, C, H, W)``, about in the range of those learned from."""
