@@ -27,6 +27,10 @@ def bf16_takes(monkeypatch):
     return lambda factor: monkeypatch.setattr(precision, "bf16_slowdown", lambda: factor)
 
 
+def lines(caplog):
+    return [record.message for record in caplog.records if record.name == precision.__name__]
+
+
 @pytest.mark.parametrize(
     ("factor", "asked", "kept", "chosen", "words"),
     [
@@ -44,8 +48,7 @@ def bf16_takes(monkeypatch):
 def test_a_choice_is_honored_and_auto_is_what_is_fast(bf16_takes, caplog, factor, asked, kept, chosen, words):
     bf16_takes(factor)
     assert choose_precision(asked, "cpu", LINEAR, kept) == chosen
-    lines = [record.message for record in caplog.records if record.name == precision.__name__]
-    assert len(lines) == bool(words) and words in "".join(lines)
+    assert len(lines(caplog)) == bool(words) and words in "".join(lines(caplog))
 
 
 def test_gpus_decide_by_what_they_are(monkeypatch):
@@ -59,7 +62,7 @@ def test_a_network_that_cannot_run_in_bfloat16_is_trained_in_float32(bf16_takes,
     bf16_takes(0.7)
     monkeypatch.setattr(precision, "_runs_in_bf16", lambda kind: kind is not nn.LSTM)
     assert choose_precision("bf16-mixed", "cpu", nn.Sequential(nn.GRU(2, 2), nn.LSTM(2, 2))) == FULL
-    assert caplog.messages == ["This CPU can't run LSTM in bfloat16, so training uses 32-true."]
+    assert lines(caplog) == ["This CPU can't run LSTM in bfloat16, so training uses 32-true."]
     assert choose_precision("auto", "cpu", nn.GRU(2, 2)) == MIXED
 
 
