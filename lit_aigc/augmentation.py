@@ -18,6 +18,7 @@ from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.image_transforms import affine, color_map, constants, cut_out, horizontal_flip, recolor, shift
 from lit_aigc.noise import Noise
+from lit_aigc.precision import full_precision
 
 PADDING_MODES = ("constant", "edge", "reflect")
 POLICIES = ("color", "translation", "cutout")
@@ -227,7 +228,7 @@ class AdaptiveAugment(nn.Module):
             return images
         draws = _Draws(noise.stream("adaptive_augment"), len(images), self._p, possible, images.device)
         x = _at_least_float32(images)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             x = _change(x, draws.changed("blit", "geometry"), affine, lambda: _geometry(draws, *x.shape[2:]))
             x = _change(x, draws.changed("color"), recolor, lambda: (_colors(draws),))
         return _like(x, images)

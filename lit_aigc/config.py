@@ -355,9 +355,16 @@ def _first_job(argument: str) -> str:
 
 
 def _values_of_sweep(argument: str) -> list[str]:
-    """What an override of a multirun sets one after the other; nothing for an override with one value."""
+    """What an override of a multirun sets one after the other; nothing for one with one value, or a glob."""
     override = _parsed(argument)
-    return list(override.sweep_string_iterator()) if override is not None and override.is_sweep_override() else []
+    if override is None or not (override.is_choice_sweep() or override.is_range_sweep()):
+        return []
+    return list(override.sweep_string_iterator())
+
+
+def _is_sweep(argument: str) -> bool:
+    override = _parsed(argument)
+    return override is not None and override.is_sweep_override()
 
 
 def _multirun(verb: str, arguments: list[str]) -> None:
@@ -370,14 +377,14 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     own, overrides = split_arguments(rest)
     folders = [f"--config-dir={folder.resolve()}" for folder in own[1:]]
     started = []
-    swept = {key_of(override): len(values) for override in overrides if (values := _values_of_sweep(override))}
-    jobs = math.prod(swept.values())
+    swept = {key_of(override): len(_values_of_sweep(override)) for override in overrides if _is_sweep(override)}
+    jobs = math.prod(swept.values())  # 0 with a glob, whose values aren't known here
 
     def job(config: Any) -> None:
         task = list(HydraConfig.get().overrides.task)
         own = ", ".join(override.lstrip("+") for override in task if key_of(override) in swept)
         started.append(own)
-        print(f"run {len(started)} of {jobs}{own and f': {own}'}", flush=True)
+        print(f"run {len(started)}{f' of {jobs}' if jobs else ''}{own and f': {own}'}", flush=True)
         result = subprocess.run([sys.executable, "-m", f"lit_aigc.{verb}", *folders, *task], check=False)
         if result.returncode != DONE:
             raise SystemExit(result.returncode)

@@ -62,7 +62,7 @@ def check_writable(path: str | Path, key: str, *, folder: bool) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{key}={path} can't be written ({reason}): name another place.") from None
+        raise InputError(f"{key}={path} can't be written ({reason}): choose another path.") from None
 
 
 def name_at(samples_seen: int, suffix: str) -> str:

@@ -48,7 +48,7 @@ def generate(config: dict[str, Any]) -> Path:
     if config["encode"] and (config["directions"] or config["interpolate"]):
         wrong.append("encode goes without directions and interpolate: ask for them one after the other.")
     if all((Path(config["out"]) / name).is_file() for name in ("manifest.json", "spec.json")):
-        wrong.append(f"out={config['out']} is the folder of a bundle, which samples don't belong in: name another one.")
+        wrong.append(f"out={config['out']} is the folder of a bundle: choose another folder for the samples.")
     if wrong:
         raise InputError("\n".join(wrong))
     directory = Path(config["out"])

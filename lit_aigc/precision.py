@@ -16,6 +16,7 @@ FULL = "32-true"
 MIXED = "bf16-mixed"
 SLOW = 1.5  # times as long as the alternative: worth a warning
 log = logging.getLogger(__name__)
+_FULL_NAMES = {"32": FULL, "64": "64-true", "16": "16-mixed", "bf16": MIXED}  # of what the Trainer takes too
 
 
 def accelerator_of(name: str) -> str:
@@ -36,14 +37,15 @@ def choose_precision(asked: str, accelerator: str, network: nn.Module, kept: str
         network: What will be trained. Where this machine can't run one of its layers in bfloat16, it is float32.
         kept: What the run was trained in so far, which ``auto`` keeps unless it is slow here; None for a new run.
     """
+    asked = _FULL_NAMES.get(asked, asked)
     chosen = asked
     if asked == AUTO:
-        chosen = kept if kept and slowdown(kept, accelerator) <= SLOW else fastest_precision(accelerator)
+        chosen = kept if kept and _is_worth_keeping(kept, accelerator) else fastest_precision(accelerator)
     if chosen == MIXED and accelerator == "cpu" and (layer := _unfit_layer(network)):
         chosen = FULL
         log.warning("This CPU can't run %s in bfloat16, so training uses %s.", layer, FULL)
     elif asked != AUTO:
-        warn_if_slow(f"trainer.precision={asked}", asked, accelerator)
+        warn_if_slow(f"trainer.precision={asked}", asked, accelerator, "Set trainer.precision=auto")
     if kept and chosen != kept:
         log.warning(
             "This run was trained in %s so far and resumes in %s: from here on it is not bit-identical to a run that "
@@ -54,11 +56,19 @@ def choose_precision(asked: str, accelerator: str, network: nn.Module, kept: str
     return chosen
 
 
-def warn_if_slow(setting: str, precision: str, accelerator: str) -> None:
+def _is_worth_keeping(kept: str, accelerator: str) -> bool:
+    if accelerator == "cpu":
+        return kept in (FULL, MIXED) and slowdown(kept, accelerator) <= SLOW
+    return kept in (FULL, fastest_precision(accelerator)) or (accelerator == "cuda" and kept.startswith("16"))
+
+
+def warn_if_slow(setting: str, precision: str, accelerator: str, advice: str = "Leave it out") -> None:
     """Log one line if a setting asks for a precision that is slow on this machine."""
     if (factor := slowdown(precision, accelerator)) > SLOW:
         fastest = fastest_precision(accelerator)
-        log.warning("%s takes %.1f times as long on this machine as %s: leave it out.", setting, factor, fastest)
+        log.warning(
+            "%s takes %.1f times as long on this machine as %s. %s to save that.", setting, factor, fastest, advice
+        )
 
 
 def fastest_precision(accelerator: str) -> str:
@@ -70,7 +80,7 @@ def fastest_precision(accelerator: str) -> str:
         accelerator: ``cpu``, ``cuda`` or ``mps``.
     """
     if accelerator == "cuda":
-        return MIXED if torch.cuda.get_device_capability() >= (8, 0) else FULL
+        return MIXED if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else FULL
     return MIXED if accelerator == "cpu" and bf16_slowdown() < 1 else FULL
 
 

@@ -1,4 +1,4 @@
-"""A folder of generated images says itself which samples it holds, and which of its pictures are none."""
+"""A folder of generated images says itself which samples it holds, and which of its pictures are not samples."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_origin(directory: Path, samples: Mapping[str, Any]) -> None:
         found = " and ".join(f"of another {key}" for key in differing)
     if found:
         raise InputError(
-            f"out={directory} holds samples {found}, and a set must not be a mixture: name another folder, or delete "
+            f"out={directory} holds samples {found}, and sets can't be mixed: choose another folder, or delete "
             "this one first."
         )
 
@@ -54,7 +54,7 @@ def described(directory: Path, samples: Mapping[str, Any], names: Iterable[str],
     """Write ``samples.json``: the samples' origin, how many there are, and the name of the overview.
 
     It comes before the samples that are written inside of this, so that those of a run that breaks off have an origin
-    too. If none gets written, it goes.
+    too. If no sample is written, the file is removed.
 
     Args:
         directory: The folder.

@@ -19,8 +19,12 @@ _TRAINER_MAY_CHANGE = tuple(
 _MOVED = {"lit_aigc.launch.data_parallel": "lit_aigc.launch.DataParallel"}
 _NEW_DEFAULTS = (  # key, former default, default
     ("trainer.devices", "auto", 1),
+    ("trainer.precision", "32-true", "auto"),
+    ("trainer.precision", "bf16-mixed", "auto"),
     ("callbacks.generative_metrics.reference", "shipped", None),
+    ("callbacks.generative_metrics.reference", "train", None),
 )
+_FOLLOW_THE_MACHINE = ("monitor", "callbacks.generative_metrics.extractor")  # what the first start chose holds
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 
@@ -99,7 +103,10 @@ def different_settings(saved: Mapping[str, Any], config: Mapping[str, Any]) -> l
     return [
         f"{key}={theirs[key]} there, {ours[key]} here"
         for key in ours
-        if key in theirs and ours[key] != theirs[key] and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS
+        if key in theirs
+        and ours[key] != theirs[key]
+        and key not in _FOLLOW_THE_MACHINE
+        and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS
     ]
 
 

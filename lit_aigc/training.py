@@ -19,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lit_aigc import precision
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.bundle import load_bundle, save_bundle
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
@@ -41,7 +42,7 @@ from lit_aigc.memory import keep_freed_memory
 from lit_aigc.metrics_csv import CsvLogger
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.overview import overview
-from lit_aigc.precision import AUTO, accelerator_of, choose_precision, tensor_float32
+from lit_aigc.precision import AUTO, accelerator_of, tensor_float32
 from lit_aigc.report import print_facts, print_results
 from lit_aigc.run_folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.saved_config import CONFIG_VERSION, different_settings, saved_config
@@ -276,7 +277,8 @@ def _trainer(
         raise InputError("trainer.precision: half precision (16) needs a GPU: leave it out, or use 32-true.")
     kept = folder.read_summary().get(RESOLVED_PRECISION)
     accelerator = accelerator_of(str(node.get("accelerator", "auto")))
-    node["precision"] = choose_precision(asked, accelerator, module, kept)
+    logging.getLogger(precision.__name__).disabled = rank_zero_only.rank != 0  # one line, however many processes
+    node["precision"] = precision.choose_precision(asked, accelerator, module, kept)
     unsynced = bool(node.get("sync_batchnorm")) and accelerator != "cuda"  # torch has no such layer for CPUs
     if unsynced:
         node["sync_batchnorm"] = False
@@ -351,7 +353,7 @@ def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
     """Write the bundle and the summary, and show the results."""
     paths: dict[str, Path | str] = {"run folder": run.folder.path}
     if run.summary["status"] == "paused":
-        paths["go on with"] = f"python -m lit_aigc.train resume={run.folder.path}"
+        paths["resume with"] = f"python -m lit_aigc.train resume={run.folder.path}"
     if run.summary["status"] == "done":
         with run.module.averaged():
             bundle = save_bundle(run.folder.path / "bundle", run.module, model_config, run.datamodule.spec, run.summary)

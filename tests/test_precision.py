@@ -42,6 +42,8 @@ def lines(caplog):
         (0.7, "auto", FULL, FULL, ""),  # 1.4 times as slow: worth the same bits
         (0.7, "auto", MIXED, MIXED, ""),
         (12.0, "auto", MIXED, FULL, "trained in bf16-mixed so far and resumes in 32-true"),
+        (0.7, "auto", "16-mixed", MIXED, "trained in 16-mixed so far and resumes in bf16-mixed"),
+        (1.0, "32", FULL, FULL, ""),
         (0.9, "bf16-mixed", FULL, MIXED, "trained in 32-true so far and resumes in bf16-mixed"),
     ],
 )  # fmt: skip
@@ -52,10 +54,16 @@ def test_a_choice_is_honored_and_auto_is_what_is_fast(bf16_takes, caplog, factor
 
 
 def test_gpus_decide_by_what_they_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for capability, expected in (((9, 0), MIXED), ((8, 0), MIXED), ((7, 5), FULL)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
         assert choose_precision("auto", "cuda", LINEAR) == expected
     assert choose_precision("auto", "mps", LINEAR) == FULL
+    assert choose_precision("auto", "mps", LINEAR, kept=MIXED) == FULL
+    assert choose_precision("auto", "cuda", LINEAR, kept=MIXED) == FULL  # of a newer GPU
+    assert choose_precision("auto", "cuda", LINEAR, kept="16-mixed") == "16-mixed"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_precision("auto", "cuda", LINEAR) == FULL  # the Trainer says that there is none
 
 
 def test_a_network_that_cannot_run_in_bfloat16_is_trained_in_float32(bf16_takes, monkeypatch, caplog):

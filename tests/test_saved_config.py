@@ -39,10 +39,19 @@ def test_one_device_is_the_default_and_all_gpus_are_asked_for():
     assert devices == {"default": 1, "gpu": "auto", "cluster": "auto", "fsdp": "auto"}
 
 
-def test_the_same_job_goes_on_with_what_its_config_said_when_all_devices_were_the_default():
-    saved, config = ({"trainer": {"devices": devices, "accelerator": "auto"}} for devices in ("auto", 1))
-    assert different_settings(saved, config) == []
-    assert different_settings(saved, {"trainer": {"devices": 2}}) == ["trainer.devices=auto there, 2 here"]
+def test_the_same_job_resumes_with_what_its_config_said_under_former_defaults():
+    def config(devices, precision, reference, monitor):
+        measures = {"generative_metrics": {"reference": reference, "extractor": monitor}}
+        return {"trainer": {"devices": devices, "precision": precision}, "callbacks": measures, "monitor": monitor}
+
+    now = config(1, "auto", None, "inception")
+    assert different_settings(config("auto", "bf16-mixed", "train", None), now) == []
+    assert different_settings(config("auto", "32-true", "shipped", "inception"), now) == []
+    other = config(2, "bf16-mixed", None, "inception")
+    assert different_settings(config("auto", "32-true", None, "inception"), other) == [
+        "trainer.devices=auto there, 2 here",
+        "trainer.precision=32-true there, bf16-mixed here",
+    ]
 
 
 def test_a_cluster_run_goes_on_by_resume_alone(elsewhere, tmp_path, monkeypatch):
@@ -84,6 +93,6 @@ def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, c
     assert config["trainer"]["sync_batchnorm"]  # of the run folder, which may go on with GPUs
 
     monkeypatch.setattr(training, "accelerator_of", lambda name: "cuda")
-    monkeypatch.setattr(training, "choose_precision", lambda asked, *_: asked)
+    monkeypatch.setattr("lit_aigc.precision.choose_precision", lambda asked, *_: asked)
     monkeypatch.setattr(training, "instantiate", lambda node, **_: node)
     assert trainer(modules[0])["sync_batchnorm"]

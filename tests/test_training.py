@@ -94,7 +94,7 @@ def test_ten_batches_equal_five_and_five(small, tmp_path, more, capsys):
     start(small, f"run_dir={tmp_path}/whole", *more)
     first = start(small, f"run_dir={tmp_path}/parts", *more, "pause_after.batches=5")
     assert first.exit_code == 75
-    assert f"go on with  python -m lit_aigc.train resume={tmp_path}/parts" in capsys.readouterr().out
+    assert f"resume with  python -m lit_aigc.train resume={tmp_path}/parts" in capsys.readouterr().out
     assert first.summary["status"] == "paused"
     second = train(load("train", [f"resume={tmp_path}/parts"]))
     assert second.exit_code == 0

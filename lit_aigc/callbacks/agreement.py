@@ -37,6 +37,10 @@ class Agreement:
         """The first process's clock after so many batches, estimated; at most half a second fast."""
         return self._seconds + (batches - self._batches) * self._seconds_per_batch
 
+    def agree_next(self) -> None:
+        """Agree after the next batch: what came between, such as a validation, is in no estimate."""
+        self._wait = 1
+
     def agree(self, batches: int, seconds: float, signaled: bool, save: bool) -> tuple[float, bool, bool]:
         """Let all processes know the first one's clock, whether any has had a signal, and whether the first would save.
 

@@ -57,7 +57,7 @@ class CheckpointWriter(Checkpoint):
         if not self.monitor or not self.clock.validations or None in found or self.monitor in known:
             return
         hint = did_you_mean(self.monitor, known) if known else ""
-        measures = any(hasattr(callback, "validation_keys") for callback in trainer.callbacks)
+        measures = any(getattr(callback, "validation_keys", ()) for callback in trainer.callbacks)
         if pl_module.batches == 0 and (measures or "did you mean" in hint):
             raise InputError(f"monitor={self.monitor} (null for no best.ckpt) is not measured{hint}")
         self._warn_of_no_best(trainer, known)

@@ -219,6 +219,7 @@ class Clock(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the time that validation took on the clock, before the checkpoint is written."""
         pl_module.train_seconds = self._seconds_before + time.monotonic() - self._start
+        self._agreement.agree_next()
 
     @contextlib.contextmanager
     def writing_checkpoint(self) -> Iterator[None]:

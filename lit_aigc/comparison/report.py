@@ -169,7 +169,8 @@ class Report:
                 parts.append(f"Floor: {told['floor']}.")
         machines = dict.fromkeys(_machine_in_words(record["machine"]) for record in done)
         if any(len(row.values) > 1 for row in self.rows):
-            over = "seeds, which ran on different machines" if len(machines) > 1 else "seeds"
+            mixed = any(len({_hardware(record) for record in row.done}) > 1 for row in self.rows)
+            over = "seeds, which ran on different machines" if mixed else "seeds"
             parts.append(f"± is the standard deviation over {over}.")
         dates = sorted(record["date"][:10] for record in done)
         when = f", {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else "") if dates else ""
@@ -337,6 +338,10 @@ def _percent(share: float | None) -> str:
 
 def _count(value: float | None) -> str:
     return NOTHING if value is None else number(round(value))
+
+
+def _hardware(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(record["machine"].get(key) for key in ("cpu", "cores", "gpu"))
 
 
 def _machine_in_words(machine: Mapping[str, Any]) -> str:

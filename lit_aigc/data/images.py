@@ -30,7 +30,7 @@ from lit_aigc.spec import Batch, DataSpec
 log = logging.getLogger(__name__)
 
 _FEWEST = 10
-"""Images to train on: with fewer, a mistake is likelier than a wish."""
+"""Images to train on: with fewer, this is more likely a mistake than intended."""
 
 Augmentation = Callable[..., Tensor]
 """``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""

@@ -83,9 +83,10 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             stops=True,
         )
     elif outlook.accelerator == "cpu" and (factor := machine.slowdown(outlook.precision)) > SLOW:
+        fastest = machine.precision_on("cpu")
         yield Finding(
-            f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {machine.precision}.",
-            "Leave trainer.precision out.",
+            f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {fastest}.",
+            "Set trainer.precision=auto.",
         )
     elif outlook.precision.startswith("bf16") and on_gpu and not all(gpu.bf16 for gpu in machine.gpus):
         yield Finding(

@@ -58,10 +58,14 @@ class Machine:
 
     @property
     def precision(self) -> str:
-        """The ``trainer.precision`` that trains fastest."""
-        if self.gpus:
-            return "bf16-mixed" if all(gpu.bf16 for gpu in self.gpus) else "32-true"
-        return "bf16-mixed" if self.bf16_slowdown < 1 else "32-true"
+        """The ``trainer.precision`` that trains fastest, on the GPUs if there are any."""
+        return self.precision_on("gpu" if self.gpus else "cpu")
+
+    def precision_on(self, accelerator: str) -> str:
+        """The ``trainer.precision`` that trains fastest on an accelerator: ``gpu``, ``cuda``, ``cpu`` or ``mps``."""
+        on_gpu = accelerator in ("gpu", "cuda")
+        fast = self.gpus and all(gpu.bf16 for gpu in self.gpus) if on_gpu else self.bf16_slowdown < 1
+        return "bf16-mixed" if fast and accelerator != "mps" else "32-true"
 
     def slowdown(self, precision: str) -> float:
         """How many times as long a ``trainer.precision`` takes on the processor as the alternative; 1 if not known."""

@@ -47,11 +47,12 @@ class Outlook:
 def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
     """What training would do with a composed config."""
     from lit_aigc.launch import launch
+    from lit_aigc.precision import accelerator_of
 
     trainer = config["trainer"]
     accelerator = str(trainer.get("accelerator", "auto"))
     if accelerator == "auto":
-        accelerator = "gpu" if machine.gpus else "cpu"
+        accelerator = "gpu" if machine.gpus else accelerator_of("auto")
     devices = trainer.get("devices", "auto")
     if devices in ("auto", -1, "-1"):
         per_node = max(1, len(machine.gpus)) if accelerator in ("gpu", "cuda") else 1
@@ -62,9 +63,10 @@ def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
         launcher, per_node, nodes = dataclasses.astuple(outside)
     strategy = str(trainer.get("strategy", "auto"))
     if strategy == "auto":
-        strategy = "DDP, unused parameters allowed" if per_node * nodes > 1 else "one device"
+        strategy = "DDP" if per_node * nodes > 1 else "one device"
     asked = str(trainer.get("precision", "auto"))
-    facts = (accelerator, launcher, per_node, nodes, strategy, machine.precision if asked == "auto" else asked)
+    precision = machine.precision_on(accelerator) if asked == "auto" else asked
+    facts = (accelerator, launcher, per_node, nodes, strategy, precision)
     if config.get("resume"):
         return Outlook(*facts, Path(config["resume"]), True)
     try:

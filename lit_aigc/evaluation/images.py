@@ -73,7 +73,8 @@ def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
 
     A node on the user's own command line may name anything importable, as a model there may.
     """
-    data, name = subject.datamodule, subject.spec.name
+    data = subject.datamodule
+    name = data.spec.name if data is not None else subject.spec.name
     if found := mismatch(config["extractor"], classifier_for(name), name):
         raise InputError(found)
     of_training = extractor_of_training(subject.bundle.manifest["protocol"]) if subject.bundle else None

@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.extractors import match_channels
 from lit_aigc.metrics.resizing import IN_WORDS, RESIZES
+from lit_aigc.precision import full_precision
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -87,7 +88,7 @@ class Inception(nn.Module):
         levels = self.resize(match_channels(images, 3), self.SIZE, self.SIZE)
         x = ((levels - 128.0) / 128.0).contiguous(memory_format=torch.channels_last)
         features = self.layers(x).float().mean(dim=(2, 3))
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return features, F.linear(features, self.head)
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_aigc.precision import full_precision
+
 
 def tensorflow(images: Tensor, height: int, width: int) -> Tensor:
     """Bilinear as TensorFlow 1 did it, which FID was defined with: corners at the origin, not antialiased.
@@ -21,7 +23,7 @@ def tensorflow(images: Tensor, height: int, width: int) -> Tensor:
     rows, columns = (
         _weights(old, new, images.device) for old, new in zip(images.shape[2:], (height, width), strict=True)
     )
-    with torch.autocast(images.device.type, enabled=False):
+    with full_precision(images.device):
         return rows @ (levels @ columns.T)
 
 

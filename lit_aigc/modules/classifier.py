@@ -13,6 +13,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.noise import Noise
 from lit_aigc.optimization import optimizer as make_optimizer
+from lit_aigc.precision import full_precision
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 
@@ -77,7 +78,7 @@ class ImageClassifier(GenerativeModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the count, in evaluation mode and with averaged weights."""
-        with self.averaged(), torch.autocast(self.device.type, enabled=False):
+        with self.averaged(), full_precision(self.device):
             logits = self.network(batch.images.float())
         correct = (logits.argmax(dim=1) == batch.labels).sum()
         loss = F.cross_entropy(logits.double(), batch.labels, reduction="sum")

@@ -58,7 +58,10 @@ class EMA:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the averaged weights inside, and its own again after. Before the start: its own."""
+        """The network has the averaged weights inside, and its own again after. Before the start: its own.
+
+        What changes tensors in place inside changes the average: evaluate there, don't train.
+        """
         if not self._shadow:
             yield
             return
@@ -66,6 +69,9 @@ class EMA:
         # The tensors trade places instead of being copied: entering costs nothing, however often a validation does.
         kept = {name: tensor.data for name, tensor in live.items()}
         _point(live, self._shadow)
+        for layer in self.network.modules():
+            if isinstance(layer, nn.RNNBase):
+                layer.flatten_parameters()  # cuDNN wants the weights in one piece, or copies them at each call
         try:
             yield
         finally:

@@ -103,7 +103,8 @@ class LanguageModel(GenerativeModule):
 
         A bias that has learned something stays. That of a checkpoint is loaded later.
         """
-        if stage == "fit" and self._starts_from_frequencies and not self.network.head.bias.any():
+        resumes = self.trainer.ckpt_path is not None
+        if stage == "fit" and self._starts_from_frequencies and not resumes and not self.network.head.bias.any():
             tokens = self.trainer.datamodule.tokens("train")[1 : 1 + _COUNTED]
             counts = torch.from_numpy(np.bincount(tokens, minlength=self.spec.vocab_size))
             self.network.head.bias.data.copy_(torch.log((counts + 0.5) / (len(tokens) + 0.5 * len(counts))))

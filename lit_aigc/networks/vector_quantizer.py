@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks.pyramid import stages
+from lit_aigc.precision import full_precision
 
 _LEAST_COUNT = 1e-5  # a code of less use stays where it is
 
@@ -91,7 +92,7 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def nearest(self, vectors: Tensor) -> Tensor:
         """``(M, D)`` to the indices ``(M,)`` of the nearest codes."""
-        with torch.autocast(vectors.device.type, enabled=False):  # differences of distances are small
+        with full_precision(vectors.device):  # differences of distances are small
             half_squares = 0.5 * self.codebook.square().sum(dim=1)
             return torch.addmm(half_squares, vectors.float(), self.codebook.T, alpha=-1).argmin(dim=1)
 
