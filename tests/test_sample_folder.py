@@ -39,7 +39,7 @@ def test_a_folder_holds_samples_of_one_set(tiny_run, tmp_path):
     make(tiny_run, out, "n=2", "start=2")  # more of the same
     assert json.loads((out / "samples.json").read_text()) == first | {"n": 4}
     for arguments, differs in ((["seed=1"], "seed"), (["label=3", "seed=1"], "seed and of another label")):
-        with pytest.raises(InputError, match=f"out={out} holds samples of another {differs}, and a set must not be"):
+        with pytest.raises(InputError, match=f"out={out} holds samples of another {differs}, and sets can't be mixed"):
             make(tiny_run, out, "n=2", *arguments)
     assert len(list(out.iterdir())) == 4 + 2  # nothing was written
     (out / "samples.json").unlink()

@@ -152,7 +152,8 @@ def test_limits_in_batches_are_exact_and_need_few_agreements(ranks):
     seen = ranks.run(budget=Budget(batches=100), validations=4)
     assert len(seen) == 100 and seen[-1][1] == 1.0
     assert [batch for batch, _, _, validates in seen if validates] == [25, 50, 75, 100]
-    assert ranks.collectives[0] <= 12  # one at the start; one each batch before
+    # One at the start, one after each of three validations; without agreements ahead it would be one per batch.
+    assert ranks.collectives[0] <= 14
 
 
 @pytest.mark.parametrize(
