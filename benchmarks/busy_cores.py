@@ -2,9 +2,9 @@
 
     python benchmarks/busy_cores.py [rounds]
 
-On a quiet machine, about a minute a round. Each variable is measured with nothing beside it, with one busy process, and
-with a second process that does the same work. The variables take turns, so that slow changes of the machine hit all of
-them.
+On a quiet machine, about a minute a round. Each variable is measured alone, next to one busy process, and
+next to a second process that does the same work. The variables take turns, so that slow changes of the machine hit
+all of them.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def check_all_start_at(batches: int, trainer: L.Trainer) -> None:
     last, first = (abs(int(bound)) for bound in trainer.strategy.reduce(bounds, reduce_op="max"))
     if first != last:
         raise InputError(
-            f"One process would go on from batch {first} and another from batch {last}: all nodes need the same run "
+            f"One process would resume at batch {first} and another at batch {last}: all nodes need the same run "
             "folder, on a disk that they share; give it by run_dir=."
         )
 

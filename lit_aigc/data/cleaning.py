@@ -1,4 +1,4 @@
-"""What was found in a folder of images: what is kept, what is left out and why, and what looks odd."""
+"""What was found in a folder of images: what is kept, what is skipped and why, and what looks odd."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class GenerativeModule(L.LightningModule):
             self.ema = EMA(network, self.recipe.ema_decay, self.recipe.ema_start, self.recipe.ema_every)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move, with the module, the tensors beside it: Lightning moves a module after it has restored them."""
+        """Move its other tensors with the module: Lightning moves a module after it has restored them."""
         super()._apply(fn, recurse)
         if self.ema:
             self.ema.convert(fn)
@@ -435,7 +435,7 @@ class GenerativeModule(L.LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Our own counters and averages, beside Lightning's loop state, which a plain Trainer goes on from."""
+        """Our own counters and averages, next to Lightning's loop state, from which a plain Trainer resumes."""
         checkpoint[CHECKPOINT_KEY] = {
             "model": self.config,
             "spec": self.spec.to_dict(),

@@ -254,7 +254,7 @@ class GAN(AdversarialModule, LatentModule):
         checkpoint[CHECKPOINT_KEY]["signs"] = ([float(each) for each in totals], batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`; another number of processes goes on from the mean."""
+        """The inverse of `on_save_checkpoint`; another number of processes resumes with the mean."""
         super().on_load_checkpoint(checkpoint)
         totals, batches = checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))
         same = len(totals) == (self.trainer.world_size if self._trainer else 1)

@@ -37,7 +37,7 @@ class Report:
         self.trials = sorted(self.folder.trials, key=self._place)
 
     def status(self, trial: Trial) -> str:
-        """As on record; ``paused`` for one that was broken off, which the same command goes on with."""
+        """As on record; ``paused`` for one that was broken off, which the same command resumes."""
         return "paused" if trial.status == "running" and not in_use(self.folder.run_dir(trial)) else trial.status
 
     def _place(self, trial: Trial) -> tuple[int, float, int]:
