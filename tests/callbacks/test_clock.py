@@ -44,7 +44,7 @@ def test_processes_that_stand_at_the_same_batch_start(others):
 def test_processes_that_read_different_checkpoints_are_refused(own, others):
     """Say a node that doesn't see the run folder: its weights are broadcast, its optimizers and data order are not."""
     low, high = min(own, *others), max(own, *others)
-    with pytest.raises(InputError, match=f"batch {low} and another from batch {high}.*disk that they share"):
+    with pytest.raises(InputError, match=f"batch {low} and another at batch {high}.*disk that they share"):
         start(process(1 + len(others), others), own)
 
 
