@@ -3,7 +3,7 @@
 * plain: in the style of the GAN examples that people start from: DataLoader with per-sample transforms, NCHW, fp32,
   ``.item()`` every step.
 * bare: PyTorch alone with the optimizations of lit_aigc (images resident as uint8, channels_last, fused Adam, the same
-  precision, EMA): what is left between the two is the framework's overhead.
+  precision, EMA): the difference between the two is the framework's overhead.
 
 The sides take turns of a few seconds within one run, since machines change their speed from minute to minute; quoted
 are medians, of the rates and of the ratios of neighbouring turns.

@@ -3,7 +3,7 @@
 * plain: in the style of the VAE example that people start from: torchvision's data set, whose images become tensors one
   by one, a DataLoader, fp32, ``.item()`` every step. Its DataLoader has no worker, as is the default, or two.
 * bare: PyTorch alone with the optimizations of lit_aigc (images resident as uint8, fused Adam, the same
-  precision): what is left between the two is the framework's overhead.
+  precision): the difference between the two is the framework's overhead.
 
 All have 400 hidden units, 20 latents, batches of 128 and Adam with a learning rate of 1e-3, and see 60,000 images an
 epoch. The sides take turns of one epoch within one run, since machines change their speed from minute to minute. The

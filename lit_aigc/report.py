@@ -58,7 +58,7 @@ def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -
         table.add_row(
             Text(key, style="not bold"), duration(value) if unit else str(value) if key == "seed" else number(value)
         )
-    return Group(table, *_lines(paths, "not bold cyan"))
+    return Group(table, *lines(paths))
 
 
 def print_results(summary: Mapping[str, Any], paths: Mapping[str, str | Path], console: Console | None = None) -> None:
@@ -68,10 +68,10 @@ def print_results(summary: Mapping[str, Any], paths: Mapping[str, str | Path], c
 
 def print_facts(facts: Mapping[str, str], console: Console | None = None) -> None:
     """Print facts to stdout, each on a line of its own."""
-    (console or Console()).print(*_lines(facts, "not bold"), "", sep="\n", soft_wrap=True)
+    (console or Console()).print(*lines(facts, "not bold"), "", sep="\n", soft_wrap=True)
 
 
-def _lines(entries: Mapping[str, str | Path], style: str) -> list[Text]:
+def lines(entries: Mapping[str, str | Path], style: str = "not bold cyan") -> list[Text]:
     """A line for each word and what it stands for, never broken, so that it can be copied."""
     width = max(map(len, entries), default=0) + 2
     return [

@@ -49,8 +49,6 @@ from lit_aigc.saved_config import CONFIG_VERSION, different_settings, saved_conf
 from lit_aigc.wandb_logger import WandbLogger
 
 RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
-
-
 _say = rank_zero_only(logging.getLogger(__name__).warning)  # one line, however many processes
 
 

@@ -90,7 +90,7 @@ def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, c
         built = trainer(module)
         assert (built.world_size, built.strategy._layer_sync) == (2, None)
         assert caplog.text.count("sync_batchnorm applies on GPUs only") == lines
-    assert config["trainer"]["sync_batchnorm"]  # of the run folder, which may go on with GPUs
+    assert config["trainer"]["sync_batchnorm"]  # of the run folder, which may resume on GPUs
 
     monkeypatch.setattr(training, "accelerator_of", lambda name: "cuda")
     monkeypatch.setattr("lit_aigc.precision.choose_precision", lambda asked, *_: asked)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_aigc.evaluation.entries import LEVEL, Entry, Findings, decimals, is_number, read_findings
-from lit_aigc.report import number
+from lit_aigc.report import lines, number
 
 
 def print_evaluation(
@@ -24,7 +24,7 @@ def print_evaluation(
     found = read_findings(results)
     tables = [_numbers(found)] if found.entries else []
     tables += [_differences(found.differences)] if found.differences else []
-    for part in (_lines(found.facts), *tables, _lines(paths)):
+    for part in (*lines(found.facts), *tables, *lines(paths)):
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
@@ -83,9 +83,3 @@ def _interval(entry: Entry) -> str:
     if entry.low is not None and entry.high is not None:
         return f"{_figure(entry, entry.low)} … {_figure(entry, entry.high)}"
     return "" if entry.standard_error is None else f"± {_figure(entry, entry.standard_error)}"
-
-
-def _lines(words: Mapping[str, str | Path]) -> Text:
-    """Words and what they stand for, each on a line that is not broken, so that it can be copied."""
-    width = max(map(len, words), default=0) + 2
-    return Text("\n").join(Text.assemble((word.ljust(width), "bold"), (str(to), "cyan")) for word, to in words.items())
