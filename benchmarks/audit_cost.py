@@ -16,8 +16,8 @@ import time
 
 from lit_aigc.data.images import ImageData
 from lit_aigc.data.sources import TorchvisionImages
-from lit_aigc.evaluation import audit as module
-from lit_aigc.metrics.extractors import extractor
+from lit_aigc.evaluate import audit as module
+from lit_aigc.metrics.features.extractors import extractor
 
 
 def peak() -> float:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from lit_aigc.cores import core_count, idle_cores
+from lit_aigc.machine.cores import core_count, idle_cores
 
 SECONDS = 2.0
 VARIABLES = {

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lit_aigc.precision import machine_class
+from lit_aigc.machine.precision import machine_class
 
 HERE = Path(__file__).parent
 VALIDATION = 4.0  # seconds that are left for the validation at the end, which train_seconds include

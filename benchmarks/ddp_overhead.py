@@ -26,7 +26,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from lit_aigc.precision import machine_class
+from lit_aigc.machine.precision import machine_class
 
 ROOT = Path(__file__).parents[1]
 SIZES = [2**n for n in range(10, 27, 2)]  # bytes

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lit_aigc.build import instantiate
-from lit_aigc.config import load
-from lit_aigc.evaluate import evaluate
-from lit_aigc.media import save_images
-from lit_aigc.precision import machine_class
+from lit_aigc.config.compose import load
+from lit_aigc.evaluate.run import evaluate
+from lit_aigc.machine.precision import machine_class
+from lit_aigc.media.images import save_images
 
 
 class _Untrained(FeatureExtractorInceptionV3):

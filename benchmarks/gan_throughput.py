@@ -25,7 +25,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from training_speed import networks, take_turns
 
 from lit_aigc.build import instantiate
-from lit_aigc.config import compose
+from lit_aigc.config.compose import compose
 
 TURN = 24  # batches; a multiple of R3GAN's interval of penalties
 OVERRIDES = [

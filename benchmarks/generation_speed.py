@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 import torch
 
+from lit_aigc.machine.precision import machine_class
 from lit_aigc.networks.transformer import Transformer
 from lit_aigc.noise import Noise
-from lit_aigc.precision import machine_class
 from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.reading import Reader
 from lit_aigc.sampling.tokens import Decoding

@@ -22,7 +22,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from lit_aigc.precision import machine_class
+from lit_aigc.machine.precision import machine_class
 
 POINTS = 120  # measurements over the run
 OVERRIDES = (

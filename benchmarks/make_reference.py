@@ -3,7 +3,8 @@
     python -m lit_aigc.train experiment=mnist_classifier run_dir=RUN
     python benchmarks/make_reference.py mnist_classifier RUN/bundle/model.safetensors
 
-Writes ``<name>.safetensors``, ``<name>_reference.safetensors`` and ``<name>.json`` to ``lit_aigc/metrics/weights/``.
+Writes ``<name>.safetensors``, ``<name>_reference.safetensors`` and ``<name>.json`` to
+``lit_aigc/metrics/features/weights/``.
 The reference is the second half of the training split; the figures are of the first n of a shuffled test split.
 """
 
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save
 from lit_aigc.data.halves import HalfOfTraining
 from lit_aigc.data.loaders import ResidentImages, evaluation_requests
 from lit_aigc.data.sources import Preparation
-from lit_aigc.metrics.extractors import WEIGHTS, ClassifierExtractor
+from lit_aigc.metrics.features.extractors import WEIGHTS, ClassifierExtractor
 from lit_aigc.metrics.generative import METRICS, evaluate_samples
 from lit_aigc.metrics.reference import Reference, compute_reference, tensors_from_bytes
 from lit_aigc.networks.classifier import Classifier

@@ -16,7 +16,7 @@ import time
 from lit_aigc.data.corpora import Multi30k, PyDocs, PythonSource, TinyShakespeare
 from lit_aigc.data.text import TextData
 from lit_aigc.data.text_cleaning import Cleaning
-from lit_aigc.tokenization import BytePairTokenizer, CharacterTokenizer, WordTokenizer
+from lit_aigc.tokenization.tokenizers import BytePairTokenizer, CharacterTokenizer, WordTokenizer
 
 CORPORA = {
     "pydocs, characters": (PyDocs, CharacterTokenizer, Cleaning()),

@@ -23,9 +23,9 @@ from lightning.pytorch.callbacks import Callback
 from torch.nn import functional as F
 
 from lit_aigc.build import build, instantiate, resolve
-from lit_aigc.config import load
-from lit_aigc.precision import MIXED, choose_precision, machine_class
-from lit_aigc.training import train
+from lit_aigc.config.compose import load
+from lit_aigc.machine.precision import MIXED, choose_precision, machine_class
+from lit_aigc.train.run import train
 
 ARGUMENTS = ["callbacks=null", "validations=0", "checkpoint_seconds=1_000_000", "monitor=null", "budget.minutes=null"]
 

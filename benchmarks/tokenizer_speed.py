@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lit_aigc.tokenization import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
+from lit_aigc.tokenization.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
 
 
 def seconds(function: Callable[[], object], rounds: int) -> float:

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from lit_aigc.build import build, instantiate, resolve
-from lit_aigc.config import compose
-from lit_aigc.precision import fastest_precision, machine_class
-from lit_aigc.training import train
+from lit_aigc.config.compose import compose
+from lit_aigc.machine.precision import fastest_precision, machine_class
+from lit_aigc.train.run import train
 
 TURN = 60  # batches
 OVERRIDES = [

@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from lit_aigc.build import build, instantiate, resolve
-from lit_aigc.config import compose
-from lit_aigc.precision import MIXED, fastest_precision, machine_class
-from lit_aigc.training import train
+from lit_aigc.config.compose import compose
+from lit_aigc.machine.precision import MIXED, fastest_precision, machine_class
+from lit_aigc.train.run import train
 
 EPOCH = 60_000
 BATCH = 128

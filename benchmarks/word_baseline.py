@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from lit_aigc.metrics.kneser_ney import KneserNey
-from lit_aigc.tokenization import WordTokenizer
+from lit_aigc.tokenization.tokenizers import WordTokenizer
 
 
 def captions(root: Path, split: str) -> list[str]:

@@ -19,7 +19,21 @@ from lit_aigc.errors import InputError
 from lit_aigc.spec import DataSpec
 
 TARGET = "_target_"
-_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation", "lit_aigc.tokenization")
+_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
+MOVED = {  # modules whose classes saved files and users' configs name, by their former names
+    "lit_aigc.augmentation": "lit_aigc.augmentation.images",
+    "lit_aigc.launch": "lit_aigc.runs.launch",
+    "lit_aigc.loggers": "lit_aigc.loggers.tensorboard",
+    "lit_aigc.metrics.efficientnet": "lit_aigc.metrics.features.efficientnet",
+    "lit_aigc.metrics.extractors": "lit_aigc.metrics.features.extractors",
+    "lit_aigc.metrics.inception": "lit_aigc.metrics.features.inception",
+    "lit_aigc.metrics_csv": "lit_aigc.loggers.csv",
+    "lit_aigc.optimization": "lit_aigc.optimization.optimizers",
+    "lit_aigc.sharding": "lit_aigc.train.sharding",
+    "lit_aigc.tokenization": "lit_aigc.tokenization.tokenizers",
+    "lit_aigc.wandb_logger": "lit_aigc.loggers.wandb",
+}
+_RENAMED = {"lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel"}
 _FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
 
 
@@ -28,6 +42,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(f"{name}_")]
     return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def current_name(target: str) -> str:
+    """Give the dotted name that a class or function has today."""
+    module, _, name = target.rpartition(".")
+    target = f"{MOVED.get(module, module)}.{name}" if module else target
+    return _RENAMED.get(target, target)
 
 
 def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any]:
@@ -43,6 +64,7 @@ def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any
     """
     if not isinstance(target, str):
         raise InputError(f"{TARGET}: {target!r} is not the dotted name of a class, such as package.module.Class.")
+    target = current_name(target)
     module_name, _, name = target.rpartition(".")
     if trust is not None:
         trusted = (*_TRUSTED, *trust)

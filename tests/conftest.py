@@ -73,7 +73,7 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 @pytest.fixture(autouse=True)
 def even_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No precision is slow, so that no test depends on the machine, or on what else it does during the probe."""
-    monkeypatch.setattr("lit_aigc.precision.bf16_slowdown", lambda: 1.0)
+    monkeypatch.setattr("lit_aigc.machine.precision.bf16_slowdown", lambda: 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -142,13 +142,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     """Runs a verb in this process as the command line would: ``command("train", "seed=1") -> Outcome``."""
 
     def run(verb: str, *arguments: str) -> Outcome:
-        from lit_aigc import config
+        from lit_aigc.config.compose import command
 
-        main = importlib.import_module(f"lit_aigc.{verb}").main
-        monkeypatch.setattr(sys, "argv", [f"lit_aigc/{verb}.py", *arguments])
+        main = importlib.import_module(f"lit_aigc.{verb}.__main__").main
+        monkeypatch.setattr(sys, "argv", [f"lit_aigc/{verb}/__main__.py", *arguments])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
-            config.command(verb, main)
+            command(verb, main)
         return Outcome(stop.value.code or 0, *capfd.readouterr())
 
     return run
@@ -157,8 +157,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny GAN on mnist5k, trained for four batches; not to be changed, only copied."""
-    from lit_aigc.config import load
-    from lit_aigc.training import train
+    from lit_aigc.config.compose import load
+    from lit_aigc.train.run import train
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
     with pytest.MonkeyPatch.context() as patch:

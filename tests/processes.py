@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _CHILD = "__child__"
-_IMPORTED = ("lit_aigc.training", "lit_aigc.data.images", "lit_aigc.modules.gan", "lit_aigc.metrics.generative")
+_IMPORTED = ("lit_aigc.train.run", "lit_aigc.data.images", "lit_aigc.modules.gan", "lit_aigc.metrics.generative")
 
 
 def start(function: Callable[..., Any], *arguments: Any, **environment: str) -> ForkServerProcess:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_aigc.run_folder import RunFolder
+from lit_aigc.runs.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -363,7 +363,7 @@ def test_a_full_disk_during_the_bundle(command, tiny_run, tmp_path):
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     before = snapshot(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_aigc.bundle.save", no_space_left)
+        patch.setattr("lit_aigc.runs.bundle.save", no_space_left)
         outcome = command("train", f"resume={run}", "budget.batches=8")
     assert_refused(outcome, "train", "No space left", "resume=")
     after = snapshot(run)
@@ -377,7 +377,7 @@ def no_space_left(*args, **kwargs):
 
 
 def test_a_full_disk_during_metrics(command, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("lit_aigc.metrics_csv.CsvLogger.log_metrics", no_space_left)
+    monkeypatch.setattr("lit_aigc.loggers.csv.CsvLogger.log_metrics", no_space_left)
     assert_refused(command("train", *tiny, f"run_dir={tmp_path / 'run'}"), "train", "No space left", "resume=")
 
 

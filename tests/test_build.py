@@ -113,7 +113,10 @@ def test_given_arguments_go_only_where_the_signature_has_them():
 
 
 def test_a_function_can_be_a_target():
-    assert instantiate({"_target_": "lit_aigc.optimization.schedule", "name": "constant", "progress": 0.5}) == 1.0
+    assert (
+        instantiate({"_target_": "lit_aigc.optimization.optimizers.schedule", "name": "constant", "progress": 0.5})
+        == 1.0
+    )
 
 
 @pytest.mark.parametrize("value", [None, 3, "text", [1, 2], {"a": 1}])
@@ -252,7 +255,7 @@ def test_a_model_is_built_for_its_spec():
     [
         "lit_aigc.networks.mlp.Generator",
         "lit_aigc.modules.gan.GAN",
-        "lit_aigc.augmentation.AdaptiveAugment",
+        "lit_aigc.augmentation.images.AdaptiveAugment",
         "lit_aigc.modules.latent.GenerativeModule",  # defined in lit_aigc.modules.base: trusted all the same
     ],
 )
@@ -278,14 +281,14 @@ def test_classes_of_lit_aigc_are_trusted(target):
         "lit_aigc.modules.base.Tensor",
         "lit_aigc.modules.base.InputError",
         "lit_aigc.modules.adversarial.did_you_mean",
-        "lit_aigc.augmentation.Noise",  # a class from elsewhere
-        "lit_aigc.augmentation.did_you_mean",
+        "lit_aigc.augmentation.images.Noise",  # a class from elsewhere
+        "lit_aigc.augmentation.images.did_you_mean",
         "lit_aigc.modules.base.contextlib.ExitStack",
         "lit_aigc.networks.os.system",
         "lit_aigc.networks",
         "lit_aigc.networks.mlp",
-        "lit_aigc.training.train",
-        "lit_aigc.run_folder.RunFolder",
+        "lit_aigc.train.run.train",
+        "lit_aigc.runs.folder.RunFolder",
         "lit_aigc.data.images.ImageData",
         "lit_aigc.callbacks.clock.Clock",
         "lit_aigc.networksevil.Net",

@@ -13,10 +13,10 @@ import yaml
 
 from lit_aigc.build import TARGET, build, did_you_mean, instantiate, locate, resolve
 from lit_aigc.callbacks.clock import Budget, PauseAfter
-from lit_aigc.config import compose, config_folder
+from lit_aigc.config.compose import compose, config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_yaml
-from lit_aigc.metrics.extractors import SHIPPED, extractor
+from lit_aigc.metrics.features.extractors import SHIPPED, extractor
 from lit_aigc.metrics.reference import has_shipped_reference
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition, DataSpec

@@ -80,7 +80,7 @@ def test_there_is_a_readme_that_says_how_to_start():
 
 @pytest.mark.parametrize("command", LIT_AIGC)
 def test_a_command_of_ours_parses(command):
-    from lit_aigc.config import check_command
+    from lit_aigc.config.compose import check_command
 
     check_command(["python", *command[1:]])
 

@@ -12,14 +12,14 @@ import yaml
 
 from lit_aigc.build import build, resolve
 from lit_aigc.callbacks.clock import Budget
-from lit_aigc.config import load
+from lit_aigc.config.agent_values import overrides_of_agent
+from lit_aigc.config.compose import load
+from lit_aigc.config.overrides import in_hydras_grammar
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
-from lit_aigc.metrics_csv import read_metrics
-from lit_aigc.overrides import in_hydras_grammar
-from lit_aigc.python_values import overrides_of_agent
+from lit_aigc.loggers.csv import read_metrics
 from lit_aigc.spec import DataSpec
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 FILES = sorted(SWEEPS.glob("*.yaml"))

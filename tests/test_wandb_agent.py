@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_aigc.metrics_csv import read_metrics
+from lit_aigc.loggers.csv import read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.callbacks.clock import Clock
-from lit_aigc.checkpoint import BEST, LAST
 from lit_aigc.errors import InputError
+from lit_aigc.runs.checkpoint import BEST, LAST
 
 log = logging.getLogger(__name__)
 _PACKAGES = ("lit_aigc", "lightning")

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
 from lit_aigc.errors import InputError
-from lit_aigc.signals import STOP
+from lit_aigc.machine.signals import STOP
 
 _NEVER = 2**62
 _ROUNDING = 1e-9

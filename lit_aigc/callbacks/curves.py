@@ -11,8 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_aigc.files import write_atomically
-from lit_aigc.loggers import log_picture
-from lit_aigc.metrics_csv import read_metrics
+from lit_aigc.loggers.base import log_picture
+from lit_aigc.loggers.csv import read_metrics
 
 Curve = tuple[list[int], list[float]]
 COLOURS = ("#3366cc", "#dc3912", "#109618", "#990099", "#ff9900", "#0099c6", "#666666")
@@ -46,7 +46,7 @@ def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
     """Sort curves into panels: training losses, other training values by name, metrics by family (``fid_…``, ``is_…``).
 
     Args:
-        curves: As `lit_aigc.metrics_csv.read_metrics` gives them.
+        curves: As `lit_aigc.loggers.csv.read_metrics` gives them.
 
     Returns:
         Title of the panel to its curves by short name; losses first; what has no value, and the clock, is left out.

@@ -13,7 +13,7 @@ from torch import nn
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.choice import classifier_for, installed_extractor
-from lit_aigc.metrics.extractors import SHIPPED, check_extractor, extractor, facts
+from lit_aigc.metrics.features.extractors import SHIPPED, check_extractor, extractor, facts
 from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, metric_keys, module_samples, needs_reference
 from lit_aigc.metrics.reference import Reference, choose_reference, compute_reference, shipped_reference
 

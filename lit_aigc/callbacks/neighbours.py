@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.loggers import log_picture
-from lit_aigc.media import save_png
-from lit_aigc.metrics.extractors import extractor as find_extractor
+from lit_aigc.loggers.base import log_picture
+from lit_aigc.media.images import save_png
+from lit_aigc.media.sheets import Panel, draw_sheet
+from lit_aigc.metrics.features.extractors import extractor as find_extractor
 from lit_aigc.metrics.generative import module_samples
 from lit_aigc.metrics.neighbours import nearest
 from lit_aigc.metrics.reference import extract
 from lit_aigc.noise import Noise
-from lit_aigc.sheet import Panel, draw_sheet
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision, Precision
 
-from lit_aigc.precision import FULL, MIXED
+from lit_aigc.machine.precision import FULL, MIXED
 
 
 class OnePrecision(Callback):

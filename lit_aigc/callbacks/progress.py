@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lit_aigc.report import duration, number
+from lit_aigc.media.console import duration, number
 
 
 class Progress(Callback):

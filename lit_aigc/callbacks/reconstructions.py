@@ -14,14 +14,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from lit_aigc.encoding import Encoded, decoded, draw_map, encoded, has_codes, pairs, reconstructed, spread
 from lit_aigc.errors import InputError
-from lit_aigc.exploration import REACH, STEPS, prior_moments
 from lit_aigc.files import check_keep, name_at, thin_out
-from lit_aigc.latents import most_active, walk
-from lit_aigc.loggers import log_picture
-from lit_aigc.media import save_png
-from lit_aigc.sheet import Panel, draw_sheet
+from lit_aigc.latents.codes import Encoded, decoded, draw_map, encoded, has_codes, pairs, reconstructed, spread
+from lit_aigc.latents.explorer import REACH, STEPS, prior_moments
+from lit_aigc.latents.geometry import most_active, walk
+from lit_aigc.loggers.base import log_picture
+from lit_aigc.media.images import save_png
+from lit_aigc.media.sheets import Panel, draw_sheet
 from lit_aigc.spec import Batch
 
 _ACTIVITY = 256  # images whose codes tell which units are active

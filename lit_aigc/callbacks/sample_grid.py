@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from lit_aigc.files import check_keep, name_at, thin_out
-from lit_aigc.loggers import log_picture
-from lit_aigc.media import save_png, to_uint8
+from lit_aigc.loggers.base import log_picture
+from lit_aigc.media.images import save_png, to_uint8
+from lit_aigc.media.sheets import Panel, draw_sheet
 from lit_aigc.noise import Noise
-from lit_aigc.sheet import Panel, draw_sheet
 from lit_aigc.spec import Condition, DataSpec
 
 

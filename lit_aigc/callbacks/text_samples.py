@@ -12,13 +12,13 @@ from torch import Tensor
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import check_keep, name_at, thin_out, write_atomically
-from lit_aigc.loggers import log_texts
+from lit_aigc.loggers.base import log_texts
+from lit_aigc.modules.prompts import encode_prompt, start_of
 from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.text import written
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Condition
-from lit_aigc.text_generation import encode_prompt, start_of
 
 
 class TextSamples(Callback):

@@ -17,7 +17,7 @@ from torch import Tensor
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.sources import CLEANING_ORDER
 from lit_aigc.errors import InputError
-from lit_aigc.image_files import (
+from lit_aigc.media.image_files import (
     AnimatedImageError,
     DecodedImage,
     ImageFiles,

@@ -19,7 +19,7 @@ from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
 from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
 from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
-from lit_aigc.image_files import ImageFiles, UnreadableImageError, probe
+from lit_aigc.media.image_files import ImageFiles, UnreadableImageError, probe
 
 SPLIT_FOLDERS = {
     "train": "train",

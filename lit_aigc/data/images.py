@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lit_aigc import augmentation
+from lit_aigc.augmentation import images as augmentation
 from lit_aigc.data.loaders import (
     Images,
     Loader,

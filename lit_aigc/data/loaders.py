@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lit_aigc.errors import InputError
+from lit_aigc.machine.signals import STOP
 from lit_aigc.noise import Noise
-from lit_aigc.signals import STOP
 from lit_aigc.spec import Batch
 
 Request = tuple[int, Tensor]

@@ -21,7 +21,7 @@ from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
 from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
-from lit_aigc.image_files import prepare
+from lit_aigc.media.image_files import prepare
 
 ATTRIBUTION = "OpenMoji \u2013 the open-source emoji and icon project, CC BY-SA 4.0, openmoji.org"
 CLASS_NAMES = (

@@ -18,8 +18,8 @@ from torch import Tensor
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages
 from lit_aigc.errors import InputError
-from lit_aigc.image_files import prepare
-from lit_aigc.lock import lock
+from lit_aigc.machine.lock import lock
+from lit_aigc.media.image_files import prepare
 from lit_aigc.noise import Noise
 
 SPLITS = ("train", "val", "test")

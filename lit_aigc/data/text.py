@@ -35,7 +35,7 @@ from lit_aigc.data.text_pieces import Piece
 from lit_aigc.data.token_store import TokenStore, boundaries, open_store, write_tokens
 from lit_aigc.errors import InputError, not_whole
 from lit_aigc.spec import DataSpec
-from lit_aigc.tokenization import load_tokenizer
+from lit_aigc.tokenization.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _EVALUATIONS = ("windows", "strided", "carried", "sentences")
 
 
 class Tokenizer(Protocol):
-    """What `TextData` asks of a tokenizer; those of `lit_aigc.tokenization` are."""
+    """What `TextData` asks of a tokenizer; those of `lit_aigc.tokenization.tokenizers` are."""
 
     vocab_size: int
 
@@ -72,7 +72,7 @@ class TextData(PinnedTransfer, L.LightningDataModule):
 
     Args:
         source: Where the text comes from, such as `lit_aigc.data.corpora.TinyShakespeare`.
-        tokenizer: Such as `lit_aigc.tokenization.CharacterTokenizer`; trained here.
+        tokenizer: Such as `lit_aigc.tokenization.tokenizers.CharacterTokenizer`; trained here.
         root: Folder of the source's files; sources that need none ignore it.
         batching: How training batches are made: ``crops`` at places drawn anew each time, ``reshuffled`` windows that
             cover the text once an epoch, ``carried`` rows that each batch goes on with, or ``sentences`` (documents) of

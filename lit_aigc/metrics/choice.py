@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.extractors import SHIPPED, facts
+from lit_aigc.metrics.features.extractors import SHIPPED, facts
 
 AUTO = "auto"  # of the monitor: FID, or else KID, of the samples
 _CALLBACK = "lit_aigc.callbacks.generative_metrics.GenerativeMetrics"
@@ -24,7 +24,7 @@ def installed_extractor(weights_path: str | Path | None = None) -> str | None:
     Args:
         weights_path: A weights file that the user names; it is taken for Inception's.
     """
-    from lit_aigc.metrics.inception import downloaded_weights
+    from lit_aigc.metrics.features.inception import downloaded_weights
 
     if _is_there("torch_fidelity") and (weights_path or downloaded_weights().is_file()):
         return "inception"

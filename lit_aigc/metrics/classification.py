@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_aigc.augmentation import RandomShift
+from lit_aigc.augmentation.images import RandomShift
 from lit_aigc.errors import InputError
+from lit_aigc.machine.precision import MIXED, fastest_precision, full_precision
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import optimizer, schedule
-from lit_aigc.precision import MIXED, fastest_precision, full_precision
+from lit_aigc.optimization.optimizers import optimizer, schedule
 from lit_aigc.spec import Batch
 
 

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
-from lit_aigc.media import to_uint8
+from lit_aigc.media.images import to_uint8
 from lit_aigc.metrics import bootstrap as draws
 from lit_aigc.metrics.accuracy import ConditionalAccuracy
 from lit_aigc.metrics.class_frechet import ClassFrechetDistance

@@ -15,13 +15,13 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
+from lit_aigc.machine.precision import full_precision
+from lit_aigc.media.image_sets import ImageSet
 from lit_aigc.metrics.class_frechet import ClassMoments
-from lit_aigc.metrics.extractors import facts, shipped_bytes
+from lit_aigc.metrics.features.extractors import facts, shipped_bytes
 from lit_aigc.metrics.floor import Halves
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
-from lit_aigc.metrics.image_sets import ImageSet
 from lit_aigc.metrics.kernel import FeatureSample
-from lit_aigc.precision import full_precision
 from lit_aigc.spec import Batch, DataSpec
 
 KID_LIMIT = 10_000  # features that are kept of a set

@@ -16,12 +16,12 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.modules.ema import EMA
+from lit_aigc.machine.precision import full_precision
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import learning_rates, schedule
-from lit_aigc.precision import full_precision
+from lit_aigc.optimization.ema import EMA
+from lit_aigc.optimization.optimizers import learning_rates, schedule
 from lit_aigc.spec import Batch, Condition, DataSpec
-from lit_aigc.tokenization import Tokenizer
+from lit_aigc.tokenization.tokenizers import Tokenizer
 
 SAMPLING_BLOCK = 64
 CHECKPOINT_KEY = "lit_aigc"

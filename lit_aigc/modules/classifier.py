@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
+from lit_aigc.machine.precision import full_precision
 from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import optimizer as make_optimizer
-from lit_aigc.precision import full_precision
+from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 

@@ -22,7 +22,7 @@ from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import optimizer
+from lit_aigc.optimization.optimizers import optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 
@@ -74,7 +74,7 @@ class GAN(AdversarialModule, LatentModule):
         generator: ``generator(z, y) -> images`` in the spec's range, with an attribute ``latent_dim``; z is
             ``(N, latent_dim)`` standard normal, y ``(N,)`` int64 labels or None.
         discriminator: ``discriminator(x, y) -> (N,)`` logits; where it has ``pair(real, fake, y)``, that serves its own
-            step. Feature matching needs ``features`` and ``head`` (see `lit_aigc.networks.discriminator`).
+            step. Feature matching needs ``features`` and ``head`` (see `lit_aigc.networks.layers.discriminator`).
         spec: The facts of the data.
         conditional: Whether both networks are given class labels.
         loss: A name of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.

@@ -17,12 +17,12 @@ from lit_aigc.modules.base import GenerativeModule, Recipe, split_batch
 from lit_aigc.networks.lstm import State
 from lit_aigc.networks.transformer import Block
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import hidden_matrices
-from lit_aigc.optimization import optimizer as make_optimizer
+from lit_aigc.optimization.optimizers import hidden_matrices
+from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
-from lit_aigc.tokenization import Tokenizer
+from lit_aigc.tokenization.tokenizers import Tokenizer
 
 _COUNTED = 10_000_000  # tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_aigc.latents import great_circle
+from lit_aigc.latents.geometry import great_circle
 from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition

@@ -17,7 +17,7 @@ from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import optimizer as make_optimizer
+from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 BOUNDS = ("elbo", "iwae")

@@ -16,7 +16,7 @@ from lit_aigc.modules.base import Recipe
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import optimizer
+from lit_aigc.optimization.optimizers import optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 
@@ -55,7 +55,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
     Args:
         network: Encoder, decoder and prior. Its likelihood serves by its mean only: the images, which a ``Bernoulli``
             keeps within [-1, 1].
-        discriminator: With ``features`` and ``head`` (see `lit_aigc.networks.discriminator`).
+        discriminator: With ``features`` and ``head`` (see `lit_aigc.networks.layers.discriminator`).
         spec: The facts of the data.
         conditional: Whether the networks are given class labels.
         loss: A name of `lit_aigc.losses.gan.ADVERSARIAL_LOSSES`.

@@ -14,8 +14,8 @@ from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.networks.vector_quantizer import as_rows, perplexity, uses
 from lit_aigc.networks.vqvae import CodeModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import optimizer as make_optimizer
-from lit_aigc.optimization import schedule
+from lit_aigc.optimization.optimizers import optimizer as make_optimizer
+from lit_aigc.optimization.optimizers import schedule
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 

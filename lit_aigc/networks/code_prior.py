@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.attention import causal_attention
+from lit_aigc.networks.layers.attention import causal_attention
 from lit_aigc.networks.vector_quantizer import map_size
 from lit_aigc.noise import Noise
 

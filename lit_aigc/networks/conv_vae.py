@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lit_aigc.networks.dcgan import class_embedding
 from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.layers.pyramid import stages
 from lit_aigc.networks.likelihood import Likelihood
-from lit_aigc.networks.pyramid import stages
 
 
 class Encoder(nn.Module):

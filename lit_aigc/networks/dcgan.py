@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks import discriminator
-from lit_aigc.networks.minibatch import MinibatchStd
-from lit_aigc.networks.pyramid import stages
+from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.minibatch import MinibatchStd
+from lit_aigc.networks.layers.pyramid import stages
 
 
 def _initialize(network: nn.Module) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.attention import masked_attention
-from lit_aigc.networks.key_value_cache import KeyValueCache, Places
-from lit_aigc.networks.pointwise import rms_norm
+from lit_aigc.networks.layers.attention import masked_attention
+from lit_aigc.networks.layers.key_value_cache import KeyValueCache, Places
+from lit_aigc.networks.layers.pointwise import rms_norm
 from lit_aigc.networks.transformer import Activation, Attention, Block, FeedForward, Norm, in_autocast, make_norm, turns
 
 Memory = list[tuple[Tensor, Tensor]]

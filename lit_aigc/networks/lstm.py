@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.ngrams import NgramEmbedding
-from lit_aigc.networks.pointwise import rms_norm
+from lit_aigc.networks.layers.ngrams import NgramEmbedding
+from lit_aigc.networks.layers.pointwise import rms_norm
 
 _CELLS = {"lstm": (nn.LSTM, torch.lstm, 2), "gru": (nn.GRU, torch.gru, 1)}
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.networks import discriminator
 from lit_aigc.networks.dcgan import class_embedding
 from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.layers import discriminator
 from lit_aigc.networks.likelihood import Likelihood
 
 

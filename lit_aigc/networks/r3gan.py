@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks import discriminator
 from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.minibatch import MinibatchStd
-from lit_aigc.networks.pyramid import stages, upsample_bilinear, widths
+from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.minibatch import MinibatchStd
+from lit_aigc.networks.layers.pyramid import stages, upsample_bilinear, widths
 
 SLOPE = 0.2
 

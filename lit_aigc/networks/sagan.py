@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.networks import sngan
-from lit_aigc.networks.spectral import spectral_norm
+from lit_aigc.networks.layers.spectral import spectral_norm
 
 
 class SelfAttention(nn.Module):

@@ -1,7 +1,7 @@
 """Residual networks with spectral normalization (Miyato et al., "Spectral normalization for GANs", 2018).
 
 The blocks are the paper's (appendix B.4), with each upsampling or pooling and the 3x3 convolution beside it done as one
-convolution (`lit_aigc.networks.pyramid`), which is equal and less than half the work. The paper's networks for 32 px
+convolution (`layers.pyramid`), which is equal and less than half the work. The paper's networks for 32 px
 have the same width everywhere (``growth=1``); here each halving of the map widens it, `growth` times, up to `widening`
 times the width of the image-sized map: most of the work is on small maps, where it is cheap.
 """
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.networks import discriminator
-from lit_aigc.networks.conditioning import ConditionalBatchNorm2d
-from lit_aigc.networks.pyramid import DownsampledConv2d, UpsampledConv2d, stages, upsample_nearest, widths
-from lit_aigc.networks.spectral import spectral_norm
+from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import ConditionalBatchNorm2d
+from lit_aigc.networks.layers.pyramid import DownsampledConv2d, UpsampledConv2d, stages, upsample_nearest, widths
+from lit_aigc.networks.layers.spectral import spectral_norm
 
 
 def _initialize(network: nn.Module) -> None:

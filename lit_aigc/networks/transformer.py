@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.attention import causal_attention, masked_attention
-from lit_aigc.networks.key_value_cache import KeyValueCache, Places, attend
-from lit_aigc.networks.ngrams import NgramEmbedding
-from lit_aigc.networks.pointwise import rms_norm, rotate, squared_relu
+from lit_aigc.networks.layers.attention import causal_attention, masked_attention
+from lit_aigc.networks.layers.key_value_cache import KeyValueCache, Places, attend
+from lit_aigc.networks.layers.ngrams import NgramEmbedding
+from lit_aigc.networks.layers.pointwise import rms_norm, rotate, squared_relu
 
 Norm = Literal["rms", "layer"]
 Activation = Literal["relu2", "swiglu", "gelu"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.pyramid import stages
-from lit_aigc.precision import full_precision
+from lit_aigc.machine.precision import full_precision
+from lit_aigc.networks.layers.pyramid import stages
 
 _LEAST_COUNT = 1e-5  # a code of less use stays where it is
 

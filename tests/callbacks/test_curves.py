@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from lit_aigc.callbacks.curves import Curves, draw_curves, panels
-from lit_aigc.metrics_csv import CsvLogger
+from lit_aigc.loggers.csv import CsvLogger
 
 CURVE = ([64, 128], [1.0, 2.0])
 

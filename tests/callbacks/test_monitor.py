@@ -10,10 +10,10 @@ import pytest
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.callbacks.curves import Curves
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.modules.classifier import ImageClassifier
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 from tests.reliability.runs import MODELS, arguments
 
 METRICS = (

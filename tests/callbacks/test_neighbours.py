@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from lit_aigc.callbacks.neighbours import NearestNeighbours
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.neighbours import nearest
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 from tests.metrics.toy import MeanColour
 
 SIDE = 48

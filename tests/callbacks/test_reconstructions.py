@@ -12,13 +12,13 @@ from PIL import Image
 
 from lit_aigc.callbacks import reconstructions
 from lit_aigc.callbacks.reconstructions import Reconstructions, _spread_images
-from lit_aigc.config import load
-from lit_aigc.encoding import draw_map, pairs, spread
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
+from lit_aigc.latents.codes import draw_map, pairs, spread
 from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.spec import Batch, DataSpec
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 
 SIDE = 48  # shown as it is
 LEVELS = torch.arange(40, 200, 4, dtype=torch.uint8)  # of the 40 validation images

@@ -17,7 +17,7 @@ from lit_aigc.errors import InputError
 from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec, TextBatch, Texts
-from lit_aigc.tokenization import CharacterTokenizer
+from lit_aigc.tokenization.tokenizers import CharacterTokenizer
 
 
 class Model:

@@ -126,7 +126,7 @@ def test_sigterm_to_torchrun_pauses(tiny, wanted, tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 def test_the_size_of_buckets_changes_nothing(tiny, wanted, tmp_path):
-    strategy = "trainer.strategy={_target_: lit_aigc.launch.DataParallel, bucket_mebibytes: 0.01}"
+    strategy = "trainer.strategy={_target_: lit_aigc.runs.launch.DataParallel, bucket_mebibytes: 0.01}"
     train(tmp_path, *arguments(tiny, "vae"), f"run_dir={tmp_path}/run", "trainer.devices=2", strategy)
     assert_same_end(wanted("vae"), tmp_path / "run")
 

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.networks.encoder_decoder import EncoderDecoder
-from lit_aigc.sharding import with_parameters
-from lit_aigc.training import train as train_here
+from lit_aigc.runs.bundle import load_bundle
+from lit_aigc.train.run import train as train_here
+from lit_aigc.train.sharding import with_parameters
 from tests.cluster.runs import checkpoint, environment, train
 from tests.equality import assert_equal
 from tests.reliability.runs import arguments
 
-FSDP = "trainer.strategy={_target_: lit_aigc.sharding.Sharded}"
+FSDP = "trainer.strategy={_target_: lit_aigc.train.sharding.Sharded}"
 GPT = ("data=pydocs", "model=gpt")
 WITNESS = "callbacks.witness={_target_: witness.Witness}"
 SAMPLES = (

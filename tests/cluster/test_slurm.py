@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_aigc.sweeping.trials import in_use
+from lit_aigc.sweep.trials import in_use
 from tests.cluster.node import Slurm, wait_until
 from tests.cluster.runs import GATE, ROOT, arguments, assert_same_end, checkpoint, environment, summary, train
 

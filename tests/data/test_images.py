@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_aigc.augmentation import RandomShift
+from lit_aigc.augmentation.images import RandomShift
 from lit_aigc.data.images import ImageData
 from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.data.sources import Mnist5k, Preparation, SourceImages

@@ -20,7 +20,7 @@ from lit_aigc.data.text_files import TextFiles
 from lit_aigc.data.text_pieces import Piece
 from lit_aigc.errors import InputError
 from lit_aigc.spec import TextBatch
-from lit_aigc.tokenization import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
+from lit_aigc.tokenization.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
 
 SPLITS = ("train", "val", "test")
 
@@ -306,7 +306,7 @@ def test_it_is_built_from_a_config() -> None:
     node = {
         "_target_": "lit_aigc.data.text.TextData",
         "source": {"_target_": "lit_aigc.data.corpora.PyDocs"},
-        "tokenizer": {"_target_": "lit_aigc.tokenization.WordTokenizer", "minimum_frequency": 2},
+        "tokenizer": {"_target_": "lit_aigc.tokenization.tokenizers.WordTokenizer", "minimum_frequency": 2},
         "cleaning": {"near_duplicates": None, "min_characters": 20},
     }
     data = instantiate(node)

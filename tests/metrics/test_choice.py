@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
-from lit_aigc.config import compose, config_folder
+from lit_aigc.config.compose import compose, config_folder
+from lit_aigc.config.saved import different_settings
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import choice
-from lit_aigc.metrics.extractors import SHIPPED
-from lit_aigc.saved_config import different_settings
+from lit_aigc.metrics.features.extractors import SHIPPED
 from lit_aigc.spec import DataSpec
 from tests.callbacks.test_generative_metrics import FakeTrainer
 from tests.metrics.toy import Toy
@@ -69,7 +69,7 @@ def test_the_config_may_say_otherwise_but_not_another_data_sets_classifier():
     assert measured(f"{ask}.metrics=[is]")[1] is None
     assert measured(f"{ask}=null")[1] is None
     assert measured("experiment=vae_mnist5k", "data=fashion_mnist")[1] == "elbo"
-    own = f"{ask}.extractor={{_target_: lit_aigc.metrics.efficientnet.EfficientNetLite0, size: 224}}"
+    own = f"{ask}.extractor={{_target_: lit_aigc.metrics.features.efficientnet.EfficientNetLite0, size: 224}}"
     assert measured(own)[1] is None
     with pytest.raises(InputError, match=r"a classifier of mnist and mnist5k.* fashion_mnist_classifier"):
         measured("data=fashion_mnist", f"{ask}.extractor=mnist_classifier")

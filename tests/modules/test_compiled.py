@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.training import Run, train
+from lit_aigc.train.run import Run, train
 from tests.equality import assert_equal
 from tests.reliability.runs import arguments
 
 COMPILE = "model.recipe.compile=true"
 SAME = "budget.batches=2", "log_every=1", "validations=1", "trainer.precision=32-true"
-SHARDED = "trainer.strategy={_target_: lit_aigc.sharding.Sharded}"
+SHARDED = "trainer.strategy={_target_: lit_aigc.train.sharding.Sharded}"
 NO_DROPOUT = "model.network.dropout=0"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from lit_aigc.config import load
-from lit_aigc.training import train
+from lit_aigc.config.compose import load
+from lit_aigc.train.run import train
 from tests.reliability.runs import MODELS, arguments
 
 

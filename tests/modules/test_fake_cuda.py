@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lit_aigc.build import build, resolve
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec, TextBatch
 from tests.reliability.runs import MODELS, READS_TEXT

@@ -8,18 +8,18 @@ import types
 import pytest
 import torch
 
-from lit_aigc.augmentation import AdaptiveAugment
+from lit_aigc.augmentation.images import AdaptiveAugment
 from lit_aigc.build import build, resolve
-from lit_aigc.bundle import load_bundle
-from lit_aigc.checkpoint import read_checkpoint
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.modules.gan_health import Alarm, gan_statistics, logit_statistics, spread_within_classes
 from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import load_bundle
+from lit_aigc.runs.checkpoint import read_checkpoint
 from lit_aigc.spec import Batch, DataSpec
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 
 SPEC = DataSpec("image", (1, 28, 28), num_classes=3, class_names=("a", "b", "c"), name="made_up")
 ALL_PENALTIES = {"r1": 0.1, "r2": 0.1, "gradient_penalty": 1.0, "feature_matching": 1.0, "clip_weights": 0.5}
@@ -153,7 +153,7 @@ class Recorder:
 
 
 def test_the_discriminator_sees_augmented_images_only_and_samples_are_never_augmented(tiny, tmp_path, monkeypatch):
-    import lit_aigc.training as training
+    import lit_aigc.train.run as training
 
     recorder, seen = Recorder(), []
     original = training.build
@@ -179,7 +179,11 @@ def test_the_discriminator_sees_augmented_images_only_and_samples_are_never_augm
 
 
 def test_adaptive_augmentation_resumes_to_the_bit(tiny, tmp_path):
-    more = ["budget.batches=8", "model.augment._target_=lit_aigc.augmentation.AdaptiveAugment", "model.augment.ramp=64"]
+    more = [
+        "budget.batches=8",
+        "model.augment._target_=lit_aigc.augmentation.images.AdaptiveAugment",
+        "model.augment.ramp=64",
+    ]
     whole = train(load("train", [*tiny, f"run_dir={tmp_path}/whole", *more]))
     train(load("train", [*tiny, f"run_dir={tmp_path}/parts", *more, "pause_after.batches=3"]))
     parts = train(load("train", [f"resume={tmp_path}/parts"]))
@@ -198,7 +202,11 @@ def test_adaptive_augmentation_follows_the_mean_of_a_window(tiny, tmp_path, monk
         adapt(augment, overfitting, images)
 
     monkeypatch.setattr(AdaptiveAugment, "adapt", recorded)
-    more = ["budget.batches=8", "model.augment._target_=lit_aigc.augmentation.AdaptiveAugment", "model.augment.ramp=64"]
+    more = [
+        "budget.batches=8",
+        "model.augment._target_=lit_aigc.augmentation.images.AdaptiveAugment",
+        "model.augment.ramp=64",
+    ]
     train(load("train", [*tiny, f"run_dir={tmp_path}/whole", *more]))
     whole, told[:] = list(told), []
     assert [images for _, images in whole] == [4 * 8, 4 * 8]
@@ -228,7 +236,7 @@ def test_r1_and_r2_are_taken_before_augmentation_unless_the_config_says_otherwis
         torch.manual_seed(0)
         module = make(
             regularization={"r1": 0.3, "r2": 0.7, "before_augmentation": before},
-            augment={"_target_": "lit_aigc.augmentation.AdaptiveAugment", "p": 0.6},
+            augment={"_target_": "lit_aigc.augmentation.images.AdaptiveAugment", "p": 0.6},
         )
         module._trainer = types.SimpleNamespace(precision_plugin=None)
         parameters = list(module.discriminator.parameters())
@@ -352,7 +360,7 @@ def test_a_generator_that_draws_one_picture_rings_the_alarm_once(tiny, tmp_path,
             return self.picture.tanh().expand(len(z), 1, 28, 28)
 
     config = load("train", [*tiny, f"run_dir={tmp_path}/run", "log_every=1", "budget.batches=14"])
-    import lit_aigc.training as training
+    import lit_aigc.train.run as training
 
     original = training.build
 
@@ -438,7 +446,7 @@ def test_every_loss_and_all_regularisers_train_every_network(network, loss, cond
         conditional,
         loss=loss,
         regularization=ALL_PENALTIES,
-        augment={"_target_": "lit_aigc.augmentation.AdaptiveAugment", "p": 0.5},
+        augment={"_target_": "lit_aigc.augmentation.images.AdaptiveAugment", "p": 0.5},
     )
     before = [p.detach().clone() for p in module.parameters()]
     images, labels = torch.rand(4, 1, 28, 28) * 2 - 1, torch.tensor([0, 1, 2, 1])
@@ -457,7 +465,7 @@ def test_every_loss_and_all_regularisers_train_every_network(network, loss, cond
 @pytest.mark.parametrize("shape", [(3, 32, 32), (3, 64, 64), (1, 64, 64)])
 @pytest.mark.parametrize("network", SMALL)
 def test_every_network_trains_at_other_sizes_and_in_colour(network, shape):
-    module = small_gan(network, shape, True, augment={"_target_": "lit_aigc.augmentation.DiffAugment"})
+    module = small_gan(network, shape, True, augment={"_target_": "lit_aigc.augmentation.images.DiffAugment"})
     module.train_batch(Batch(torch.rand(4, *shape) * 2 - 1, torch.tensor([0, 1, 2, 1]), 0))
     assert all(p.isfinite().all() for p in module.parameters())
     assert module.sample(1, noise=Noise(0)).shape == (1, *shape)

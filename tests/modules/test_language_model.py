@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.losses.language import token_nats
 from lit_aigc.noise import Noise
-from lit_aigc.optimization import hidden_matrices
+from lit_aigc.optimization.optimizers import hidden_matrices
+from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Condition
-from lit_aigc.tokenization import CharacterTokenizer
-from lit_aigc.training import train
+from lit_aigc.tokenization.tokenizers import CharacterTokenizer
+from lit_aigc.train.run import train
 
 ROOT = Path(__file__).parents[2]
 GPT = (
@@ -46,7 +46,7 @@ def data(tmp_path: Path) -> list[str]:
     (tmp_path / "sums.txt").write_text("".join(f"{a}+{b}={a + b}\n" for a, b in pairs))
     return [
         "experiment=null", "data=text_files", f"data.root={tmp_path}/sums.txt", "data.cleaning=null",
-        "data.tokenizer._target_=lit_aigc.tokenization.CharacterTokenizer", "~data.tokenizer.vocab_size",
+        "data.tokenizer._target_=lit_aigc.tokenization.tokenizers.CharacterTokenizer", "~data.tokenizer.vocab_size",
         "data.context=12", "data.batch_size=4", "data.eval_batch_size=8", "callbacks=null", "budget.batches=6",
         "trainer.precision=32-true",
         "monitor=nats_per_char", "log_every=2", "validations=1",

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Condition
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "dogs": "Hunde", "cats": "Katzen", "run": "laufen"}

@@ -14,8 +14,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from lit_aigc.build import build, resolve
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.losses.vae import importance_bound
 from lit_aigc.modules import vae
@@ -23,8 +22,9 @@ from lit_aigc.modules.vae import VAE, Objective
 from lit_aigc.networks.latent import SingleLevel
 from lit_aigc.networks.likelihood import Gaussian
 from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Batch, Condition, DataSpec
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 from tests.equality import assert_equal
 
 ROOT = Path(__file__).parents[2]
@@ -380,7 +380,7 @@ def test_what_is_logged_is_what_validation_images_give(small, tmp_path, more):
 
 
 def test_a_unit_that_is_switched_off_is_not_active(small, tmp_path, monkeypatch):
-    import lit_aigc.training as training
+    import lit_aigc.train.run as training
 
     original = training.build
 

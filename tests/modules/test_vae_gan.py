@@ -8,16 +8,16 @@ import torch
 from torch.nn import functional as F
 
 from lit_aigc.build import build, resolve
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.losses.gan_regularization import learned_similarity
 from lit_aigc.modules.base import TrainingDiverged
 from lit_aigc.networks.prior import VampPrior
 from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Batch, Condition, DataSpec
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 
 SPEC = DataSpec("image", (1, 28, 28), num_classes=3, class_names=("a", "b", "c"), name="made_up")
 SMALL = [

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.modules.vqvae import Objective
 from lit_aigc.networks.vector_quantizer import VectorQuantizer, perplexity
 from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Condition
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 
 ROOT = Path(__file__).parents[2]
 SMALL = (

@@ -4,7 +4,7 @@ from torch import nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks import r3gan
-from lit_aigc.networks.pyramid import upsample_bilinear
+from lit_aigc.networks.layers.pyramid import upsample_bilinear
 
 
 def test_residual_branches_are_silent_at_initialization():

@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.losses.language import token_nats
-from lit_aigc.networks.attention import causal_attention
-from lit_aigc.networks.ngrams import NgramEmbedding
-from lit_aigc.networks.pointwise import rms_norm, rotate, squared_relu
+from lit_aigc.networks.layers.attention import causal_attention
+from lit_aigc.networks.layers.ngrams import NgramEmbedding
+from lit_aigc.networks.layers.pointwise import rms_norm, rotate, squared_relu
 from lit_aigc.networks.transformer import Transformer, turns
 
 OPTIONS = {

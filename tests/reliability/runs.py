@@ -38,7 +38,7 @@ TEXT = (
 )  # fmt: skip
 SUMS = (
     "data=text_files", "data.cleaning=null", "data.context=12", "~data.tokenizer.vocab_size",
-    "data.tokenizer._target_=lit_aigc.tokenization.CharacterTokenizer",
+    "data.tokenizer._target_=lit_aigc.tokenization.tokenizers.CharacterTokenizer",
 )  # fmt: skip
 MODELS = {
     "gan": (

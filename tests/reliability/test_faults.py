@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_aigc.checkpoint import read_checkpoint
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.failures import advice
-from lit_aigc.training import train
+from lit_aigc.runs.checkpoint import read_checkpoint
+from lit_aigc.train.failures import advice
+from lit_aigc.train.run import train
 from tests.reliability.runs import FAULT, arguments, assert_same_run, checkpoint
 
 EVERY_BATCH = "checkpoint_seconds=0"

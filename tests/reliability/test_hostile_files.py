@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.training import train
+from lit_aigc.runs.bundle import load_bundle
+from lit_aigc.train.run import train
 from tests.reliability.runs import arguments
 
 TEN_GIB = 10 << 30
@@ -114,7 +114,7 @@ def test_a_run_folder_of_a_stranger_names_nothing_to_run(command, run, canary, p
     "target",
     [
         "torch.utils.collect_env.run", "torch.hub.load", "subprocess.Popen", "lit_aigc.files.write_atomically",
-        "lit_aigc.training.train", "lightning.pytorch.cli.subprocess", "lit_aigc.config.subprocess.Popen",
+        "lit_aigc.train.run.train", "lightning.pytorch.cli.subprocess", "lit_aigc.config.compose.subprocess.Popen",
     ],
 )  # fmt: skip
 def test_functions_and_what_others_import_are_refused_in_a_run_folder(command, run, target):

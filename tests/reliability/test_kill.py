@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_aigc.checkpoint import latest_checkpoint
-from lit_aigc.config import load
-from lit_aigc.metrics_csv import read_metrics
-from lit_aigc.training import train
+from lit_aigc.config.compose import load
+from lit_aigc.loggers.csv import read_metrics
+from lit_aigc.runs.checkpoint import latest_checkpoint
+from lit_aigc.train.run import train
 from tests.processes import start_training
 from tests.reliability.runs import assert_same_run
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_aigc.config import load
-from lit_aigc.training import train
+from lit_aigc.config.compose import load
+from lit_aigc.train.run import train
 from tests.reliability.runs import FAULT, MODELS, READS_TEXT, arguments, assert_same_run, checkpoint
 
 ROOT = Path(__file__).parents[2]

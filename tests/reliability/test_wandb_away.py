@@ -12,8 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from lit_aigc.wandb_logger import WandbLogger
-from tests.test_loggers import history, wandb_records
+from lit_aigc.loggers.wandb import WandbLogger
+from tests.loggers.test_loggers import history, wandb_records
 
 KEY = "0123456789abcdef" * 2 + "cafecafe"
 ANSWERS = {

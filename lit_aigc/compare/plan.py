@@ -1,0 +1,157 @@
+"""What is compared, read from a config and checked before anything trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_aigc.build import did_you_mean
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import config_folder, key_of
+from lit_aigc.errors import InputError
+
+_UNITS = {"minutes": "min", "samples": "samples", "batches": "batches"}
+_OWN_KEYS = ("experiment", "seed", "run_dir", "resume", "budget")
+_MAY_DIFFER = {"seed", "root", "batch_size", "eval_batch_size", "workers", "resident_gib", "augment"}  # of the data
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        experiments: Names of experiments.
+        seeds: Seeds of each; None: all that are on record.
+        budget: ``minutes``, ``samples``, ``batches``, those that are set.
+        overrides: Overrides for all runs.
+        out: Folder of the records.
+        folders: Config folders of the user's own.
+    """
+
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...] | None
+    budget: dict[str, float]
+    overrides: tuple[str, ...] = ()
+    out: Path = Path("results")
+    folders: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], folders: Sequence[Path] = ()) -> Comparison:
+        """The comparison that ``conf/compare.yaml`` asks for.
+
+        Raises:
+            InputError: With all problems in one message.
+        """
+        problems = []
+        experiments = config["experiments"]
+        if isinstance(experiments, str) or not experiments or not all(isinstance(name, str) for name in experiments):
+            raise InputError(f"experiments={experiments}: expected a list of names, such as [dcgan_mnist5k].")
+        if repeated := sorted({name for name in experiments if experiments.count(name) > 1}):
+            problems.append(f"experiments has {', '.join(repeated)} more than once.")
+        known = [file.stem for folder in (config_folder(), *folders) for file in (folder / "experiment").glob("*.yaml")]
+        if not config["report_only"]:  # records may outlive an experiment's name
+            unknown = [name for name in experiments if name not in known]
+            problems += [f"experiment {name!r} is unknown{did_you_mean(name, known)}" for name in unknown]
+        if (baseline := config["baseline"]) is not None and baseline not in experiments:
+            problems.append(f"baseline={baseline} is none of the experiments{did_you_mean(str(baseline), experiments)}")
+        seeds = _seeds(config["seeds"], problems)
+        budget = {key: value for key, value in config["budget"].items() if value is not None}
+        if not budget:
+            problems.append("No budget: set budget.minutes, budget.samples or budget.batches.")
+        problems += [
+            f"budget.{key}={value}: expected a positive number"
+            for key, value in budget.items()
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
+        ]
+        for override in config["overrides"]:
+            if not isinstance(override, str) or "=" not in override:
+                problems.append(f"overrides has {override!r}: expected key=value, as in [validations=10].")
+            elif key_of(override).partition(".")[0] in _OWN_KEYS:
+                problems.append(f"overrides can't set {key_of(override)}: it is given for each run.")
+        if not re.fullmatch(r"[\w.-]+", config["name"]):
+            problems.append(f"name={config['name']}: expected letters, digits, _ . and - only; files are named by it.")
+        if problems:
+            raise InputError("\n".join(problems))
+        if seeds is None and not config["report_only"]:
+            seeds = (0,)
+        overrides = tuple(config["overrides"])
+        return cls(tuple(experiments), seeds, budget, overrides, Path(config["out"]), tuple(folders))
+
+    def identity(self, experiment: str, seed: int, code: str) -> str:
+        """What a run is known by, fit for a file name: ``dcgan_mnist5k.10min.validations=10.seed0.66a8c5b``."""
+        parts = [experiment, "-".join(f"{value:.10g}{_UNITS[key]}" for key, value in self.budget.items())]
+        if self.overrides:
+            text = ",".join(self.overrides)
+            plain = re.sub(r"[^\w=,.+-]", "_", text)[:80]
+            parts.append(plain if plain == text else f"{plain}-{hashlib.blake2b(text.encode()).hexdigest()[:8]}")
+        return ".".join([*parts, f"seed{seed}", code])
+
+    def train_arguments(self, experiment: str, seed: int, run_dir: Path) -> list[str]:
+        """The arguments of ``python -m lit_aigc.train`` for a new run."""
+        limits = [f"budget.{key}={_number(self.budget.get(key))}" for key in _UNITS]
+        return [f"experiment={experiment}", f"seed={seed}", f"run_dir={run_dir}", *limits, *self.overrides]
+
+    def folder_options(self) -> list[str]:
+        """The user's own config folders, for another command."""
+        return [f"--config-dir={folder.resolve()}" for folder in self.folders]
+
+    def check_experiments(self, metric: str | None) -> None:
+        """Compose all experiments, and see that their numbers can stand in one table.
+
+        Raises:
+            InputError: If one has a problem, or they differ in what is measured on which data.
+        """
+        facts: dict[str, dict[str, Any]] = {}
+        for name in self.experiments:
+            arguments = self.train_arguments(name, 0, Path("unused"))
+            try:
+                config = compose("train", [*self.folder_options(), *arguments])
+            except InputError as error:
+                raise InputError(f"experiment {name}: {error}") from error
+            data = {f"data.{key}": value for key, value in config["data"].items() if key not in _MAY_DIFFER}
+            measured = (config.get("callbacks") or {}).get("generative_metrics") or {}
+            measured = {
+                f"callbacks.generative_metrics.{key}": v
+                for key, v in measured.items()
+                if key not in ("every", "metrics")
+            }
+            facts[name] = {**({} if metric else {"monitor": config["monitor"]}), **data, **measured}
+            if not metric and not config["monitor"]:
+                raise InputError(f"experiment {name} has no monitor: give metric=, the key that is to be compared.")
+            if not config["validations"]:
+                raise InputError(f"experiment {name} never validates: leave validations=0 out.")
+        keys = dict.fromkeys(key for found in facts.values() for key in found)
+        different = []
+        for key in keys:
+            values = {name: found.get(key) for name, found in facts.items()}
+            if any(value != values[self.experiments[0]] for value in values.values()):
+                different.append(f"{key}: " + "; ".join(f"{name} has {value}" for name, value in values.items()))
+        if different:
+            raise InputError(
+                "The experiments can't be compared, for they differ in what is measured on which data:\n"
+                + "\n".join(different)
+                + "\nCompare those that agree, or make them agree with overrides=[KEY=VALUE]."
+            )
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else f"{value}"
+
+
+def _seeds(given: Any, problems: list[str]) -> tuple[int, ...] | None:
+    """``3`` as (0, 1, 2), a list as it is; problems are added to the list."""
+    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    fine = seeds is None or (
+        isinstance(seeds, list)
+        and bool(seeds)
+        and len(set(map(str, seeds))) == len(seeds)
+        and all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    )
+    if not fine:
+        problems.append(f"seeds={given}: expected how many (3 means 0, 1 and 2), or a list of different ones, [0, 4].")
+        return None
+    return None if seeds is None else tuple(seeds)

@@ -1,0 +1,1 @@
+"""Compose configs with Hydra, check them, and read saved ones."""

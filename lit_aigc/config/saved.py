@@ -1,0 +1,125 @@
+"""The config that a run folder holds: written once, read by whoever goes on with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_aigc.build import TARGET, current_name, locate
+from lit_aigc.config.overrides import key_of, split_arguments
+from lit_aigc.errors import InputError
+from lit_aigc.files import read_yaml
+
+CONFIG_VERSION = 2  # of what the settings in a config.yaml mean; `_with_former_defaults` knows the older ones
+
+_TRAINER_MAY_CHANGE = tuple(
+    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
+)
+_NEW_DEFAULTS = (  # key, former default, default
+    ("trainer.devices", "auto", 1),
+    ("trainer.precision", "32-true", "auto"),
+    ("trainer.precision", "bf16-mixed", "auto"),
+    ("callbacks.generative_metrics.reference", "shipped", None),
+    ("callbacks.generative_metrics.reference", "train", None),
+)
+_FOLLOW_THE_MACHINE = ("monitor", "callbacks.generative_metrics.extractor")  # what the first start chose holds
+_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
+
+
+def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that a run folder holds, from which a run goes on.
+
+    Args:
+        run_dir: The run folder.
+        given: The config of the command line: what it names, and packages in its ``trust``, may be named there too,
+            beside classes of lit_aigc and lightning.
+
+    Raises:
+        InputError: If the file is damaged, or names something that is not trusted.
+    """
+    config = _with_former_defaults(_with_current_names(read_yaml(Path(run_dir) / "config.yaml")))
+    for target in sorted(_targets(config) - _targets(given)):
+        try:
+            locate(target, ("lit_aigc", "lightning", *given["trust"]))
+        except InputError as error:
+            raise InputError(
+                f"{Path(run_dir) / 'config.yaml'}: {error} If the run is your own, name the package: trust=[PACKAGE]"
+            ) from error
+    return config
+
+
+def _with_former_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """An older config with everything named whose default has changed since, so that the run keeps its meaning.
+
+    Version 1, which is not written down: R1 and R2 were taken at augmented images, and adaptive augmentation followed
+    each single batch.
+    """
+    model = config.get("model") or {}
+    if config.get("config_version", 1) < 2 and isinstance(augment := model.get("augment"), dict):
+        if augment.get(TARGET) == "lit_aigc.augmentation.images.AdaptiveAugment":
+            augment.setdefault("window", 1)
+        if isinstance(regularization := model.get("regularization"), dict):
+            regularization.setdefault("before_augmentation", False)
+    return config
+
+
+def _with_current_names(node: Any) -> Any:
+    """A saved config in which classes have the names that they have today."""
+    if isinstance(node, Mapping):
+        node = {key: _with_current_names(value) for key, value in node.items()}
+        return node | ({TARGET: current_name(str(node[TARGET]))} if TARGET in node else {})
+    return [_with_current_names(value) for value in node] if isinstance(node, list) else node
+
+
+def _targets(node: Any) -> set[str]:
+    """All that a config names to be called."""
+    if isinstance(node, Mapping):
+        own = {str(node[TARGET])} if TARGET in node else set()
+        return own.union(*map(_targets, node.values()))
+    return set().union(*map(_targets, node)) if isinstance(node, (list, tuple)) else set()
+
+
+def changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """A saved config with what a resumed run may change taken from the command line."""
+    for override in split_arguments(arguments)[1]:
+        key = key_of(override)
+        if key == "resume":
+            continue
+        if not any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE):
+            raise InputError(
+                f"{key} can't change when a run is resumed; what may: {', '.join(_MAY_CHANGE)}. For another setting "
+                "start a new run, with init_from=BUNDLE to start from these weights."
+            )
+        _copy_key(composed, saved, key.split("."))
+    return saved
+
+
+def different_settings(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Settings that differ between two starts of what should be one run, of those that both have."""
+    apart = ("run_dir", "resume", "pause_after")
+    ours, theirs = (_leaves({k: v for k, v in tree.items() if k not in apart}) for tree in (config, saved))
+    return [
+        f"{key}={theirs[key]} there, {ours[key]} here"
+        for key in ours
+        if key in theirs
+        and ours[key] != theirs[key]
+        and key not in _FOLLOW_THE_MACHINE
+        and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
+def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
+    if len(path) == 1 or not isinstance(source.get(path[0]), Mapping):
+        target[path[0]] = source.get(path[0])  # null: switched off
+        return
+    child = dict(target.get(path[0]) or {})
+    _copy_key(source[path[0]], child, path[1:])
+    target[path[0]] = child

@@ -1,0 +1,163 @@
+"""What an evaluation refuses: options out of range, what doesn't go together, data that don't fit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.media.image_sets import ImageSet
+from lit_aigc.metrics.bootstrap import LEAST
+from lit_aigc.metrics.frechet import SmallSampleWarning
+
+_OF_A_MODEL = ("classification_accuracy", "nll_samples")
+_ON_REQUEST = (*_OF_A_MODEL, "audit")
+
+
+def check_options(config: Mapping[str, Any]) -> None:
+    """Refuse numbers that are out of range, and options that don't go together; before anything is opened.
+
+    Raises:
+        InputError: For the first that is wrong.
+    """
+    _check_sources(config)
+    number = config["classification_accuracy"]
+    if config["num_samples"] < 2:
+        raise InputError(f"num_samples={config['num_samples']}: expected at least 2, better some thousands.")
+    if isinstance(config["metrics"], str):
+        raise InputError(f"metrics={config['metrics']}: expected a list, such as [{config['metrics']}].")
+    if number is not None and (type(number) is not int or number < 2):
+        raise InputError(
+            f"classification_accuracy={number}: expected the number of samples that a classifier is trained on, such "
+            "as 60_000, or null."
+        )
+    for key, least, of_what in (("nll_samples", 1, "latents drawn for an image"), ("nll_images", 2, "test images")):
+        if (value := config[key]) is not None and (type(value) is not int or value < least):
+            raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
+    if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
+        raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
+    if config["baseline"] and not bootstrap:
+        raise InputError("baseline= compares numbers with their noise: add bootstrap=200.")
+    if config["baseline"] and config["metrics"] == []:
+        raise InputError("baseline= compares metrics on features, and metrics is empty: ask for some of fid, kid, is.")
+    if config["nll_images"] and not config["nll_samples"]:
+        raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
+    if config["metrics"] == [] and not any(config[key] for key in _ON_REQUEST):
+        raise InputError(
+            "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, "
+            "precision_recall, class_fid, or null for the first four where they apply."
+        )
+
+
+def _check_sources(config: Mapping[str, Any]) -> None:
+    """Refuse too little or too much to measure, and to compare with."""
+    if not (config["bundle"] or config["fake"]):
+        raise InputError(
+            "bundle= is missing, and so is fake=: give a trained model, bundle=<run folder>/bundle, or generated "
+            "images, fake=PATH with real=PATH to compare with, each a folder, a .zip or an .npz; see --help"
+        )
+    if config["bundle"] and config["fake"]:
+        raise InputError("bundle= and fake= are both given: leave out one of them, for one is measured at a time.")
+    for key in ("data", "reference"):
+        if config["real"] and config.get(key):
+            raise InputError(f"real= and {key}= both say what to compare with: leave out one of them.")
+    for key in _OF_A_MODEL:
+        if config["fake"] and config[key]:
+            raise InputError(f"{key} needs a model, not only its images: give bundle= instead of fake=.")
+    if config["audit"] and not config.get("data"):
+        raise InputError("audit needs the training images: add data=NAME, the data that the model was trained on.")
+    if config["out"] and str(config["out"]).lower().endswith((".html", ".png")):
+        raise InputError(f"out={config['out']}: expected a .json; the page and pictures go beside it.")
+    if type(config["batch_size"]) is not int or config["batch_size"] < 1:
+        raise InputError(f"batch_size={config['batch_size']}: expected 1 or more, such as 64.")
+
+
+def check_needs(config: Mapping[str, Any], bundle: Any) -> None:
+    """Refuse to ask a model for what it can't give, or can't without data.
+
+    Raises:
+        InputError: For the first that is wrong.
+    """
+    from lit_aigc.metrics.likelihood import has_likelihood
+
+    if config["classification_accuracy"] and not bundle.module.conditional:
+        raise InputError(
+            "The classification accuracy score needs a conditional model: this one can't be asked for a class, so its "
+            "samples have no labels to train a classifier on. Leave classification_accuracy out."
+        )
+    if config["nll_samples"] and not has_likelihood(bundle.module):
+        raise InputError(
+            "nll_samples needs a model that gives images a likelihood, such as a VAE, and this one, a "
+            f"{type(bundle.module).__name__}, only samples. Leave nll_samples out."
+        )
+    for key in _OF_A_MODEL:
+        if config[key] and not config.get("data"):
+            raise InputError(
+                f"{key} needs real images to compare with: add data=NAME, such as data={bundle.spec.name}."
+            )
+
+
+def check_fit(config: Mapping[str, Any], data: Any, bundle: Any, fake: Any) -> None:
+    """Refuse data that what is measured can't be compared with.
+
+    Args:
+        config: The options.
+        data: The `DataSpec` of the data.
+        bundle: The model, or None.
+        fake: The images from elsewhere, or None.
+
+    Raises:
+        InputError: If their images have another size, or classes are needed and others.
+    """
+    if fake:
+        if data.shape[1:] != fake.shape[1:]:
+            raise InputError(
+                f"data={data.name} has images of {_size(data)} (height x width), {fake.called} of {_size(fake)}: set "
+                "data.image_size, or give real=PATH with images of the same size."
+            )
+        return
+    spec = bundle.spec
+    if data.shape != spec.shape:
+        raise InputError(
+            f"data={data.name} has images of shape {data.shape}, the bundle makes "
+            f"{spec.shape}: give the data that it was trained on, or set data.image_size and data.channels."
+        )
+    labelled = config["classification_accuracy"] or (config["nll_samples"] and bundle.module.conditional)
+    if labelled and data.class_names != spec.class_names:
+        raise InputError(
+            f"data={data.name} has other classes than the bundle, whose data were {spec.name}: give the "
+            "data that it was trained on."
+        )
+
+
+def _size(images: Any) -> str:
+    return "x".join(map(str, images.shape[1:]))
+
+
+def check_pair(real: ImageSet, shape: tuple[int, ...], extractor: nn.Module) -> None:
+    """Warns where a real set can't give a fair number: of another size or colour than the samples, or too small.
+
+    Args:
+        real: The real set.
+        shape: ``(C, H, W)`` of the samples that are compared with it.
+        extractor: The extractor.
+    """
+    if real.shape[1:] != tuple(shape[1:]):
+        sizes = " and ".join("x".join(map(str, size)) for size in (real.shape[1:], shape[1:]))
+        warnings.warn(
+            f"{real.called} and the generated images have different sizes, {sizes} (height x width): each is resized "
+            "by the extractor, and the number shows that difference too.",
+            stacklevel=2,
+        )
+    if shape[0] == 1 and real.shape[0] == 3 and real.pixels.coloured:
+        warnings.warn(f"{real.called} has colour images, the generated ones are grey.", stacklevel=2)
+    if real.count < extractor.num_features:
+        warnings.warn(
+            f"A Fréchet distance from {real.count} real images on {extractor.num_features} features is biased: give "
+            f"{extractor.num_features} images or more in {real.called}, or look at KID, which is unbiased.",
+            SmallSampleWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,1 @@
+"""The page of results of ``python -m lit_aigc.evaluate``."""

@@ -1,0 +1,73 @@
+"""What is measured, and what it is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lit_aigc.build import instantiate
+from lit_aigc.evaluate.checks import check_fit, check_needs
+from lit_aigc.media.image_sets import ImageSet, open_image_set
+from lit_aigc.runs.bundle import Bundle, load_bundle
+from lit_aigc.spec import DataSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model or images from elsewhere, with what they are compared with.
+
+    Attributes:
+        bundle: The model, or None: then there is `fake`.
+        path: The model's folder, as the user gave it.
+        fake: Generated images from elsewhere, or None.
+        real: Real images from elsewhere, or None.
+        datamodule: The data that the config names, or None.
+    """
+
+    bundle: Bundle | None = None
+    path: str = ""
+    fake: ImageSet | None = None
+    real: ImageSet | None = None
+    datamodule: Any = None
+
+    @property
+    def spec(self) -> DataSpec:
+        """What a sample looks like, and the data it is like, as far as known."""
+        if self.bundle:
+            return self.bundle.spec
+        return self.datamodule.spec if self.datamodule else DataSpec("image", self.fake.shape)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples are asked for by class."""
+        return bool(self.bundle and self.bundle.module.conditional)
+
+    def names(self) -> dict[str, str]:
+        """What results say was measured."""
+        if self.bundle:
+            measured = {"bundle": self.path, "model": type(self.bundle.module).__name__}
+            measured["trained_on"] = self.bundle.manifest["data"]["name"]
+        else:
+            measured = {"fake": self.fake.path}
+        return measured | ({"real": self.real.path} if self.real else {})
+
+
+def open_subject(config: Mapping[str, Any]) -> Subject:
+    """What the options name.
+
+    Raises:
+        InputError: If something can't be read, is needed and isn't there, or doesn't fit the rest.
+    """
+    bundle = load_bundle(config["bundle"], config["trust"], config["device"]) if config["bundle"] else None
+    real, fake = (open_image_set(config[key], key) if config[key] else None for key in ("real", "fake"))
+    datamodule = None
+    if bundle:
+        check_needs(config, bundle)
+    if config.get("data"):
+        datamodule = instantiate(config["data"])
+        if bundle and bundle.spec.modality == "text" and hasattr(datamodule, "use_tokenizer"):
+            datamodule.use_tokenizer(bundle.module.tokenizer)
+        else:
+            check_fit(config, datamodule.spec, bundle, fake)
+    return Subject(bundle, str(config["bundle"]), fake, real, datamodule)

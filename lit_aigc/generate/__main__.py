@@ -1,0 +1,19 @@
+"""``python -m lit_aigc.generate``: images or texts from a bundle, pictures of its latent space, codes of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_aigc.config.compose import DONE, command
+
+
+def main(config: dict[str, Any]) -> int:
+    """Write what the config asks for, and return the exit code."""
+    from lit_aigc.generate.run import generate
+
+    generate(config)
+    return DONE
+
+
+if __name__ == "__main__":
+    command("generate", main)

@@ -1,0 +1,1 @@
+"""The latent space of a model: directions, paths and codes."""

@@ -1,0 +1,1 @@
+"""Where numbers, pictures and texts of a run are logged."""

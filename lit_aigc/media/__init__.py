@@ -1,0 +1,1 @@
+"""Samples to and from files, and what a person looks at."""

@@ -1,0 +1,364 @@
+"""Image files of any kind to clean uint8 images of one size: decoding, channels, resizing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import warnings
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from lit_aigc.errors import InputError
+from lit_aigc.media.sample_folder import MANIFEST, overview_of
+
+# Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file,
+# which in threads can leave all warnings of the process switched off.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+_LARGEST_FILE = 1 << 28  # bytes; more in one image file is a mistake or an attack
+_In, _Out = TypeVar("_In"), TypeVar("_Out")
+
+
+class UnreadableImageError(Exception):
+    """A file that can't be decoded; the message is the reason."""
+
+
+class AnimatedImageError(Exception):
+    """A file of several frames or pages, of which none is the image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedImage:
+    """A decoded file.
+
+    Attributes:
+        pixels: uint8 ``(C, H, W)``, C is 1 or 3.
+        opaque: False if it had transparent pixels, which are white now.
+        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB, such as CMYK.
+    """
+
+    pixels: Tensor
+    opaque: bool
+    converted: bool = False
+
+    def digest(self) -> bytes:
+        """Hash of size and pixels: equal for files that decode alike, whatever their format."""
+        shape = "x".join(map(str, self.pixels.shape))
+        return hashlib.blake2b(self.pixels.numpy(), digest_size=16, person=shape.encode()[:16]).digest()
+
+
+class FolderContents(NamedTuple):
+    """What there is in a folder or a zip, by relative names with forward slashes, each sorted.
+
+    Attributes:
+        images: Files that end in one of `SUFFIXES`, but for overviews that `lit_aigc.generate` drew of its samples.
+        others: All other files.
+        empty: Folders without an image in or below them; what is nested in another of these is not named.
+    """
+
+    images: list[str]
+    others: list[str]
+    empty: list[str]
+
+
+class ImageFiles:
+    """The image files of a folder or a zip, by their names in it. Members of a zip are never written to disk.
+
+    Args:
+        root: The folder or the zip.
+        called: What messages call it: the key that it was given as.
+    """
+
+    def __init__(self, root: str | Path, called: str):
+        self.root, self.called = str(root), f"{called}={root}"
+        self._zip: zipfile.ZipFile | None = None
+        self._process = 0
+
+    def names(self) -> list[str]:
+        """The images of `contents`."""
+        return self.contents().images
+
+    def contents(self) -> FolderContents:
+        """Everything but hidden files, and unsafe names in a zip.
+
+        Raises:
+            InputError: Not there, neither a folder nor a zip, or without images.
+        """
+        root = Path(self.root)
+        if not root.exists():
+            raise InputError(f"{self.called} does not exist. Expected a folder or a .zip of images.")
+        try:
+            if root.is_dir():
+                files, folders = _walk(root)
+            else:
+                members = self._archive().infolist()
+                files = [member.filename for member in members if not member.is_dir()]
+                folders = [member.filename.rstrip("/") for member in members if member.is_dir()]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{self.called} can't be read ({error}). Expected a folder or a .zip.") from None
+        shown = sorted(name for name in set(files) if _is_shown(name))
+        overviews = self._overviews(shown)
+        images = [n for n in shown if PurePosixPath(n).suffix.lower() in SUFFIXES and n not in overviews]
+        if not images:
+            raise InputError(f"{self.called}: there are no images in it, no files that end in {', '.join(SUFFIXES)}.")
+        filled = {parent for name in images for parent in PurePosixPath(name).parents}
+        found = {PurePosixPath(name) for name in folders if _is_shown(name)}
+        found |= {parent for name in shown for parent in PurePosixPath(name).parents}
+        empty = sorted(str(folder) for folder in found - filled if folder.parent in filled)
+        return FolderContents(images, sorted(set(shown) - set(images)), empty)
+
+    def _overviews(self, names: Iterable[str]) -> set[str]:
+        """The pictures of many samples that the folders' own ``samples.json`` names."""
+        found = set()
+        for name in names:
+            if PurePosixPath(name).name == MANIFEST:
+                with contextlib.suppress(UnreadableImageError):
+                    if overview := overview_of(self.content(name)):
+                        found.add(str(PurePosixPath(name).with_name(overview)))
+        return found
+
+    def stamps(self, names: list[str]) -> Iterator[str]:
+        """A string for each file that changes when it is changed."""
+        if Path(self.root).is_dir():
+            for name in names:
+                status = os.stat(os.path.join(self.root, name))
+                yield f"{name}:{status.st_size}:{status.st_mtime_ns}"
+        else:
+            for name in names:
+                info = self._archive().getinfo(name)
+                yield f"{name}:{info.file_size}:{info.CRC}"
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file; raises `UnreadableImageError`."""
+        try:
+            if Path(self.root).is_dir():
+                path = Path(self.root, name)
+                size = path.stat().st_size
+            else:
+                size = self._archive().getinfo(name).file_size
+            if size > _LARGEST_FILE:
+                raise UnreadableImageError(f"{size >> 20} MiB is too large")
+            return path.read_bytes() if Path(self.root).is_dir() else self._archive().read(name)
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # zipfile and zlib have many
+            raise UnreadableImageError(str(error) or type(error).__name__) from None
+
+    def _archive(self) -> zipfile.ZipFile:
+        """The open zip; each process opens its own, for a forked one would share the position in the file."""
+        if self._zip is None or self._process != os.getpid():
+            self._zip, self._process = zipfile.ZipFile(self.root), os.getpid()
+        return self._zip
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_zip": None}
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """The names of the files and of the folders below a folder, without what is in hidden folders."""
+    all_files: list[str] = []
+    all_folders: list[str] = []
+    for place, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(place).relative_to(root)
+        all_files += [(here / name).as_posix() for name in files]
+        all_folders += [(here / name).as_posix() for name in folders]
+    return all_files, all_folders
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a name is neither hidden nor unsafe."""
+    path = PurePosixPath(name)
+    unsafe = path.is_absolute() or "\\" in name
+    return not unsafe and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
+
+
+def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk: int = 256) -> Iterator[_Out]:
+    """The results in order; at most `chunk` of them at a time, for they hold pixels."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        remaining = iter(items)
+        begun = deque(pool.submit(function, item) for item in itertools.islice(remaining, chunk))
+        while begun:
+            yield begun.popleft().result()
+            begun.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
+
+
+def decode(content: bytes) -> DecodedImage:
+    """Decode the bytes of an image file to 8-bit grey or RGB, turned upright as its EXIF data say.
+
+    Training and evaluation both read images by this, so that what one takes the other takes alike.
+
+    Raises:
+        UnreadableImageError: Not an image of a known format, cut short, or damaged.
+        AnimatedImageError: Several frames.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            _refuse_frames(image)
+            _refuse_unknown_range(image)
+            converted = _needs_conversion(image, content)
+            image.load()
+            return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
+    except (AnimatedImageError, UnreadableImageError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError("not an image" if content else "empty file") from None
+    except Exception as error:  # Pillow's plugins raise whatever they like on damaged files
+        raise UnreadableImageError(str(error) or type(error).__name__) from None
+
+
+def _refuse_frames(image: Image.Image) -> None:
+    if image.format in ("GIF", "PNG", "WEBP", "TIFF") and getattr(image, "n_frames", 1) > 1:
+        raise AnimatedImageError
+
+
+def _refuse_unknown_range(image: Image.Image) -> None:
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise UnreadableImageError("32 bits a pixel, of unknown range: save it with 8 or 16")
+
+
+def _needs_conversion(image: Image.Image, content: bytes) -> bool:
+    """Whether it is anything but 8-bit grey or RGB, with or without a palette and transparency."""
+    deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow brings RGB down to 8 bits by itself
+    return deep_png or image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
+
+
+def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
+    """``(channels, height, width)`` of an image as its header says, without decoding its pixels.
+
+    Args:
+        content: The bytes of the file.
+        strict: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
+
+    Raises:
+        UnreadableImageError: Not an image of a known format, or refused.
+        AnimatedImageError: Several frames, and `strict`.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if strict:
+                _refuse_frames(image)
+                _refuse_unknown_range(image)
+            width, height = image.size
+            grey = _is_grey(image)
+            if image.format == "TIFF":
+                pass  # Pillow has turned its size already
+            elif image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for EXIF data at its end
+                if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
+                    width, height = height, width
+            elif strict:
+                image.verify()  # checksums
+            return 1 if grey else 3, height, width
+    except (AnimatedImageError, UnreadableImageError):
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError("not an image" if content else "empty file") from None
+    except Exception as error:
+        raise UnreadableImageError(str(error) or type(error).__name__) from None
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L", "LA", "La") or image.mode.startswith(("I", "F"))
+
+
+def _to_tensor(image: Image.Image) -> DecodedImage:
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel
+        values = np.asarray(image).astype(np.float64)
+        values = np.clip(np.rint(values / 257), 0, 255).astype(np.uint8)
+        return DecodedImage(torch.from_numpy(values)[None], True)
+    grey, opaque = _is_grey(image), True
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        opaque = image.getextrema()[3][0] == 255
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    values = np.array(image.convert("L" if grey else "RGB"))
+    pixels = torch.from_numpy(values)
+    return DecodedImage(pixels[None] if grey else pixels.permute(2, 0, 1).contiguous(), opaque)
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 ``(N, C, H, W)`` with 1 or 3 channels to `channels`; grey is the luma of ITU-R BT.601, as in Pillow."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    red, green, blue = images.to(torch.int32).unbind(1)
+    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8)[:, None]
+
+
+def to_size(images: Tensor, size: int) -> Tensor:
+    """uint8 ``(N, C, H, W)`` to ``(N, C, size, size)``: shorter side resized (antialiased bilinear), centre cropped."""
+    height, width = images.shape[-2:]
+    if height == width == size:
+        return images
+    shorter = min(height, width)
+    target = (max(size, round(height * size / shorter)), max(size, round(width * size / shorter)))
+    if target != (height, width):
+        images = torch.cat(
+            [
+                torch.nn.functional.interpolate(part, size=target, mode="bilinear", antialias=True)
+                for part in images.split(4096)
+            ]
+        )
+    top, left = (target[0] - size) // 2, (target[1] - size) // 2
+    return images[:, :, top : top + size, left : left + size]
+
+
+def prepare(images: Tensor, image_size: int | None, channels: int | None) -> Tensor:
+    """uint8 ``(N, C, H, W)`` to the asked size and channels (None leaves them), as contiguous ``(N, H, W, C)``."""
+    if channels == 1:  # fewer to resize
+        images = to_channels(images, 1)
+    if image_size is not None:
+        images = to_size(images, image_size)
+    if channels == 3:
+        images = to_channels(images, 3)
+    return images.permute(0, 2, 3, 1).contiguous()
+
+
+def read_folder(folder: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, list[str]]:
+    """All images of a folder and of the folders in it, made as large as a model's; what is hidden is left out.
+
+    Args:
+        folder: The folder.
+        shape: ``(C, H, W)`` of the model's images.
+
+    Returns:
+        uint8 ``(n, C, H, W)``, and their names in the folder, with forward slashes and in the order of the alphabet.
+
+    Raises:
+        InputError: There is no such folder, no image in it, or one that can't be read.
+    """
+    root, (channels, height, width) = Path(folder), shape
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: expected one of image files ({', '.join(SUFFIXES)}).")
+    files = ImageFiles(root, "encode")
+    names = files.names()
+    images = []
+    for name in names:
+        try:
+            pixels = decode(files.content(name)).pixels
+        except AnimatedImageError:
+            raise InputError(f"{root / name} is animated: expected one image a file.") from None
+        except UnreadableImageError as error:
+            raise InputError(f"{root / name} can't be read as an image: {error}. Mend or remove it.") from None
+        if pixels.shape[1:] != (height, width) and height != width:
+            raise InputError(f"{root / name} is not {height}x{width} (HxW), as the images of the model are.")
+        fits = pixels.shape[1:] == (height, width)
+        images.append(prepare(pixels[None], None if fits else height, channels)[0].permute(2, 0, 1))
+    return torch.stack(images), names

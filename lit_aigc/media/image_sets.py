@@ -1,0 +1,201 @@
+"""Sets of images from elsewhere: a folder, a ``.zip``, or an ``.npz``, as a stream of batches in a fixed order.
+
+Opening a set reads the header of each image, so that what is wrong with the set is said before anything is computed.
+Its pixels are decoded when they are needed, once, and what they alone tell is known after: no more than a few batches
+are in memory at a time, however many images there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from lit_aigc.errors import InputError
+from lit_aigc.media.image_files import to_channels
+from lit_aigc.media.image_sources import ArrayFile, Files, Seen, Source
+from lit_aigc.spec import Batch
+
+_AT_A_TIME = 32  # images, when a set is looked through for itself
+
+
+class PixelFacts(NamedTuple):
+    """What the pixels of a set tell.
+
+    Attributes:
+        distinct: Number of different images.
+        transparent: Number of those with transparent pixels, which count as white.
+        converted: Number of those with more than 8 bits a channel, or colours other than grey and RGB.
+        coloured: Whether any pixel has a colour; false for grey images saved as RGB.
+        fingerprint: Hash of the pixels of all images in order: the same for a folder, a zip and an array of them.
+    """
+
+    distinct: int
+    transparent: int
+    converted: int
+    coloured: bool
+    fingerprint: str
+
+
+class _Gathering:
+    """`PixelFacts` of images that come one by one."""
+
+    def __init__(self, channels: int) -> None:
+        self.digests: set[bytes] = set()
+        self.whole, self.channels = hashlib.blake2b(digest_size=16), channels
+        self.coloured, self.transparent, self.converted = False, 0, 0
+
+    def add(self, image: Seen) -> None:
+        self.digests.add(image.digest)
+        self.whole.update(image.digest)
+        self.coloured |= image.coloured
+        self.transparent += not image.opaque
+        self.converted += image.converted
+
+    def facts(self) -> PixelFacts:
+        self.whole.update(b"%d" % self.channels)
+        counts = len(self.digests), self.transparent, self.converted
+        return PixelFacts(*counts, self.coloured, self.whole.hexdigest())
+
+
+@dataclasses.dataclass
+class ImageSet:
+    """A set of 8-bit images of one size.
+
+    Attributes:
+        path: Where it is, as the user gave it.
+        called: What messages call it.
+        shape: ``(C, H, W)`` of all images; in a set with colour images, grey ones are repeated over the channels.
+        count: Number of images.
+        source: Reads them.
+    """
+
+    path: str
+    called: str
+    shape: tuple[int, int, int]
+    count: int
+    source: Source = dataclasses.field(repr=False)
+    _pixels: PixelFacts | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def pixels(self) -> PixelFacts:
+        """What the pixels tell; the set is gone through for it, unless all `batches` were taken before.
+
+        Raises:
+            InputError: As `batches`.
+        """
+        if self._pixels is None:
+            for _ in self.batches(_AT_A_TIME):
+                pass
+        return self._pixels
+
+    def batches(
+        self, size: int = 64, *, extractor: nn.Module | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
+        """This process's share: uint8 ``(n, C, H, W)`` without labels, `start` the place of the first in the set.
+
+        Warns at the end if all images are identical.
+
+        Args:
+            size: Images of a batch.
+            extractor: What the batches are for: colours are refused if it sees grey only.
+            rank: This process.
+            world_size: Number of processes.
+
+        Raises:
+            InputError: If images can't be decoded (all such are named), the set has changed since it was opened, or it
+                has colours that the extractor doesn't see.
+        """
+        gathering = _Gathering(self.shape[0])
+        problems: list[str] = []
+        for start, found in self.source.blocks(size, rank, world_size):
+            problems += [each for each in found if isinstance(each, str)]
+            if problems:
+                continue  # to name them all
+            if any(each.pixels.shape[1:] != self.shape[1:] for each in found) or start + len(found) > self.count:
+                raise InputError(f"{self.called} was changed while it was being measured: start again.")
+            for each in found:
+                gathering.add(each)
+            if gathering.coloured and extractor is not None:
+                _refuse_colours(self, extractor)
+            yield Batch(torch.cat([to_channels(each.pixels[None], self.shape[0]) for each in found]), None, start)
+        _refuse_problems(self.called, problems, self.count)
+        if world_size == 1 and self._pixels is None:
+            self._pixels = gathering.facts()
+            if self._pixels.distinct == 1:
+                warnings.warn(
+                    f"{self.called}: all {self.count} images are identical; is this the right set?", stacklevel=2
+                )
+
+    def facts(self) -> dict[str, Any]:
+        """What a protocol says about the set."""
+        (channels, height, width), pixels = self.shape, self.pixels
+        facts = {"path": self.path, "n": self.count, "distinct": pixels.distinct, "fingerprint": pixels.fingerprint}
+        facts |= {"size": f"{height}x{width}", "channels": channels}
+        counts = {"transparent_on_white": pixels.transparent, "converted_to_8_bits_or_rgb": pixels.converted}
+        return facts | {name: count for name, count in counts.items() if count}
+
+
+def open_image_set(path: str | Path, key: str) -> ImageSet:
+    """Open a set of images, and read all their headers.
+
+    Args:
+        path: A folder (with the folders in it, in the order of the names), a ``.zip`` of images, or an ``.npz`` with a
+            uint8 array ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)`` as ``arr_0``, as ``images`` or alone.
+        key: What it is given as, for messages: ``real`` or ``fake``.
+
+    Raises:
+        InputError: There is no such set, there are fewer than two images in it, images are unreadable, animated, or of
+            several sizes.
+    """
+    called = f"{key}={path}"
+    suffix = Path(path).suffix.lower()
+    if Path(path).is_file() and suffix not in (".zip", ".npz"):
+        raise InputError(f"{called} is a file: expected a folder of images, a .zip of images, or an .npz.")
+    source = ArrayFile(path, called) if suffix == ".npz" and not Path(path).is_dir() else Files(path, called)
+    sizes: Counter[tuple[int, int]] = Counter()
+    examples: dict[tuple[int, int], str] = {}
+    problems, channels = [], 1
+    for header in source.headers():
+        if isinstance(header, str):
+            problems.append(header)
+            continue
+        size = header.shape[1:]
+        sizes[size] += 1
+        examples.setdefault(size, header.name)
+        channels = max(channels, header.shape[0])
+    _refuse_problems(called, problems, len(problems) + sizes.total())
+    if len(sizes) > 1:
+        common = ", ".join(f"{h}x{w} ({n}, such as {examples[h, w]})" for (h, w), n in sizes.most_common(3))
+        raise InputError(
+            f"{called}: images of {len(sizes)} sizes (height x width): {common}. Remove what doesn't belong to the "
+            "set, or bring all to one size first: how that is done is part of the number."
+        )
+    if sizes.total() < 2:
+        raise InputError(f"{called}: expected at least 2 images, better some thousands, got {sizes.total()}.")
+    return ImageSet(str(path), called, (channels, *next(iter(sizes))), sizes.total(), source)
+
+
+def _refuse_problems(called: str, problems: list[str], count: int) -> None:
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:5])
+        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(
+            f"{called}: {len(problems)} of {count} images can't be measured; mend or remove them:{shown}{more}"
+        )
+
+
+def _refuse_colours(image_set: ImageSet, extractor: nn.Module) -> None:
+    """Colour images are not for an extractor of grey ones: its features would be of other images."""
+    if getattr(extractor, "shape", (3,))[0] == 1:
+        raise InputError(
+            f"{image_set.called} has colour images, and the extractor {extractor.name} sees grey only: choose "
+            "extractor=inception or efficientnet_lite0, or make the images grey first."
+        )

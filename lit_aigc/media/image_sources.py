@@ -1,0 +1,194 @@
+"""Where the images of a set are: a folder, a ``.zip`` or an ``.npz``, read in blocks in a fixed order."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_aigc.errors import InputError
+from lit_aigc.media.image_files import (
+    AnimatedImageError,
+    DecodedImage,
+    ImageFiles,
+    UnreadableImageError,
+    decode,
+    map_in_threads,
+    probe,
+    to_channels,
+)
+
+_AT_A_TIME = 256  # headers
+_ARRAYS = ("arr_0", "images")  # keys of an .npz that are taken where it has several
+_Read = TypeVar("_Read")
+
+
+class Header(NamedTuple):
+    """What is known of an image without decoding it: its name in the set, and ``(C, H, W)``, C 1 or 3."""
+
+    name: str
+    shape: tuple[int, int, int]
+
+
+class Seen(NamedTuple):
+    """A decoded image, and what there is to say about it.
+
+    Attributes:
+        pixels: uint8 ``(C, H, W)``.
+        digest: Hash of its size and of its pixels in RGB.
+        coloured: Whether its channels differ anywhere.
+        opaque: False if it had transparent pixels, which are white now.
+        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB.
+    """
+
+    pixels: Tensor
+    digest: bytes
+    coloured: bool
+    opaque: bool
+    converted: bool
+
+    @classmethod
+    def of(cls, image: DecodedImage) -> Seen:
+        """The facts of a decoded image."""
+        pixels = image.pixels
+        coloured = len(pixels) == 3 and not (torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2]))
+        digest = DecodedImage(to_channels(pixels[None], 3)[0].contiguous(), True).digest()
+        return cls(pixels, digest, coloured, image.opaque, image.converted)
+
+
+class Source(Protocol):
+    """Where the images of a set are."""
+
+    def headers(self) -> Iterator[Header | str]:
+        """The header of each image in order, or what is wrong with it."""
+
+    def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
+        """Images, or what is wrong with them, in blocks of `size`, and the place of each block's first one.
+
+        Begins with block number `first` and goes on with each `step`-th.
+        """
+
+
+class Files:
+    """The image files of a folder or a zip, in the order of their names."""
+
+    def __init__(self, path: str | Path, called: str) -> None:
+        self.called = called
+        self.files = ImageFiles(path, called.partition("=")[0])
+        self.names = self.files.names()
+
+    def headers(self) -> Iterator[Header | str]:
+        """See `Source`."""
+        return map_in_threads(self._header, self.names, _AT_A_TIME)
+
+    def _header(self, name: str) -> Header | str:
+        return _or_reason(name, lambda: Header(name, probe(self.files.content(name), strict=True)))
+
+    def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
+        """See `Source`. Decodes in threads, one block ahead."""
+        starts = range(first * size, len(self.names), step * size)
+        names = [name for start in starts for name in self.names[start : start + size]]
+        images = map_in_threads(self._image, names, 2 * size)
+        for start in starts:
+            yield start, [next(images) for _ in self.names[start : start + size]]
+
+    def _image(self, name: str) -> Seen | str:
+        return _or_reason(name, lambda: Seen.of(decode(self.files.content(name))))
+
+
+def _or_reason(name: str, read: Callable[[], _Read]) -> _Read | str:
+    """What was read, or why it can't be."""
+    try:
+        return read()
+    except AnimatedImageError:
+        return f"{name}: animated, expected one image a file"
+    except UnreadableImageError as error:
+        return f"{name}: {error}"
+
+
+class ArrayFile:
+    """A uint8 array of images in an ``.npz``, read as a stream: never whole, and nothing is unpickled.
+
+    Args:
+        path: The file.
+        called: What messages call it.
+
+    Raises:
+        InputError: If it can't be read, or holds no such array.
+    """
+
+    def __init__(self, path: str | Path, called: str) -> None:
+        self.path, self.called = path, called
+        if not Path(path).exists():
+            raise InputError(f"{called} does not exist. Expected a folder, a .zip of images, or an .npz.")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self.member = f"{self._key([n.removesuffix('.npy') for n in archive.namelist()])}.npy"
+                with archive.open(self.member) as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                    shape, fortran, dtype = read[version](stream)
+                    self.offset = stream.tell()
+        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
+            raise InputError(f"{called} can't be read ({error}): expected an .npz as numpy.savez writes it.") from None
+        self.count, self.shape, self.channels_last = self._layout(shape, dtype)
+        if fortran and self.count:
+            raise InputError(f"{called}: its array is in Fortran's order: save numpy.ascontiguousarray of it.")
+
+    def _key(self, keys: list[str]) -> str:
+        found = [key for key in _ARRAYS if key in keys] or (keys if len(keys) == 1 else [])
+        if found:
+            return found[0]
+        if {"mu", "sigma"} <= set(keys):
+            raise InputError(
+                f"{self.called} holds statistics (mu, sigma) and no images: which weights and which resizing they "
+                "were made with is not known, so nothing can be compared with them. Give the images."
+            )
+        raise InputError(
+            f"{self.called} has the arrays {', '.join(sorted(keys)[:8]) or 'none'}: expected arr_0 or images, or one."
+        )
+
+    def _layout(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, tuple[int, ...], bool]:
+        """The number of images, ``(C, H, W)``, and whether channels come last in the file."""
+        expected = "expected uint8 of shape (N, H, W, C) or (N, C, H, W), C 1 or 3"
+        if dtype != np.uint8:
+            raise InputError(
+                f"{self.called}: {self.member} is {dtype}, {expected}; rounding is a choice that is made first."
+            )
+        if len(shape) == 3 and min(shape[1:]):
+            return shape[0], (1, *shape[1:]), False
+        first, last = (len(shape) == 4 and shape[i] in (1, 3) for i in (1, 3))
+        if first == last or not min(shape[1:]):
+            reason = " which can be read in two ways" if first else ""
+            raise InputError(f"{self.called}: {self.member} has shape {shape}{reason}, {expected}.")
+        return (shape[0], (shape[3], *shape[1:3]), True) if last else (shape[0], shape[1:], False)
+
+    def headers(self) -> Iterator[Header | str]:
+        """See `Source`."""
+        return (Header(f"image {i}", self.shape) for i in range(self.count))
+
+    def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
+        """See `Source`."""
+        channels, height, width = self.shape
+        stored = (height, width, channels) if self.channels_last else self.shape
+        item = math.prod(stored)
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+                for start in range(first * size, self.count, step * size):
+                    n = min(size, self.count - start)
+                    stream.seek(self.offset + start * item)
+                    content = stream.read(n * item)
+                    if len(content) < n * item:
+                        raise EOFError("cut short")
+                    images = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(n, *stored)
+                    images = (images.permute(0, 3, 1, 2) if self.channels_last else images).contiguous()
+                    yield start, [Seen.of(DecodedImage(image, True)) for image in images]
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError) as error:
+            raise InputError(f"{self.called} can't be read ({error}): it is damaged, get it again.") from None

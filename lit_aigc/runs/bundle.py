@@ -1,0 +1,268 @@
+"""A trained model as plain files: weights as safetensors, configs as YAML and JSON, no pickle, no code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from lit_aigc import __version__
+from lit_aigc.build import build
+from lit_aigc.errors import InputError
+from lit_aigc.modules.base import GenerativeModule
+from lit_aigc.runs.checkpoint import state_differences
+from lit_aigc.spec import DataSpec
+from lit_aigc.tokenization.tokenizers import TOKENIZER_FILE, load_tokenizer
+
+_Module = TypeVar("_Module", bound=nn.Module)
+FORMAT = 1
+_WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
+    "model.safetensors",
+    "config.yaml",
+    "spec.json",
+    "README.md",
+    "manifest.json",
+)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, by which a few lines can stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+@dataclasses.dataclass
+class Bundle:
+    """A bundle, read and built.
+
+    Attributes:
+        module: The model in evaluation mode, with the weights that the bundle holds (the averaged ones of training),
+            and its tokenizer, if it is one of text.
+        spec: The facts of the data that it was trained on.
+        manifest: Format and code version, data, metrics with their protocol, hashes of the files.
+    """
+
+    module: GenerativeModule
+    spec: DataSpec
+    manifest: dict[str, Any]
+
+
+def save_bundle(
+    directory: str | Path,
+    module: GenerativeModule,
+    model_config: Mapping[str, Any],
+    spec: DataSpec,
+    summary: Mapping[str, Any],
+) -> Path:
+    """Write a bundle with the module's present weights; an older one at that place is replaced when the new is whole.
+
+    Args:
+        directory: Where to.
+        module: The model.
+        model_config: Its resolved config.
+        spec: The facts of its data.
+        summary: What the run's ``summary.json`` holds: metrics and protocol.
+
+    Returns:
+        The directory.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written to; an older bundle stays.
+    """
+    directory = Path(directory)
+    building = directory.with_name(f".{directory.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        _write(building, module, model_config, spec, summary)
+        old = directory.with_name(f".{directory.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
+        building.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return directory
+
+
+def _write(
+    building: Path,
+    module: GenerativeModule,
+    model_config: Mapping[str, Any],
+    spec: DataSpec,
+    summary: Mapping[str, Any],
+) -> None:
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
+    plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
+    (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
+    (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
+    if module.tokenizer is not None:
+        module.tokenizer.save(building)
+    card = _model_card(model_config, spec, summary, sum(w.numel() for w in weights.values()))
+    (building / _CARD).write_text(card, encoding="utf-8")
+    manifest = {
+        "format": FORMAT,
+        "code_version": __version__,
+        "data": {"name": spec.name, "fingerprint": spec.fingerprint},
+        "metrics": {key: value for key, value in summary.items() if isinstance(value, (int, float))},
+        "protocol": summary.get("protocol", {}),
+        "resolved_precision": summary.get("resolved_precision"),
+        "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
+    }
+    (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The bundle that a path names: the folder itself, or the bundle in it, if it is a run folder that has one."""
+    path = Path(path)
+    inner = path / "bundle"
+    return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
+
+
+def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = "cpu") -> Bundle:
+    """Read a bundle, or that of a run folder; only classes of lit_aigc, and of the packages in `trust`, are built.
+
+    Raises:
+        InputError: If it is no bundle, a file was changed, its config names something that is not trusted, or the
+            device isn't there.
+    """
+    directory = find_bundle(directory)
+    if not (directory / MANIFEST).is_file():
+        raise InputError(
+            f"{directory} is not a bundle: expected a folder with a {MANIFEST}, such as <run folder>/bundle, or a run "
+            "folder that has one, which training writes at its end."
+        )
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+        _check_manifest(manifest, directory)
+        config = yaml.load((directory / _CONFIG).read_text(), Loader=_PlainLoader)
+        spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))
+        weights = load_file(directory / _WEIGHTS)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"The bundle {directory} can't be read: {error}") from error
+    except (yaml.YAMLError, SafetensorError) as error:
+        raise InputError(f"The bundle {directory} can't be read: {error}") from error
+    tokenizer = load_tokenizer(directory) if TOKENIZER_FILE in manifest["files"] else None
+    if tokenizer and tokenizer.vocab_size != spec.vocab_size:
+        raise InputError(
+            f"The tokenizer in {directory} is not that of the model: it has {tokenizer.vocab_size:,} ids, "
+            f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from where it came from."
+        )
+    _check_weights(_shapes(config, spec, tuple(trust)) or weights, weights, directory)
+    module = _build(config, spec, tuple(trust), directory)
+    _check_weights(module.state_dict(), weights, directory)
+    module.load_state_dict(weights)
+    module.tokenizer = tokenizer
+    return Bundle(to_device(module.eval(), device), spec, manifest)
+
+
+def to_device(module: _Module, device: str) -> _Module:
+    """The module on a device; raises `InputError` if the device isn't there."""
+    try:
+        return module.to(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"device={device} can't be used on this machine ({error}): device=cpu always can.") from error
+
+
+def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The weights that a config asks for, without memory for them; None where that doesn't work."""
+    try:
+        with torch.device("meta"):
+            return build(config, spec, trust=trust).state_dict()
+    except Exception:  # what is wrong with it, `_build` tells; a network of the user's may compute when it is built
+        return None
+
+
+def _check_weights(expected: Mapping[str, Any], weights: Mapping[str, Any], directory: Path) -> None:
+    if differences := state_differences(expected, weights):
+        raise InputError(f"The weights in {directory} are not those of its config:\n" + "\n".join(differences))
+
+
+def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path) -> GenerativeModule:
+    try:
+        module = build(config, spec, trust=trust)
+    except InputError:
+        raise
+    except Exception as error:  # whatever its values lead a constructor to
+        raise InputError(f"The bundle {directory} can't be built from its config: {error}") from error
+    if not isinstance(module, GenerativeModule):
+        raise InputError(f"The config in the bundle {directory} is not that of a model of lit_aigc.")
+    return module
+
+
+def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"The bundle {directory} has format {manifest.get('format')}; lit_aigc {__version__} reads format {FORMAT}."
+        )
+    files, _, _ = manifest["files"], manifest["data"]["name"], dict(manifest["protocol"])
+    missing = {_WEIGHTS, _CONFIG, _SPEC} - set(files)
+    outside = [name for name in files if not _lies_in(directory / Path(name).name, directory)]
+    if outside:
+        raise InputError(
+            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or no plain file."
+        )
+    changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
+    if missing or changed:
+        raise InputError(
+            f"The bundle {directory} was changed after it was written: {', '.join([*sorted(missing), *changed])} "
+            "is not what the manifest says. Get it again from where it came from."
+        )
+
+
+def _lies_in(file: Path, directory: Path) -> bool:
+    """Whether it is a plain file of this folder, or isn't there: what a link leads to could be endless, or a secret."""
+    return not os.path.lexists(file) or (file.is_file() and file.resolve().parent == directory.resolve())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mapping[str, Any], parameters: int) -> str:
+    numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
+    protocol = json.dumps(summary.get("protocol", {}), indent=2)
+    attribution = (
+        f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
+    )
+    text = spec.modality == "text"
+    sample = f"text, {spec.shape[0]:,} tokens at once" if text else " x ".join(map(str, spec.shape))
+    kinds = f"{spec.vocab_size:,} tokens" if text else f"{spec.num_classes} classes"
+    return f"""# {summary.get("experiment", "model")}
+
+{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({sample},
+{kinds}) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
+
+    python -m lit_aigc.generate {'bundle=. prompt="..." n=4 max_tokens=300' if text else "bundle=. n=64 out=samples"}
+
+| figure | value |
+|---|---|
+{numbers}
+
+How the figures were measured:
+
+```json
+{protocol}
+```
+
+Made by lit_aigc {__version__}. Samples resemble the training data, and can repeat its biases and its
+contents.{attribution}
+"""

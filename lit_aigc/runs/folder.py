@@ -1,0 +1,149 @@
+"""The folder of a run: its name, its lock, and the summary in it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from lit_aigc.errors import InputError
+from lit_aigc.files import write_atomically
+from lit_aigc.machine.lock import lock
+
+
+def in_sweep() -> bool:
+    """Whether a W&B sweep agent started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def run_id(named: bool = False) -> tuple[str, bool]:
+    """The id of this run, and whether a later start of the same job has the same one.
+
+    It is the id of the SLURM job, the W&B run or the torchelastic run, else the time. Inside a sweep agent W&B's comes
+    first: one SLURM job has many trials.
+
+    Args:
+        named: Whether the user named the run folder, so that processes needn't know its id to find it.
+
+    Raises:
+        InputError: If torchrun started several processes and gave them nothing to agree on a folder by.
+    """
+    environment = os.environ
+    if in_sweep() and "WANDB_RUN_ID" in environment:
+        return environment["WANDB_RUN_ID"], True
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"slurm-{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}", True
+    if "SLURM_JOB_ID" in environment:
+        return f"slurm-{environment['SLURM_JOB_ID']}", True
+    if "WANDB_RUN_ID" in environment:
+        return environment["WANDB_RUN_ID"], True
+    if environment.get("TORCHELASTIC_RUN_ID", "none") != "none":
+        return f"torchelastic-{environment['TORCHELASTIC_RUN_ID']}", True
+    if "TORCHELASTIC_RUN_ID" in environment and not named:
+        raise InputError(
+            "torchrun gave this run no id: start it with --rdzv-backend=c10d --rdzv-id=NAME, or give run_dir=PATH."
+        )
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3], False
+
+
+_IMPORTED = time.monotonic()
+
+
+class RunFolder:
+    """A run's own folder, held by one process at a time.
+
+    Args:
+        path: The folder; made by `claim`.
+        identity: The run's id, for a new folder.
+
+    Attributes:
+        identity: The id of the run that the folder holds.
+    """
+
+    def __init__(self, path: str | Path, identity: str = "") -> None:
+        self.path = Path(path)
+        self.identity = self.read_summary().get("run_id") or identity or self.path.name
+        self._lock: TextIO | None = None
+        self._new_folders: list[Path] = []
+        self._there_before: set[Path] = set()
+
+    def exists(self) -> bool:
+        """Whether a run has started in this folder."""
+        return (self.path / "config.yaml").exists()
+
+    def has_results(self) -> bool:
+        """Whether training has left anything that would be missed."""
+        return any((self.path / name).exists() for name in ("checkpoints", "metrics.csv", "samples"))
+
+    def claim(self) -> None:
+        """Make the folder and hold it until the process ends.
+
+        Raises:
+            InputError: If another process holds it, or it can't be written to.
+        """
+        try:
+            self._new_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._there_before = set(self.path.iterdir())
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(
+                f"The run folder {self.path} can't be written to ({error}): give another run_dir=."
+            ) from error
+        try:
+            lock(self._lock)
+        except OSError as error:
+            self._lock.close()
+            raise InputError(
+                f"The run folder {self.path} is in use by another process: wait for it, or give another run_dir=."
+            ) from error
+
+    def release(self) -> None:
+        """Let the folder go."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def abandon(self) -> None:
+        """Undo `claim` and all that was written since: for a new run that could not start."""
+        if not self._lock:
+            return
+        for new in set(self.path.iterdir()) - self._there_before:
+            if new.is_dir() and not new.is_symlink():
+                shutil.rmtree(new, ignore_errors=True)
+            else:
+                new.unlink(missing_ok=True)
+        self.release()
+        for folder in self._new_folders:
+            with contextlib.suppress(OSError):  # another run may have come to lie beside
+                folder.rmdir()
+
+    def read_summary(self) -> dict[str, Any]:
+        """The summary as last written; empty for a new folder."""
+        try:
+            return json.loads((self.path / "summary.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except ValueError as error:
+            raise InputError(
+                f"{self.path / 'summary.json'} is damaged ({error}): delete it, then try again."
+            ) from error
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``."""
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def process_seconds() -> float:
+    """Seconds since this process started; where the system doesn't tell, since this module was imported."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, ValueError, AttributeError):  # not on Linux
+        return time.monotonic() - _IMPORTED

@@ -1,0 +1,144 @@
+"""What a search found: a table, a picture, and the best config as an experiment."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import choices, config_folder, groups_in, key_of
+from lit_aigc.files import write_atomically
+from lit_aigc.media.console import duration
+from lit_aigc.sweep.plan import Plan
+from lit_aigc.sweep.running import best_trial, short, too_many_failures
+from lit_aigc.sweep.trials import Trial, in_use
+
+SHOWN = 30  # trials in the printed table
+_NOT_OF_THE_RESULT = ("run_dir", "logger")  # where a trial was recorded
+
+
+class Report:
+    """Table, picture and best config of the trials on record.
+
+    Args:
+        plan: What was searched; its folder has the trials.
+
+    Attributes:
+        trials: The best first: those that are done, then pruned, running or paused, failed.
+        best: The best that is done, or None.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.sweep, self.folder = plan, plan.sweep, plan.folder
+        self.best = best_trial(self.folder.trials, self.sweep)
+        self.trials = sorted(self.folder.trials, key=self._place)
+
+    def status(self, trial: Trial) -> str:
+        """As on record; ``paused`` for one that was broken off, which the same command resumes."""
+        return "paused" if trial.status == "running" and not in_use(self.folder.run_dir(trial)) else trial.status
+
+    def _place(self, trial: Trial) -> tuple[int, float, int]:
+        order = ("done", "pruned", "running", "failed").index(trial.status)
+        sign = 1 if self.sweep.goal == "minimize" else -1
+        return order, 0.0 if trial.value is None else sign * trial.value, trial.number
+
+    def show(self) -> None:
+        """Print the table, why trials failed, and how to train the best."""
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        names = [parameter.name for parameter in self.sweep.parameters]
+        arrow = "↓" if self.sweep.goal == "minimize" else "↑"
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for head in ("trial", f"{self.sweep.metric} {arrow}", *shortened(names), "status", "validations", "time"):
+            table.add_column(head, justify="left" if head == "status" else "right", no_wrap=True)
+        for trial in self.trials[:SHOWN]:
+            table.add_row(
+                str(trial.number),
+                "—" if trial.value is None else f"{trial.value:.5g}",
+                *(short(trial.values[name]) for name in names),
+                self.status(trial),
+                str(len(trial.curve)),
+                "—" if trial.train_seconds is None else duration(trial.train_seconds),
+            )
+        console = Console()
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+        console.print(table, highlight=False)
+        if len(self.trials) > SHOWN:
+            console.print(f"and {len(self.trials) - SHOWN} more in {self.folder.path / 'table.csv'}")
+        for trial in self.trials:
+            if trial.error:
+                console.print(f"trial {trial.number} failed: {trial.error}", markup=False, soft_wrap=True)
+        if too_many_failures(self.trials):
+            console.print(f"Nothing succeeded, so no more were started: see {self.folder.path / 'trials'}/*.log")
+
+    def write(self) -> None:
+        """Write ``table.csv``, ``search.png`` and ``conf/experiment/best.yaml``, and print where they are."""
+        from lit_aigc.sweep.picture import draw_search
+
+        print(f"table    {write_atomically(self.folder.path / 'table.csv', self.table())}")
+        if any(trial.value is not None for trial in self.trials):
+            print(f"picture  {draw_search(self, self.folder.path / 'search.png')}")
+        if self.best:
+            folder = self.folder.path / "conf"
+            write_atomically(folder / "experiment" / "best.yaml", self.experiment())
+            options = [*self.plan.folder_options(), f"--config-dir={folder}"]
+            print(f"best     {shlex.join(['python', '-m', 'lit_aigc.train', *options, 'experiment=best'])}")
+
+    def table(self) -> str:
+        """All trials by number, as CSV."""
+        text = io.StringIO()
+        names = [parameter.name for parameter in self.sweep.parameters]
+        writer = csv.writer(text, lineterminator="\n")
+        facts = ("samples_seen", "train_seconds", "error")
+        writer.writerow(["trial", "status", self.sweep.metric, *names, "validations", *facts, "run_dir"])
+        for trial in self.folder.trials:
+            values = [trial.values[name] for name in names]
+            told = [getattr(trial, fact) for fact in facts]
+            own = [trial.number, self.status(trial), trial.value, *values, len(trial.curve), *told]
+            writer.writerow([*("" if cell is None else cell for cell in own), self.folder.run_dir(trial)])
+        return text.getvalue()
+
+    def experiment(self) -> str:
+        """The best trial's config as the text of an experiment: what it set, upon the experiment that it set it on."""
+        import yaml
+
+        assert self.best
+        arguments = self.plan.trial_arguments(self.best.values)
+        config = compose("train", arguments)
+        groups = groups_in([config_folder(), *self.plan.own_folders])
+        overrides = [word for word in arguments if not word.startswith("-")]
+        keys = [key for key in map(key_of, overrides) if key.partition(".")[0] not in _NOT_OF_THE_RESULT]
+        chosen = choices([], overrides)
+        defaults: list[Any] = [] if config["experiment"] in (None, "null") else [config["experiment"]]
+        for group in dict.fromkeys(key for key in keys if key in groups and key != "experiment"):
+            defaults.append({f"override /{group}": None if chosen[group] == "null" else chosen[group]})
+        settings: dict[str, Any] = {}
+        for key in dict.fromkeys(keys):
+            if key not in groups:
+                _set(settings, key.split("."), _get(config, key.split(".")))
+        best = f"{self.sweep.metric} {self.best.value:.6g}, trial {self.best.number} of {len(self.trials)}"
+        body = yaml.safe_dump({"defaults": [*defaults, "_self_"], **settings}, sort_keys=False)
+        return f"# @package _global_\n# the best of the sweep {self.folder.path.name}: {best}\n{body}"
+
+
+def shortened(names: list[str]) -> list[str]:
+    """Names by their last part: ``lr`` of ``model.optimizer.lr``; in full where several end alike."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]
+
+
+def _get(config: Mapping[str, Any], path: list[str]) -> Any:
+    for key in path:
+        config = config[key]
+    return config
+
+
+def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        config = config.setdefault(key, {})
+    config[path[-1]] = value

@@ -1,0 +1,130 @@
+"""The record of a search: one file, written whole after each change, from which a search goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from lit_aigc.errors import InputError
+from lit_aigc.files import write_atomically
+from lit_aigc.machine.lock import lock
+
+
+@dataclasses.dataclass
+class Trial:
+    """A trial.
+
+    Attributes:
+        number: From 0 on.
+        drawn: What the search drew for each parameter.
+        values: The settings that this means.
+        status: ``running`` (also when broken off), ``done``, ``pruned`` or ``failed``.
+        value: The metric at the end; of a pruned trial its last.
+        curve: The metric at each validation that measured it.
+        error: Why it failed.
+        samples_seen: How many samples it was trained on.
+        train_seconds: How long it trained.
+    """
+
+    number: int
+    drawn: dict[str, Any]
+    values: dict[str, Any]
+    status: str = "running"
+    value: float | None = None
+    curve: list[float] = dataclasses.field(default_factory=list)
+    error: str | None = None
+    samples_seen: int | None = None
+    train_seconds: float | None = None
+
+
+class SweepFolder:
+    """The folder of a search: ``trials.json``, a run folder for each trial, and what is reported.
+
+    Args:
+        path: The folder; made by `claim`.
+        asked: What makes this search what it is, as plain types; a record of another one is refused.
+
+    Attributes:
+        path: The folder.
+        trials: What is on record, by number.
+    """
+
+    def __init__(self, path: Path, asked: dict[str, Any]) -> None:
+        self.path = path
+        self.trials: list[Trial] = []
+        self._asked = json.loads(json.dumps(asked))
+        self._lock: TextIO | None = None
+
+    @property
+    def record(self) -> Path:
+        """The file of the record."""
+        return self.path / "trials.json"
+
+    def run_dir(self, trial: Trial) -> Path:
+        """The run folder of a trial."""
+        return self.path / "trials" / f"{trial.number:04d}"
+
+    def log(self, trial: Trial) -> Path:
+        """The file of what a trial prints."""
+        return self.path / "trials" / f"{trial.number:04d}.log"
+
+    def claim(self) -> None:
+        """Hold the folder until the process ends, and read the record.
+
+        Raises:
+            InputError: If another process holds it, it can't be written to, or its record is of another search.
+        """
+        try:
+            (self.path / "trials").mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
+        try:
+            lock(self._lock)
+        except OSError as error:
+            self.release()
+            raise InputError(
+                f"Another process runs the sweep {self.path}: wait for it, or give another name=."
+            ) from error
+        if self.record.exists():
+            self.trials = self._read()
+
+    def release(self) -> None:
+        """Let the folder go."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def save(self) -> None:
+        """Write the record."""
+        content = {**self._asked, "trials": [dataclasses.asdict(trial) for trial in self.trials]}
+        write_atomically(self.record, json.dumps(content, indent=1) + "\n")
+
+    def _read(self) -> list[Trial]:
+        try:
+            content = json.loads(self.record.read_text())
+            trials = [Trial(**trial) for trial in content.pop("trials")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.record} is damaged ({error}): delete {self.path}, or give another name=."
+            ) from error
+        if different := [key for key in self._asked if self._asked[key] != content.get(key)]:
+            raise InputError(
+                f"{self.path} holds the trials of another search ({', '.join(different)} differs): give another "
+                "name=, or delete that folder."
+            )
+        return trials
+
+
+def in_use(run_dir: Path) -> bool:
+    """Whether a process trains in a run folder."""
+    try:
+        with (run_dir / ".lock").open() as file:
+            lock(file)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

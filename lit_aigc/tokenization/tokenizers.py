@@ -1,0 +1,395 @@
+"""Text to numbers and back: by characters, bytes, words or byte pairs.
+
+Id 0 of every tokenizer is the boundary between texts, which no text is ever encoded to, whatever it says. What one has
+learned is plain data, and so a part of bundles.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from lit_aigc.errors import InputError
+from lit_aigc.files import write_atomically
+from lit_aigc.tokenization.byte_pairs import PairEncoder, join_pairs, learn_pairs
+
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT = 1
+BOUNDARY = 0
+_BYTES = [bytes([byte]) for byte in range(256)]
+_CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that are not the first of a character
+_LARGEST_FILE = 1 << 25
+_MOST_IDS = 1 << 20
+
+
+class Tokenizer(abc.ABC):
+    """What all tokenizers share. One that was not trained yet knows what needs no training: bytes, or nothing.
+
+    Attributes:
+        name: What ``tokenizer.json`` calls it.
+        lossless: Whether decoding gives back exactly any text that was encoded.
+        separator: What stands between the texts of two tokens.
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = True
+    separator: ClassVar[str] = ""
+    _pieces: list[bytes]  # the UTF-8 that each id stands for
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the boundary included."""
+        return len(self._pieces)
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Learn from the training split alone; what was learned before is forgotten.
+
+        Raises:
+            InputError: If there is nothing to learn from, or a text is not Unicode.
+        """
+        if isinstance(texts, str):
+            raise TypeError("train takes texts, not one text: train([text])")
+        self._learn(_checked(texts))
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text, without any boundary: ``(T,)`` int32.
+
+        Raises:
+            InputError: If the text holds lone surrogates, and so is not Unicode.
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of any ids below `vocab_size`, boundaries left out; what is no UTF-8 becomes U+FFFD.
+
+        Raises:
+            InputError: If an id is not of this tokenizer.
+        """
+        return b"".join(map(self._pieces.__getitem__, self._inside(ids).tolist())).decode("utf-8", "replace")
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters or words of a text that training never saw, each once, in their order."""
+        return []
+
+    def sizes(self) -> np.ndarray:
+        """Characters and UTF-8 bytes that each id stands for: ``(vocab_size, 2)`` int64.
+
+        A character counts where its first byte is. So the sums over the ids of an encoded text are its characters and
+        its bytes, to the one, where the tokenizer is lossless.
+        """
+        sizes = [(len(piece.translate(None, _CONTINUATION)), len(piece)) for piece in self._pieces]
+        return np.array(sizes, dtype=np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that encoding and decoding need, as plain JSON types."""
+        return {"format": FORMAT, "tokenizer": self.name, **self._facts()}
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``tokenizer.json``."""
+        write_atomically(Path(directory) / TOKENIZER_FILE, json.dumps(self.to_dict(), ensure_ascii=False) + "\n")
+
+    @abc.abstractmethod
+    def _learn(self, texts: Iterator[str]) -> None: ...
+
+    @abc.abstractmethod
+    def _facts(self) -> dict[str, Any]: ...
+
+    @classmethod
+    @abc.abstractmethod
+    def _restore(cls, facts: Mapping[str, Any]) -> Tokenizer:
+        """The inverse of `_facts`; raises one of `_DAMAGE` where a stranger's file is not what it should be."""
+
+    def _inside(self, ids: Sequence[int]) -> np.ndarray:
+        """The ids as an array without boundaries."""
+        ids = np.asarray(ids, dtype=np.int64)
+        wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
+        if wrong.size:
+            raise InputError(f"{wrong[0]} is not an id of this {self.name} tokenizer, which has {self.vocab_size:,}.")
+        return ids[ids != BOUNDARY]
+
+
+class CharacterTokenizer(Tokenizer):
+    """One id for each character of the training text, in the order of Unicode, after ids for hexadecimal digits.
+
+    A character that training never saw is written as the digits of its UTF-8, two ids a byte: 1 to 16 are the first
+    digits of a byte, 17 to 32 the second ones. A first digit tells whether a byte begins a character, so sizes add up.
+    """
+
+    name = "character"
+    _HIGH, _LOW, _FIRST = 1, 17, 33
+    _STRAY = 0xDCFF  # how "surrogateescape" writes the byte 0xFF, which UTF-8 never has
+
+    def __init__(self) -> None:
+        self._set("")
+
+    def _set(self, characters: str) -> None:
+        self._characters = characters
+        digits = [_BYTES[digit << 4] for digit in range(16)] + [b""] * 16
+        self._pieces = [b"", *digits, *(character.encode() for character in characters)]
+        codes = [ord(character) for character in characters]
+        self._codes = np.array([self._STRAY] * self._FIRST + codes, dtype="<u4")
+        self._ids = np.zeros(max(codes, default=0) + 2, dtype=np.int32)  # by code point; all above share the last, 0
+        self._ids[codes] = np.arange(self._FIRST, self._FIRST + len(codes))
+
+    def encode(self, text: str) -> np.ndarray:
+        """``(T,)`` int32: one id a character, or two for each byte of one that training never saw."""
+        codes = np.frombuffer(_encoded(text, "utf-32-le"), dtype="<u4")
+        ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+        strange = ids == 0
+        if strange.any():
+            utf8 = np.frombuffer(codes[strange].tobytes().decode("utf-32-le").encode(), dtype=np.uint8)
+            lengths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+            ids = np.repeat(ids, np.where(strange, 2 * lengths, 1))
+            ids[ids == 0] = np.stack([utf8 // 16 + self._HIGH, utf8 % 16 + self._LOW], axis=1).ravel()
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text; a digit without its other half, and bytes that are no UTF-8, become U+FFFD."""
+        ids = self._inside(ids)
+        codes = self._codes[ids]
+        first_digit, second_digit = ids < self._LOW, (ids >= self._LOW) & (ids < self._FIRST)
+        pairs = np.flatnonzero(first_digit[:-1] & second_digit[1:])
+        byte = (ids[pairs] - self._HIGH) * 16 + ids[pairs + 1] - self._LOW
+        codes[pairs] = np.where(byte < 0x80, byte, byte + 0xDC00)
+        escaped = np.delete(codes, pairs + 1).tobytes().decode("utf-32-le", "surrogatepass")
+        return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of a text that training never saw, each once, in their order."""
+        return list(dict.fromkeys(character for character in text if character not in self._characters))
+
+    def _learn(self, texts: Iterator[str]) -> None:
+        self._set("".join(sorted(set().union(*texts))))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"characters": self._characters}
+
+    @classmethod
+    def _restore(cls, facts: Mapping[str, Any]) -> CharacterTokenizer:
+        characters = facts["characters"]
+        if "".join(sorted(set(characters))) != characters:
+            raise ValueError("the characters are not in order")
+        tokenizer = cls()
+        tokenizer._set(characters)
+        return tokenizer
+
+
+class ByteTokenizer(Tokenizer):
+    """The bytes of UTF-8: byte b is id ``b + 1``. There is nothing to learn."""
+
+    name = "byte"
+
+    def __init__(self) -> None:
+        self._pieces = [b"", *_BYTES]
+
+    def encode(self, text: str) -> np.ndarray:
+        """``(T,)`` int32: one id a byte."""
+        return np.frombuffer(_encoded(text), dtype=np.uint8).astype(np.int32) + 1
+
+    def _learn(self, texts: Iterator[str]) -> None:
+        collections.deque(texts, maxlen=0)  # to have them checked
+
+    def _facts(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def _restore(cls, facts: Mapping[str, Any]) -> ByteTokenizer:
+        return cls()
+
+
+Language = Literal["basic_english", "any", "tokenized"]
+
+
+class WordTokenizer(Tokenizer):
+    """The words of the training text, the frequent ones first; any other word is id 1, ``<unk>``.
+
+    Args:
+        minimum_frequency: How often a word must occur in training.
+        vocab_size: The most ids, 0 and 1 included; None: no limit.
+        language: How to find words. ``basic_english``: torchtext's tokenizer of that name, which lowers letters and
+            drops quotation marks, colons and semicolons. ``any``: runs of letters and digits, and each other mark by
+            itself. ``tokenized``: what white space separates.
+        lower: Whether to lower letters first.
+    """
+
+    name = "word"
+    lossless = False
+    separator = " "
+    _SPECIAL = ("<|endoftext|>", "<unk>")
+
+    def __init__(
+        self,
+        minimum_frequency: int = 1,
+        vocab_size: int | None = None,
+        language: Language = "basic_english",
+        lower: bool = True,
+    ) -> None:
+        if minimum_frequency < 1:
+            raise InputError(f"minimum_frequency={minimum_frequency}: expected at least 1")
+        if vocab_size is not None and vocab_size < 3:
+            raise InputError(f"vocab_size={vocab_size}: expected at least 3, two of which are no words, or null")
+        if language not in get_args(Language):
+            raise InputError(f"language={language}: expected one of {', '.join(get_args(Language))}")
+        if language == "basic_english" and not lower:
+            raise InputError("lower=false: basic_english always lowers letters; set language=any")
+        self.minimum_frequency = minimum_frequency
+        self.largest = vocab_size
+        self.language = language
+        self.lower = lower
+        self._set([])
+
+    def _set(self, words: list[str]) -> None:
+        self._words = words
+        self._texts = np.array([*self._SPECIAL, *words], dtype=object)
+        self._pieces = [b"", *(text.encode() for text in self._texts[1:])]
+        self._ids = {word: id for id, word in enumerate(self._texts) if id != BOUNDARY}
+
+    def encode(self, text: str) -> np.ndarray:
+        """``(T,)`` int32: one id a word."""
+        _encoded(text)
+        return np.array([self._ids.get(word, 1) for word in self._split(text)], dtype=np.int32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The words with spaces between, but none before a mark that `encode` would cut off again."""
+        text = self.separator.join(self._texts[self._inside(ids)])
+        return text if self.language == "tokenized" else re.sub(r" (?=[.,!?;:)])|(?<=\() ", "", text)
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that are not in the vocabulary, each once, in their order."""
+        return list(dict.fromkeys(word for word in self._split(text) if word not in self._ids))
+
+    def _split(self, text: str) -> list[str]:
+        if self.language == "basic_english":
+            from torchtext.data import get_tokenizer
+
+            return get_tokenizer("basic_english")(text)
+        text = text.lower() if self.lower else text
+        return text.split() if self.language == "tokenized" else re.findall(r"\w+(?:['\u2019]\w+)*|[^\w\s]", text)
+
+    def _learn(self, texts: Iterator[str]) -> None:
+        from torchtext.vocab import Vocab
+
+        counts = collections.Counter(word for text in texts for word in self._split(text))
+        most = None if self.largest is None else self.largest - len(self._SPECIAL)
+        vocabulary = Vocab(counts, max_size=most, min_freq=self.minimum_frequency, specials=list(self._SPECIAL))
+        words = vocabulary.itos[len(self._SPECIAL) :]
+        if not words:
+            raise InputError(f"No word of the text occurs {self.minimum_frequency} times: lower minimum_frequency.")
+        self._set(words)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"language": self.language, "lower": self.lower, "words": self._words}
+
+    @classmethod
+    def _restore(cls, facts: Mapping[str, Any]) -> WordTokenizer:
+        words, lower = facts["words"], facts["lower"]
+        if not isinstance(words, list) or not isinstance(lower, bool):
+            raise TypeError("expected a list of words, and lower as true or false")
+        if any(word.split() != [word] for word in words) or len({*words, *cls._SPECIAL}) != len(words) + 2:
+            raise ValueError("a word is empty, stands there twice or is no word")
+        tokenizer = cls(language=facts["language"], lower=lower)
+        tokenizer._set(words)
+        return tokenizer
+
+
+class BytePairTokenizer(Tokenizer):
+    """Byte-level byte-pair encoding: byte b is id ``b + 1``, and the later ids are pairs of earlier ones.
+
+    Args:
+        vocab_size: The most ids; a small training text gives fewer.
+    """
+
+    name = "byte_pair"
+
+    def __init__(self, vocab_size: int = 4096) -> None:
+        if not 257 <= vocab_size <= _MOST_IDS:
+            raise InputError(f"vocab_size={vocab_size}: expected 257, the bytes and the boundary, to {_MOST_IDS:,}")
+        self.largest = vocab_size
+        self._set([])
+
+    def _set(self, pairs: list[tuple[int, int]]) -> None:
+        self._pairs = pairs
+        self._pieces = join_pairs(pairs)
+        self._encoder = PairEncoder(pairs, self._pieces)
+
+    def encode(self, text: str) -> np.ndarray:
+        """``(T,)`` int32: one id or more a word, which takes the space before it along."""
+        _encoded(text)
+        return self._encoder(text)
+
+    def _learn(self, texts: Iterator[str]) -> None:
+        self._set(learn_pairs(texts, self.largest))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"pairs": [list(pair) for pair in self._pairs]}
+
+    @classmethod
+    def _restore(cls, facts: Mapping[str, Any]) -> BytePairTokenizer:
+        pairs = [(left, right) for left, right in facts["pairs"]]
+        if any(type(id) is not int for pair in pairs for id in pair):
+            raise TypeError("a pair is not of two numbers")
+        tokenizer = cls()
+        tokenizer._set(pairs)
+        return tokenizer
+
+
+_KINDS = {kind.name: kind for kind in (CharacterTokenizer, ByteTokenizer, WordTokenizer, BytePairTokenizer)}
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, InputError)
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer that was saved in a folder.
+
+    Raises:
+        InputError: If there is none, or its file is damaged; nothing that a file says is ever run.
+    """
+    path = Path(directory) / TOKENIZER_FILE
+    if not path.is_file():
+        raise InputError(f"{directory} holds no {TOKENIZER_FILE}: expected the bundle of a model of text.")
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise ValueError(f"it is larger than {_LARGEST_FILE >> 20} MB")
+        facts = json.loads(data.decode("utf-8"))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"expected format {FORMAT}")
+        if facts["tokenizer"] not in _KINDS:
+            raise ValueError(f"expected one of the tokenizers {', '.join(_KINDS)}")
+        tokenizer = _KINDS[facts["tokenizer"]]._restore(facts)
+        if tokenizer.vocab_size > _MOST_IDS:
+            raise ValueError(f"it has more than {_MOST_IDS:,} ids")
+    except _DAMAGE as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"The tokenizer {path} can't be read: {what}. Get it again from where it came from."
+        ) from error
+    return tokenizer
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, which must be Unicode and not all be empty."""
+    empty = True
+    for text in texts:
+        _encoded(text)
+        empty = empty and not text
+        yield text
+    if empty:
+        raise InputError("There is no text to train the tokenizer on: the training split is empty.")
+
+
+def _encoded(text: str, encoding: str = "utf-8") -> bytes:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"Character {error.start} of the text is {text[error.start]!a}, a lone surrogate, which is not Unicode: "
+            "the text was not read as what it is. Expected UTF-8."
+        ) from error

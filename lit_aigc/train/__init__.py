@@ -1,0 +1,1 @@
+"""``python -m lit_aigc.train``: train a model."""
