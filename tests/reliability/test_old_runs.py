@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from lit_aigc.bundle import load_bundle
-from lit_aigc.config import load
+from lit_aigc.config.compose import load
 from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Condition
-from lit_aigc.training import train
+from lit_aigc.train.run import train
 from tests.fixtures.make_runs import CHECKPOINT, CORPUS, FOLDER, RUNS, described, figures
 
 FIXTURES = [f"{commit}/{name}" for commit, runs in RUNS.items() for name in runs]
