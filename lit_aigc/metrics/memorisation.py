@@ -182,7 +182,7 @@ def judge(
         among: ``(n,)``, distances of samples to the nearest other sample in grey levels.
 
     Returns:
-        The figures by key, as ``docs/memorisation.md`` lists them; and the p-value of each test with what it is from.
+        The figures by key, as ``docs/memorization.md`` lists them; and the p-value of each test with what it is from.
 
     Raises:
         InputError: If there are so few images that a generator of nothing but copies would pass.
