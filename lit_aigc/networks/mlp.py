@@ -1,4 +1,4 @@
-"""Fully connected networks, in the manner of the first GAN (Goodfellow et al., 2014) and the first VAE."""
+"""Fully connected networks, as in the first GAN (Goodfellow et al., 2014) and the first VAE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_aigc.networks.likelihood import Likelihood
 
 
 class Generator(nn.Module):
-    """Latents, and class embeddings beside them, to images by fully connected layers.
+    """Map latents, concatenated with class embeddings, to images by fully connected layers.
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -39,14 +39,14 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(y)], dim=1)
         return self.layers(z).unflatten(1, self.shape)
 
 
 class Discriminator(discriminator.Discriminator):
-    """Images to logits by fully connected layers; classes by projection (Miyato and Koyama, 2018).
+    """Map images to logits by fully connected layers, and classes by projection (Miyato and Koyama, 2018).
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -67,7 +67,7 @@ class Discriminator(discriminator.Discriminator):
             nn.init.zeros_(self.projection.weight)
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Features (N, width) and labels (N,) to logits (N,)."""
+        """Map features (N, width) and labels (N,) to logits (N,)."""
         logits = self.logit(features)[:, 0]
         if self.projection is not None:
             logits = logits + (self.projection(y) * features).sum(dim=1)
@@ -75,7 +75,7 @@ class Discriminator(discriminator.Discriminator):
 
 
 class Encoder(nn.Module):
-    """Images, and class embeddings beside them, to a normal distribution of latents by fully connected layers.
+    """Map images, concatenated with class embeddings, to a normal distribution of latents.
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -96,17 +96,17 @@ class Encoder(nn.Module):
         self.layers = _layers([math.prod(shape) + latent_dim * bool(num_classes), *hidden], 2 * latent_dim)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
+        """Map ``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
         mean, log_var = self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
         return mean, log_var
 
 
 class Decoder(nn.Module):
-    """Latents, and class embeddings beside them, to parameters of a likelihood by fully connected layers.
+    """Map latents, concatenated with class embeddings, to parameters of a likelihood.
 
     Args:
         shape: ``(C, H, W)`` of the images.
-        likelihood: Of images.
+        likelihood: Likelihood of images.
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the latent.
         hidden: Widths of the hidden layers.
@@ -131,7 +131,7 @@ class Decoder(nn.Module):
         self.layers = _layers([latent_dim * (2 if num_classes else 1), *hidden], math.prod(self.shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
         return self.layers(with_classes(z, self.embedding, y)).unflatten(1, self.shape)
 
 
