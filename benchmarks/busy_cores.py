@@ -1,9 +1,9 @@
-"""How waiting OpenMP threads share cores with other programs: steps a second of a small network.
+"""How waiting OpenMP threads share cores with other programs: steps per second of a small network.
 
     python benchmarks/busy_cores.py [rounds]
 
-On a quiet machine, about a minute a round. Each variable is measured alone, next to one busy process, and
-next to a second process that does the same work. The variables take turns, so that slow changes of the machine hit
+On an idle machine, about a minute per round. Each variable is measured alone, next to one busy process, and
+next to a second process that does the same work. The variables alternate, so that slow changes of the machine affect
 all of them.
 """
 

@@ -1,6 +1,6 @@
-"""How soon the transformer of `gpt_tinyshakespeare` reaches the plain loop's loss, in one run on one machine.
+"""How quickly the transformer of `gpt_tinyshakespeare` reaches the plain loop's loss, in one run on one machine.
 
-The plain loop (`char_baseline.py`, nanoGPT's published setting for a CPU) takes T seconds, its evaluations included;
+The plain loop (`char_baseline.py`, nanoGPT's published setting for a CPU) takes T seconds, including its evaluations;
 then ours trains for T / 5, for T, and for three minutes. Both score the last 10 % of the text in windows of their own
 context.
 

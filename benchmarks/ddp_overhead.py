@@ -1,11 +1,11 @@
-"""What a second process costs: the figures that docs/scaling.md puts into its formula, measured on this machine.
+"""The cost of a second process: the figures in the formula of docs/scaling.md, measured on this machine.
 
 * all-reduce: seconds for 1 KiB to 64 MiB between two processes (gloo on CPUs, NCCL on GPUs), and the line
   ``latency + bytes / bandwidth`` through them;
-* training: for a few experiments the seconds of a batch on one process and on two with twice the batch, in turns, and
-  the bytes that each batch sends, counted where DDP hands a bucket of gradients over.
+* training: for a few experiments the seconds per batch on one process and on two with twice the batch, alternating, and
+  the bytes that each batch sends, counted where DDP passes on a bucket of gradients.
 
-Both processes need a core of their own, and nothing else should run: otherwise the second process pays for that too.
+Both processes need a core of their own, and nothing else should run: otherwise it counts as a cost of the second one.
 
     OMP_NUM_THREADS=1 python benchmarks/ddp_overhead.py [batches]
 """

@@ -1,11 +1,11 @@
-"""FID from two folders of PNG, end to end, beside torch-fidelity (extra ``[features]``): images a second, and equality.
+"""FID from two folders of PNGs, end to end, compared with torch-fidelity (extra ``[features]``): speed and equality.
 
 Both sides read the same files, compute the 2048 features of the same Inception-v3 (random weights, so that nothing is
-downloaded) at the same batch size, and the distance; nothing is cached. The sides take turns within one run, since
-machines change their speed from minute to minute; quoted are medians, of the times and of the ratios of neighbouring
-turns, by the clock and by the processors' own time, which other programs on the machine disturb less.
+downloaded) at the same batch size, and the distance; nothing is cached. The sides alternate within one run, since
+machines change their speed from minute to minute. It reports medians of the times and of the ratios of adjacent
+turns, in wall-clock time and in processor time, which other programs on the machine disturb less.
 
-    python benchmarks/evaluation_speed.py [images of a folder [rounds [batch size [height and width]]]]
+    python benchmarks/evaluation_speed.py [images per folder [rounds [batch size [height and width]]]]
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Speed of writing text with a transformer of 6 layers x 256 and random weights.
+"""Speed of text generation with a transformer of 6 layers x 256 and random weights.
 
 * cache: at position 512, the time of one more token with the cache of keys and values, and of reading all 512 positions
   again for it.
-* batch: tokens a second of 16 texts beside one, by `lit_aigc.sampling.decoding.generate`: draws, filters and all.
+* batch: tokens per second of 16 texts and of one, by `lit_aigc.sampling.decoding.generate`, including sampling.
 * first: from the call to the first piece of text of `lit_aigc.sampling.decoding.stream`, prompt of 32 characters.
 
-Each figure is the median of several rounds, in which the sides take turns.
+Each figure is the median of several rounds, in which the sides alternate.
 
     python benchmarks/generation_speed.py [rounds]
 """

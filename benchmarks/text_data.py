@@ -1,9 +1,9 @@
-"""What text data cost: CPU time of a training batch, and of reading, cleaning and encoding a corpus.
+"""The cost of text data: CPU time per training batch, and for reading, cleaning and encoding a corpus.
 
     LIT_AIGC_DATA=PATH python benchmarks/text_data.py
 
-Prints microseconds of this process a batch (32 rows of 128 targets; sentences: 32), and seconds from nothing and from
-the cache to the spec. The cache is a temporary folder.
+It prints microseconds of this process per batch (32 rows of 128 targets; sentences: 32), and the seconds until the spec
+is ready, without and with the cache. The cache is a temporary folder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the training loop costs: tokens per second beside a bare PyTorch loop of the same work.
+"""The cost of the training loop: tokens per second, compared with a bare PyTorch loop that does the same work.
 
-Same batches, network, optimizers and precision. The two take turns batch by batch in one process, so that what else
-the machine does slows both; the memory that `train` keeps serves both too.
+Both have the same batches, network, optimizers and precision. They alternate batch by batch in one process, so that
+other load on the machine slows both; both also benefit from the memory that `train` keeps.
 
     python benchmarks/text_speed.py [batches] [experiment]
 """
