@@ -40,7 +40,7 @@ def main() -> None:
     print(machine_class())
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--minutes", type=float, nargs="*", default=[3.0], help="trainings beside those of T / 5 and T")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[3.0], help="trainings in addition to T / 5 and T")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -49,13 +49,13 @@ def random_weights(folder: Path) -> Path:
 
 
 def pictures(n: int, size: int) -> tuple[Tensor, Tensor]:
-    """Real digits in a colour each, and others of them blurred: uint8 ``(n, 3, size, size)`` each, n at most 2,250."""
+    """Make digits in a color each, and other digits, blurred: uint8 ``(n, 3, size, size)`` each, n at most 2,250."""
     data = instantiate(load("evaluate", ["data=mnist5k", f"data.image_size={size}"])["data"])
-    grey = torch.cat([batch.images for batch in data.real_batches("train", limit=2 * n)]).float()
-    colours = torch.rand(len(grey), 3, 1, 1, generator=torch.Generator().manual_seed(0))
-    coloured = 255.0 - (255.0 - 127.0 * colours) * grey / 255.0
-    blurred = F.avg_pool2d(coloured[n:], 3, stride=1, padding=1, count_include_pad=False)
-    return coloured[:n].round().to(torch.uint8), blurred.round().to(torch.uint8)
+    gray = torch.cat([batch.images for batch in data.real_batches("train", limit=2 * n)]).float()
+    colors = torch.rand(len(gray), 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    colored = 255.0 - (255.0 - 127.0 * colors) * gray / 255.0
+    blurred = F.avg_pool2d(colored[n:], 3, stride=1, padding=1, count_include_pad=False)
+    return colored[:n].round().to(torch.uint8), blurred.round().to(torch.uint8)
 
 
 def timed(function: Callable[[], float]) -> tuple[float, float, float]:

@@ -30,7 +30,7 @@ OVERRIDES = (
     "trainer.accelerator=cpu", "trainer.devices=1", "budget.samples=null", "budget.batches=null",
     "checkpoint_seconds=20", "log_every=20",
 )  # fmt: skip
-UNITS = {"memory": "MiB resident", "files": "open files", "threads": "threads", "batch": "ms of CPU a batch, median"}
+UNITS = {"memory": "MiB resident", "files": "open files", "threads": "threads", "batch": "ms of CPU per batch, median"}
 
 
 class Watch(L.Callback):

@@ -22,7 +22,7 @@ REAL = 1000
 
 
 def write(path: Path, n: int, seed: int) -> Path:
-    """A zip of n random grey images of 28x28."""
+    """Make a zip of n random gray images of 28x28."""
     random = np.random.default_rng(seed)
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(n):

@@ -26,7 +26,7 @@ CORPORA = {
 }
 
 
-def microseconds_a_batch(data: TextData, batches: int = 2000) -> float:
+def microseconds_per_batch(data: TextData, batches: int = 2000) -> float:
     iterator = iter(data.train_dataloader())
     for _ in itertools.islice(iterator, 200):
         pass
@@ -50,10 +50,10 @@ def main() -> None:
             print(f"{name}: {data.report['train_tokens']:,} tokens; {seconds[0]:.2f} s, cached {seconds[1]:.2f} s")
         for batching in ("crops", "reshuffled", "carried"):
             data = TextData(TinyShakespeare(), CharacterTokenizer(), root=root, batching=batching)
-            print(f"{batching}: {microseconds_a_batch(data):.0f} us a batch")
+            print(f"{batching}: {microseconds_per_batch(data):.0f} us per batch")
         for name, source in (("sentences", Multi30k()), ("sentences with originals", Multi30k("de", "en"))):
             data = TextData(source, WordTokenizer(), root=root, batching="sentences", context=None)
-            print(f"{name}: {microseconds_a_batch(data):.0f} us a batch")
+            print(f"{name}: {microseconds_per_batch(data):.0f} us per batch")
 
 
 if __name__ == "__main__":

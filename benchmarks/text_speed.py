@@ -31,7 +31,7 @@ ARGUMENTS = ["callbacks=null", "validations=0", "checkpoint_seconds=1_000_000", 
 
 
 def bare(config: dict[str, Any]) -> Iterator[None]:
-    """The loop that anyone would write; goes on by a batch when asked."""
+    """The loop that anyone would write; each `next` trains one batch."""
     data = instantiate(config["data"])
     torch.manual_seed(0)
     module = build(resolve(config["model"], data.spec), data.spec)
@@ -50,7 +50,7 @@ def bare(config: dict[str, Any]) -> Iterator[None]:
 
 
 class Rival(Callback):
-    """Does a batch of the bare loop after each of ours, and times both."""
+    """Run a batch of the bare loop after each of ours, and time both."""
 
     def __init__(self, experiment: str):
         self.bare = bare(load("train", [f"experiment={experiment}", *ARGUMENTS]))

@@ -181,7 +181,7 @@ def plain(config, datamodule) -> Iterator[None]:
 
 
 def take_turns(config, others: dict[str, Iterator[None]], rounds: int, length: int = TURN) -> None:
-    """Train a config in turns of `length` batches with other loops, which yield after as many batches, and print the rates."""
+    """Train a config in turns of `length` batches alternating with other loops, and print the rates."""
     turns = Turns(others, rounds, length)
     globals()["the_turns"] = lambda: turns  # a target for the config
     with tempfile.TemporaryDirectory() as folder:

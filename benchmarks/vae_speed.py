@@ -155,11 +155,11 @@ def main() -> None:
             }
         )
     seconds = {"lit_aigc": run.module.train_seconds - sum(turns.seconds.values()), **turns.seconds}
-    grey = test / 255
+    gray = test / 255
     elbos = {
-        "lit_aigc": tested(lambda x: negative_elbo(run.module.network.eval(), 2 * x - 1).sum(), grey),
-        "bare": tested(lambda x: negative_elbo(ours.eval(), 2 * x - 1).sum(), grey),
-        **{name: tested(network.eval().loss, grey) for name, network in textbook.items()},
+        "lit_aigc": tested(lambda x: negative_elbo(run.module.network.eval(), 2 * x - 1).sum(), gray),
+        "bare": tested(lambda x: negative_elbo(ours.eval(), 2 * x - 1).sum(), gray),
+        **{name: tested(network.eval().loss, gray) for name, network in textbook.items()},
     }
     print(f"\n{epochs} epochs of 60,000 images, {torch.get_num_threads()} threads")
     print(f"{'side':<18}{'seconds':>9}{'ms/batch':>10}{'/ lit_aigc':>12}   test -ELBO (nats)")

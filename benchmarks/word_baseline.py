@@ -2,8 +2,8 @@
 
     LIT_AIGC_DATA=DATA python benchmarks/word_baseline.py [--json OUT] [--order 5]
 
-It counts n-grams of the training captions and is evaluated on the validation captions, with the words of our
-`WordTokenizer`: those that occur at least twice in training, <unk> for all others, and the end of each caption as a word.
+It counts n-grams of the training captions and is evaluated on the validation captions, with words of our
+`WordTokenizer`: those that occur at least twice in training, <unk> for all others, and the end of each caption.
 """
 
 from __future__ import annotations
