@@ -152,7 +152,4 @@ class Discriminator(discriminator.Discriminator):
         features = features.flatten(1)
         if self.hidden is not None:
             features = self.hidden(features)
-        logits = self.logit(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * features).sum(dim=1)
-        return logits
+        return super().head(features, y)

@@ -33,10 +33,8 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.embedding = class_embedding(num_classes, latent_dim)
         widths = [latent_dim * (2 if num_classes else 1), *hidden]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
+        outputs = math.prod(self.shape)
+        self.layers = nn.Sequential(*_hidden(widths, nn.LeakyReLU(0.2)), nn.Linear(widths[-1], outputs), nn.Tanh())
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
@@ -57,21 +55,11 @@ class Discriminator(discriminator.Discriminator):
     def __init__(self, shape: Sequence[int], num_classes: int = 0, hidden: Sequence[int] = (512, 256)) -> None:
         super().__init__()
         widths = [math.prod(shape), *hidden]
-        layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential(nn.Flatten(), *_hidden(widths, nn.LeakyReLU(0.2)))
         self.logit = nn.Linear(widths[-1], 1)
         self.projection = nn.Embedding(num_classes, widths[-1]) if num_classes else None
         if self.projection is not None:
             nn.init.zeros_(self.projection.weight)
-
-    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map features (N, width) and labels (N,) to logits (N,)."""
-        logits = self.logit(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * features).sum(dim=1)
-        return logits
 
 
 class Encoder(nn.Module):
@@ -136,7 +124,10 @@ class Decoder(nn.Module):
 
 
 def _layers(widths: Sequence[int], outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+    """Make hidden layers with ReLU and a linear output layer."""
+    return nn.Sequential(*_hidden(widths, nn.ReLU()), nn.Linear(widths[-1], outputs))
+
+
+def _hidden(widths: Sequence[int], activation: nn.Module) -> list[nn.Module]:
+    """Make linear layers between consecutive widths, each followed by the same activation."""
+    return [layer for inputs, outputs in pairwise(widths) for layer in (nn.Linear(inputs, outputs), activation)]

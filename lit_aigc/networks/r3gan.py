@@ -218,7 +218,4 @@ class Discriminator(discriminator.Discriminator):
             features = self.minibatch_std(features)
         # A depthwise convolution as large as the map.
         pooled = (features * self.pool.to(features.dtype)).sum(dim=(2, 3))  # (N, width)
-        logits = self.logit(pooled)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * pooled).sum(dim=1)
-        return logits
+        return super().head(pooled, y)

@@ -192,10 +192,3 @@ class Discriminator(discriminator.Discriminator):
     def features(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to (N, width), >= 0."""
         return F.relu(self.blocks(x)).sum(dim=(2, 3))
-
-    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map features (N, width) and labels (N,) to logits (N,)."""
-        logits = self.logit(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * features).sum(dim=1)
-        return logits

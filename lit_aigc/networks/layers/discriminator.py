@@ -12,9 +12,23 @@ class Discriminator(nn.Module):
     Attributes:
         features: ``features(x)`` maps images ``(N, C, H, W)`` to the last hidden features ``(N, ...)``, each image
             independently.
-        head: ``head(features, y)`` maps features and labels, ``(N,)`` or None, to logits ``(N,)``. Anything that
-            depends on the whole batch, such as the minibatch standard deviation, belongs here.
+        logit: ``logit(features)`` maps features ``(N, width)`` to ``(N, 1)``.
+        projection: Embeddings of the classes, ``projection(y)`` being ``(N, width)``; None without classes.
     """
+
+    logit: nn.Module
+    projection: nn.Module | None
+
+    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
+        """Map features ``(N, width)`` and labels ``(N,)`` to logits ``(N,)``; classes by projection.
+
+        A subclass may override it. Anything that depends on the whole batch, such as the minibatch standard deviation,
+        belongs here.
+        """
+        logits = self.logit(features)[:, 0]
+        if self.projection is not None:
+            logits = logits + (self.projection(y) * features).sum(dim=1)
+        return logits
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Map images (N, C, H, W) and labels (N,) to logits (N,)."""

@@ -13,7 +13,7 @@ _ROOM = 32  # positions that a new cache has room for
 
 @dataclasses.dataclass(frozen=True)
 class CacheSlots:
-    """Where new tokens go in a cache.
+    """The positions of new tokens in a cache.
 
     Attributes:
         positions: ``(N, T)`` int64: the position of each new token in its row.
