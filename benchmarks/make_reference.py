@@ -24,8 +24,9 @@ from lit_aigc.data.halves import HalfOfTraining
 from lit_aigc.data.loaders import ResidentImages, evaluation_requests
 from lit_aigc.data.sources import Preparation
 from lit_aigc.metrics.features.extractors import WEIGHTS, ClassifierExtractor
-from lit_aigc.metrics.generative import METRICS, evaluate_samples
+from lit_aigc.metrics.generative import evaluate_samples
 from lit_aigc.metrics.reference import Reference, compute_reference, tensors_from_bytes
+from lit_aigc.metrics.table import by_default
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
@@ -74,8 +75,8 @@ def main() -> None:
     shuffled = test.subset(torch.argsort(Noise(0).stream("test split").bits(len(test), 1)[:, 0]))
     figures = {}
     for n in NUMBERS:
-        values, _ = evaluate_samples(batches(shuffled.subset(torch.arange(n))), extractor, reference, METRICS)
-        figures[str(n)] = {name: values[f"{name}_{options.name}"] for name in METRICS}
+        values, _ = evaluate_samples(batches(shuffled.subset(torch.arange(n))), extractor, reference, by_default())
+        figures[str(n)] = {name: values[f"{name}_{options.name}"] for name in by_default()}
         print(n, figures[str(n)])
 
     files = {f"{options.name}.safetensors": weights, f"{options.name}_reference.safetensors": statistics}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.sheets import Panel, draw_sheet
-from lit_aigc.metrics.features.extractors import match_channels
-from lit_aigc.metrics.memorisation import LEVEL, NEIGHBOURS, QUANTILE, TWIN, Nearness, judge, rank_p_values
-from lit_aigc.metrics.neighbours import nearest_vectors
+from lit_aigc.metrics.features.resizing import match_channels
+from lit_aigc.metrics.memorization import LEVEL, NEIGHBORS, QUANTILE, TWIN, Nearness, judge, rank_p_values
+from lit_aigc.metrics.neighbors import nearest_vectors
 from lit_aigc.metrics.reference import extract
 from lit_aigc.spec import Batch
 
@@ -102,7 +102,7 @@ def audit(
             f"{len(fake)}, {len(real)} and {len(train)}."
         )
     spaces = [_pixels(datamodule)] + ([] if network is None else [_features(datamodule, network, device)])
-    neighbours = min(NEIGHBOURS, len(train))
+    neighbours = min(NEIGHBORS, len(train))
     images = torch.cat([fake, real])
     found = {space.name: space.nearness(images, neighbours) for space in spaces}
     of_fake = {name: _part(nearness, slice(len(fake))) for name, nearness in found.items()}

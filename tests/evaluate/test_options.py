@@ -56,7 +56,7 @@ def test_an_extractor_of_one_s_own(sets):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["extractor={_target_: torch.nn.ReLU}"], "ReLU is no feature extractor: expected an nn.Module with"),
+        (["extractor={_target_: torch.nn.ReLU}"], "ReLU is not a feature extractor: expected an nn.Module with"),
         (["extractor={_target_: tests.metrics.toy.Missing}"], "tests.metrics.toy.Missing can't be imported"),
         (
             ["extractor={_target_: lit_aigc.metrics.features.efficientnet.EfficientNetLite0, sise: 64}"],

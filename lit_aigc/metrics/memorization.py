@@ -1,6 +1,6 @@
 """Whether generated images repeat training images: distances, calibrated by those of real images that no model saw.
 
-Everything here is computed from distances to the training images, as `lit_aigc.metrics.neighbours` finds them, of
+Everything here is computed from distances to the training images, as `lit_aigc.metrics.neighbors` finds them, of
 generated images and of real test images. Nothing is assumed of how distances are distributed: samples are compared with
 the test images by rank alone.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lit_aigc.errors import InputError
 
-NEIGHBOURS = 50  # training images that tell what is near: the number of Carlini et al.
+NEIGHBORS = 50  # training images that tell what is near: the number of Carlini et al.
 QUANTILE = 0.01  # of the test images, below which a sample is suspect
 LEVEL = 0.01  # probability that a generator is called a copier that draws from the distribution of the test images
 TWIN = 1.0  # grey levels, root mean square: what rounding two images to 8 bits can do to their difference
