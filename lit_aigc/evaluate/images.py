@@ -14,8 +14,8 @@ from lit_aigc.build import instantiate
 from lit_aigc.data import cache
 from lit_aigc.errors import InputError
 from lit_aigc.evaluate.checks import check_pair
-from lit_aigc.evaluate.models import classification_accuracy, likelihood, memorisation
-from lit_aigc.evaluate.progress import shown
+from lit_aigc.evaluate.models import classification_accuracy, likelihood, memorization
+from lit_aigc.evaluate.output import shown
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.machine.precision import MIXED, warn_if_slow
 from lit_aigc.media.image_sets import ImageSet
@@ -45,7 +45,7 @@ from lit_aigc.spec import Batch
 Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 # Each, where its option is on, gives numbers by key, and their protocol by name.
-_ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorisation}
+_ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorization}
 
 
 def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:

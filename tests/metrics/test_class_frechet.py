@@ -100,7 +100,7 @@ def test_bad_input(reference):
         metric.update(features(3), torch.tensor([0, 1, 3]))
     metric = ClassFrechetDistance(reference)
     metric.update(features(4), torch.tensor([0, 0, 1, 1]))
-    with pytest.raises(InputError, match="at least 2 images of each class on either side, and class 2 has 0"):
+    with pytest.raises(InputError, match="at least 2 images per class on either side, and class 2 has 0"):
         metric.compute()
 
 
