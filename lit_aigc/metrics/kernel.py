@@ -106,21 +106,17 @@ class FeatureSample(Metric):
         return self.sample()
 
 
-class KernelDistance(FeatureSample, SampleMetric):
-    """Kernel distance of a stream of features from fixed reference features, over one full subset.
+class SampleComparison(FeatureSample, SampleMetric):
+    """A metric that compares a sample of a stream of features with fixed reference features.
 
     Args:
         reference: Features ``(m, d)`` of the real set.
-        limit: Largest number of features of the stream that are kept and compared.
+        limit: Largest number of features of the stream to keep and compare.
     """
 
-    name = "kid"
-    figures = (Figure("kid", "KID", "kernel distance of the features, unbiased", "lower"),)
     takes = ("features", "start")
     against = "reference"
-    drawn_from = "features"
     limited = True
-    has_floor = True
     reference: Tensor
 
     def __init__(self, reference: Tensor, limit: int = 10_000) -> None:
@@ -131,6 +127,15 @@ class KernelDistance(FeatureSample, SampleMetric):
     def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
         """Make the metric for the features of a reference."""
         return cls(reference.features, limit)
+
+
+class KernelDistance(SampleComparison):
+    """Kernel distance of a stream of features from fixed reference features, over one full subset."""
+
+    name = "kid"
+    figures = (Figure("kid", "KID", "kernel distance of the features, unbiased", "lower"),)
+    drawn_from = "features"
+    has_floor = True
 
     def compute(self) -> float:
         """Return the distance over all processes."""

@@ -63,12 +63,18 @@ def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[
     Raises:
         InputError: If the stream has fewer than k vectors.
     """
-    n, whole = len(queries), queries.dtype == torch.uint8
-    distances = torch.full((n, k), torch.inf, dtype=torch.float64)
-    places = torch.full((n, k), -1)
+    squares, places = nearest_squares(queries.cpu(), blocks, k)
+    return squares.sqrt(), places
+
+
+def nearest_squares(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Find the same as `nearest_vectors`, with squared distances, on the device of the queries."""
+    n, device, whole = len(queries), queries.device, queries.dtype == torch.uint8
+    distances = torch.full((n, k), torch.inf, dtype=torch.float64, device=device)
+    places = torch.full((n, k), -1, device=device)
     start = 0
     for block in _joined(blocks):
-        y = _numbers(block)
+        y = _numbers(block.to(device))
         lengths = _squares(y)
         step = max(1, min(_PAIRS // len(y), _NUMBERS // y.shape[1]))
         for rows in map(slice, range(0, n, step), range(step, n + step, step)):
@@ -83,12 +89,12 @@ def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[
         start += len(y)
     if n and start < k:
         raise InputError(f"There are fewer than {k} images to look for neighbors among: ask for fewer neighbors.")
-    return distances.sqrt(), places
+    return distances, places
 
 
 def _numbers(vectors: Tensor) -> Tensor:
     """Return uint8 as float32 from -128 to 127, others as float64."""
-    return vectors.cpu().float() - 128.0 if vectors.dtype == torch.uint8 else vectors.cpu().double()
+    return vectors.float() - 128.0 if vectors.dtype == torch.uint8 else vectors.double()
 
 
 def _squares(x: Tensor) -> Tensor:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.base import Figure, SampleMetric
-from lit_aigc.metrics.kernel import FeatureSample
-
-if TYPE_CHECKING:
-    from lit_aigc.metrics.reference import Reference
+from lit_aigc.metrics.base import Figure
+from lit_aigc.metrics.kernel import SampleComparison
+from lit_aigc.metrics.neighbors import nearest_squares
 
 NEIGHBORS = 3
 _ROWS, _COLUMNS = 1024, 4096  # of the matrix of distances in memory at a time
@@ -32,11 +30,8 @@ def radii(features: Tensor, neighbors: int = NEIGHBORS) -> Tensor:
         InputError: If there are k items or fewer, or features are not finite.
     """
     x = _checked(features, neighbors)
-    found = [
-        _nearest(rows, x, neighbors + 1).amax(dim=1)  # each item is the nearest to itself
-        for rows in x.split(_ROWS)
-    ]
-    return torch.cat(found)
+    squares, _ = nearest_squares(x, [x], neighbors + 1)  # each item is the nearest to itself
+    return squares[:, -1]
 
 
 def covered(queries: Tensor, centers: Tensor, squared_radii: Tensor) -> Tensor:
@@ -101,19 +96,6 @@ def _checked(features: Tensor, neighbors: int) -> Tensor:
     return features.double()
 
 
-def _nearest(x: Tensor, y: Tensor, k: int) -> Tensor:
-    """Return the squared distances ``(n, k)`` of the k of y nearest to each of x, in no order."""
-    distances = x.new_full((len(x), 0), 0.0)
-    places = torch.zeros(len(x), 0, dtype=torch.int64, device=x.device)
-    for start in range(0, len(y), _COLUMNS):
-        block = _squares(x, y[start : start + _COLUMNS])
-        close, at = block.topk(min(k, block.shape[1]), dim=1, largest=False)
-        distances, places = torch.cat([distances, close], dim=1), torch.cat([places, at + start], dim=1)
-        distances, order = distances.topk(min(k, distances.shape[1]), dim=1, largest=False)
-        places = places.gather(1, order)
-    return torch.stack([_exact(x, y[column]) for column in places.T], dim=1)
-
-
 def _squares(x: Tensor, y: Tensor) -> Tensor:
     """Return the squared distances ``(n, m)`` by a matrix product: fast, but rounded relative to the largest."""
     return torch.addmm(y.square().sum(dim=1), x, y.T, alpha=-2.0).add_(x.square().sum(dim=1, keepdim=True))
@@ -124,39 +106,19 @@ def _exact(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square().sum(dim=1)
 
 
-class PrecisionRecall(FeatureSample, SampleMetric):
-    """Precision and recall of a stream of features against fixed reference features.
-
-    Args:
-        reference: Features ``(m, d)`` of the real set.
-        limit: Largest number of features of the stream that are kept and compared.
-        neighbors: k.
-    """
+class PrecisionRecall(SampleComparison):
+    """Precision and recall of a stream of features against fixed reference features."""
 
     name = "precision_recall"
     figures = (
         Figure("precision", "precision", "samples among the real images", "higher", share=True),
         Figure("recall", "recall", "real images among the samples", "higher", share=True),
     )
-    takes = ("features", "start")
-    against = "reference"
     by_default = False
-    limited = True
-    reference: Tensor
-
-    def __init__(self, reference: Tensor, limit: int = 10_000, neighbors: int = NEIGHBORS) -> None:
-        super().__init__(reference.shape[1], limit)
-        self.neighbors = neighbors
-        self.register_buffer("reference", reference.float(), persistent=False)
-
-    @classmethod
-    def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
-        """Make the metric for the features of a reference."""
-        return cls(reference.features, limit)
 
     def compute(self) -> dict[str, float]:
         """Return ``precision`` and ``recall`` over all processes."""
-        return precision_recall(self.sample(), self.reference, self.neighbors)
+        return precision_recall(self.sample(), self.reference)
 
     def values(self, result: dict[str, float]) -> dict[str, float]:
         """Return both figures."""
@@ -164,5 +126,5 @@ class PrecisionRecall(FeatureSample, SampleMetric):
 
     def protocol(self, result: dict[str, float], n: int) -> dict[str, Any]:
         """Return the number of neighbors, and how many images are compared."""
-        facts = {"neighbours": self.neighbors, "n_real": len(self.reference), "n_fake": min(n, self.limit)}
+        facts = {"neighbours": NEIGHBORS, "n_real": len(self.reference), "n_fake": min(n, self.limit)}
         return {self.name: facts}

@@ -66,21 +66,19 @@ class Reference:
     classes: tuple[Moments, ...] = ()
     preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return moments and features by name, on the CPU."""
+        tensors = {"count": torch.tensor(self.moments.count), "mean": self.moments.mean}
+        tensors |= {"covariance": self.moments.covariance, "features": self.features}
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
     def to_bytes(self) -> bytes:
         """Return the tensors as a safetensors file: float64 moments, float16 features."""
-        return save_safetensors(
-            {
-                "count": torch.tensor(self.moments.count),
-                "mean": self.moments.mean.cpu().contiguous(),
-                "covariance": self.moments.covariance.cpu().contiguous(),
-                "features": self.features.cpu().half().contiguous(),
-            }
-        )
+        return save_safetensors(self.tensors() | {"features": self.features.cpu().half().contiguous()})
 
 
-def tensors_from_bytes(content: bytes) -> tuple[Moments, Tensor]:
-    """Return the moments and features in a file made by `Reference.to_bytes`."""
-    tensors = load_safetensors(content)
+def from_tensors(tensors: Mapping[str, Tensor]) -> tuple[Moments, Tensor]:
+    """Return the moments and features that `Reference.tensors` returned."""
     return Moments(int(tensors["count"]), tensors["mean"], tensors["covariance"]), tensors["features"].float()
 
 
@@ -110,7 +108,7 @@ def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Ref
             f"reference=shipped is of features in float32, not {extractor.protocol['precision']}: "
             "leave bf16_features out, or take reference=train (or val, test)."
         )
-    moments, features = tensors_from_bytes(shipped_bytes(stored["file"], stored["sha256"]))
+    moments, features = from_tensors(load_safetensors(shipped_bytes(stored["file"], stored["sha256"])))
     fits = spec is None or has_shipped_reference(extractor, spec)
     if not fits:
         sizes = " or ".join(f"{size}x{size}" for size in record["sizes"])
@@ -244,13 +242,10 @@ def set_reference(
         reference = compute_reference(
             batches(), extractor, split=images.called, fingerprint=fingerprint, halves=halves, device=device
         )
-        tensors = {"count": torch.tensor(reference.moments.count), "features": reference.features}
-        tensors |= {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
-        cache.store_tensors(key, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+        cache.store_tensors(key, reference.tensors())
     else:
-        moments = Moments(int(known["count"]), known["mean"], known["covariance"])
         about = {"split": images.called, "fingerprint": fingerprint, "preparation": dict(extractor.protocol)}
-        reference = Reference(moments, known["features"], extractor.hash, **about)
+        reference = Reference(*from_tensors(known), extractor.hash, **about)
         if halves and figures is None:
             _compute_halves(halves, batches(), extractor, device)
     if halves and figures is None:
