@@ -16,11 +16,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from lit_aigc.evaluate.page.findings import Findings, decimals, read_findings
+from lit_aigc.evaluate.page.findings import Findings, plain, read_findings
 from lit_aigc.files import check_writable
 from lit_aigc.media.console import lines, number
 from lit_aigc.metrics.bootstrap import LEVEL
-from lit_aigc.metrics.measurement import Measurement, is_number
+from lit_aigc.metrics.measurement import Measurement
 from lit_aigc.runs.bundle import find_bundle
 
 _Batch = TypeVar("_Batch")
@@ -108,7 +108,7 @@ def _numbers(found: Findings) -> Table:
     """Return a row per number, with its interval and what real images reach; empty columns are left out."""
     columns = {
         "": [_named(each) for each in found.measurements],
-        "value": [_figure(each, each.value) for each in found.measurements],
+        "value": [plain(each, each.value) for each in found.measurements],
         f"{100 * LEVEL:g} % interval": [_interval(each) for each in found.measurements],
         "real": ["" if each.real is None else number(each.real) for each in found.measurements],
     }
@@ -147,16 +147,9 @@ def _named(measurement: Measurement) -> str:
     return f"{measurement.key()}{label}{' (biased)' if measurement.biased else ''}"
 
 
-def _figure(measurement: Measurement, value: Any) -> str:
-    """Return a value with two digits of its standard error if that is known."""
-    if is_number(value) and math.isfinite(value) and measurement.standard_error:
-        return f"{value:,.{decimals(measurement.standard_error, 2)}f}"
-    return number(value)
-
-
 def _interval(measurement: Measurement) -> str:
     """Return the interval; without one the standard error."""
     low, high, error = measurement.low, measurement.high, measurement.standard_error
     if low is not None and high is not None:
-        return f"{_figure(measurement, low)} … {_figure(measurement, high)}"
-    return "" if error is None else f"± {_figure(measurement, error)}"
+        return f"{plain(measurement, low)} … {plain(measurement, high)}"
+    return "" if error is None else f"± {plain(measurement, error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from lit_aigc.metrics.accuracy import ConditionalAccuracy
@@ -25,32 +26,21 @@ METRICS: dict[str, type[SampleMetric]] = {
     )
 }
 
-AUDIT = "memorisation"  # name of the audit's protocol
+_of_audit = functools.partial(Figure, protocol="memorisation")
+_of_likelihood = functools.partial(Figure, protocol="likelihood")
+_CAS = "classification_accuracy_score"
 # Figures that need a model or its data, not only samples.
 OTHERS = (
-    Figure(
-        "classification_accuracy_score",
-        "classification accuracy score",
-        "of a classifier trained on samples alone",
-        "higher",
-        share=True,
-    ),
-    Figure("nll", "NLL", "nats per image, at most", "lower", protocol="likelihood"),
-    Figure("elbo", "ELBO", "nats per image", "higher", protocol="likelihood"),
-    Figure("nll_bits_per_dim", "bits per dimension", "of the NLL", "lower", protocol="likelihood"),
-    Figure("memorised", "memorized", "verdict of the audit", protocol=AUDIT),
-    Figure(
-        "memorised_share",
-        "memorized share",
-        "samples closer to training images than nearly all real ones are",
-        "lower",
-        share=True,
-        protocol=AUDIT,
-    ),
-    Figure("authenticity", "authenticity", "samples that are not copies", "higher", share=True, protocol=AUDIT),
-    Figure("duplicates", "duplicates", "samples that are practically identical", "lower", protocol=AUDIT),
-    Figure("copying_z", "copying", "standard score; far below 0: copies", protocol=AUDIT),
-    Figure("nearest_distance", "distance to training images", "median, in gray levels", protocol=AUDIT),
+    Figure(_CAS, "classification accuracy score", "of a classifier trained on samples alone", "higher", share=True),
+    _of_likelihood("nll", "NLL", "nats per image, at most", "lower"),
+    _of_likelihood("elbo", "ELBO", "nats per image", "higher"),
+    _of_likelihood("nll_bits_per_dim", "bits per dimension", "of the NLL", "lower"),
+    _of_audit("memorised", "memorized", "verdict of the audit"),
+    _of_audit("memorised_share", "memorized share", "samples suspiciously near training images", "lower", share=True),
+    _of_audit("authenticity", "authenticity", "samples that are not copies", "higher", share=True),
+    _of_audit("duplicates", "duplicates", "samples that are practically identical", "lower"),
+    _of_audit("copying_z", "copying", "standard score; far below 0: copies"),
+    _of_audit("nearest_distance", "distance to training images", "median, in gray levels"),
     Figure("perplexity", "perplexity", "per token", "lower"),
     Figure("nats_per_char", "nats per character", "of the test text", "lower"),
     Figure("bits_per_byte", "bits per byte", "of the test text", "lower"),

@@ -99,12 +99,17 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def plain(measurement: Measurement, value: Any) -> str:
+    """Return a value with two digits of the measurement's standard error if there is one, else with four in all."""
+    if is_number(value) and math.isfinite(value) and measurement.standard_error:
+        return f"{value:,.{decimals(measurement.standard_error, 2)}f}"
+    return number(value)
+
+
 def shown(measurement: Measurement, value: Any = None) -> str:
-    """Return its value, or another of as many decimals: two digits of the standard error, else four digits in all."""
+    """Return its value, or another figure of it, typeset."""
     value = measurement.value if value is None else value
-    if not (is_number(value) and measurement.standard_error and math.isfinite(value)):
-        return figure(value)
-    return typeset(f"{value:,.{decimals(measurement.standard_error, 2)}f}")
+    return typeset(plain(measurement, value)) if is_number(value) and math.isfinite(value) else figure(value)
 
 
 def interval(measurement: Measurement) -> str:

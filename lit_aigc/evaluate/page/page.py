@@ -70,8 +70,9 @@ def page(
         InputError: If a picture can't be read.
     """
     found = read_findings(results, class_names)
+    cards, biased = found.headlines(), _biased(found)
     content = {
-        "headlines": found.headlines(),
+        "headlines": cards or biased,
         "baseline": _differences(found),
         "pictures": _pictures(pictures or {}),
         "classes": _classes(found),
@@ -79,13 +80,14 @@ def page(
         "numbers": _numbers(found),
         "protocol": command or found.protocol,
     }
-    warnings = _warnings(found)
     return _template().render(
         content,
-        sections={key: name for key, name in SECTIONS.items() if content[key] or (key == "headlines" and warnings)},
-        warnings=warnings,
+        sections={key: name for key, name in SECTIONS.items() if content[key]},
+        cards=cards,
+        biased=biased,
+        copies=results.get("memorised") is True,
         title=title,
-        leads=list(filter(None, (in_words(found.facts_of(part)) for part in found.protocol))),
+        leads=[words for part in found.protocol if (words := in_words(found.facts_of(part)))],
         facts={**found.facts, **(facts or {})},
         found=found,
         command=command,
@@ -97,7 +99,7 @@ def _template() -> Any:
     environment = Environment(
         autoescape=True, finalize=_printable, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    helpers = (capital, figure, interval, shown, fact, note, variant)
+    helpers = (capital, figure, interval, shown, fact)
     environment.globals |= {function.__name__: function for function in helpers}
     environment.globals |= {"name": findings.name, "charts": charts, "policy": POLICY}
     environment.globals["css"] = Markup(folder.joinpath("page.css").read_text(encoding="utf-8"))
@@ -111,39 +113,16 @@ def _printable(value: Any) -> Any:
     return "" if value is None else str(value).translate(_FORBIDDEN)
 
 
-def _warnings(found: Findings) -> list[tuple[str, str]]:
-    """Return what nobody may overlook, as a word and a text: numbers of too few images, and copies among samples."""
+def _biased(found: Findings) -> list[tuple[str, str, str]]:
+    """Return names of figures of too few images, with the extractor and the numbers of images."""
     notes = []
     for part, measurements in found.by_protocol().items():
         names = ", ".join(dict.fromkeys(findings.name(each) for each in measurements if each.biased))
-        if not names:
-            continue
         facts = found.facts_of(part)
         counts = [(facts.get("n_fake"), "generated"), (facts.get("n_real"), "real")]
-        images = " and ".join(f"{figure(count)} {word}" for count, word in counts if count) or "see the protocol"
-        text = (
-            f"There are fewer images ({images}) than features of {part or 'the extractor'}, so the Fréchet distance is "
-            "too high, the more so the fewer the images. Only compare it with values from the same number of images; "
-            "take more images, or look at KID, which has no such bias."
-        )
-        notes.append((f"Biased: {names}. ", text))
-    if any(each.metric == "memorised" and each.value is True for each in found.measurements):
-        text = "The audit finds more samples that repeat training images than real test images would by chance."
-        notes.append(("Memorized. ", text))
+        images = " and ".join(f"{figure(count)} {word}" for count, word in counts if count)
+        notes += [(names, part, images)] if names else []
     return notes
-
-
-def variant(measurement: Measurement) -> str:
-    """Return what a number was measured on, for people."""
-    name = measurement.extractor
-    return name if name == measurement.protocol else name.replace("_", " ")
-
-
-def note(measurement: Measurement) -> str:
-    """Return what a number means, and which direction is better."""
-    kind = measurement.figure
-    better = [f"{kind.better} is better"] if kind.better else []
-    return capital("; ".join([kind.meaning, *better]))
 
 
 def _pictures(pictures: Mapping[str, Image.Image | bytes]) -> list[tuple[str, Any]]:
@@ -151,17 +130,13 @@ def _pictures(pictures: Mapping[str, Image.Image | bytes]) -> list[tuple[str, An
     return [(CAPTIONS.get(name, name), embed(picture, name, len(pictures))) for name, picture in pictures.items()]
 
 
-def _classes(found: Findings) -> list[tuple[Measurement, str, charts.Bars]]:
-    """Return each number that every class has, with a caption and bars."""
+def _classes(found: Findings) -> list[tuple[Measurement, int, charts.Bars]]:
+    """Return each number that every class has, the number of classes, and bars of all or the worst of them."""
     groups = []
     for mean, classes in found.classes():
-        better = mean.figure.better if mean.figure else ""
-        number = f"{len(classes)} classes"
-        if len(classes) > MOST_CLASSES:
-            number = f"the worst {MOST_CLASSES} of {len(classes):,} classes"
-            classes = sorted(classes, key=lambda each: each.value, reverse=better != "higher")[:MOST_CLASSES]
-        parts = [number, f"{better} is better" if better else "", f"the line is the mean, {shown(mean)}"]
-        groups.append((mean, "; ".join(filter(None, parts)), charts.bars(mean, classes)))
+        higher = bool(mean.figure) and mean.figure.better == "higher"
+        worst = sorted(classes, key=lambda each: each.value, reverse=not higher)[:MOST_CLASSES]
+        groups.append((mean, len(classes), charts.bars(mean, classes if len(classes) <= MOST_CLASSES else worst)))
     return groups
 
 
