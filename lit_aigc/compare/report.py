@@ -37,7 +37,7 @@ class Metric:
 
     @property
     def measured(self) -> Measurement:
-        """What the key says."""
+        """The figure and the extractor that the key names."""
         return read_key(self.key)
 
     @property

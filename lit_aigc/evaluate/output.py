@@ -1,4 +1,4 @@
-"""Where an evaluation writes, and what it prints."""
+"""The output of an evaluation: files, progress and the table on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric of generated images says about itself: its figures, what it needs, its interval and its floor."""
+"""The base class of metrics of generated images: their figures, needs, interval and floor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Figure:
 
 
 class FeatureBatch(NamedTuple):
-    """What an extractor makes of a batch of images.
+    """The output of an extractor for a batch of images.
 
     Attributes:
         features: ``(N, d)`` float32.

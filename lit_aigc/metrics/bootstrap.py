@@ -1,4 +1,4 @@
-"""How far a number would move with other samples of the same model: the bootstrap (Efron, 1979, Ann. Statist. 7:1-26).
+"""Estimate how far other samples of a model would move a number: the bootstrap (Efron, 1979, Ann. Statist. 7:1-26).
 
 Samples are drawn with replacement, the metric is computed for each such draw, and the spread of the draws is taken as
 the spread of the number. The real images stay as they are: both models are compared with the same ones, so they add no

@@ -1,4 +1,4 @@
-"""What images are measured on when the user doesn't say: the data decide."""
+"""Choose the extractor for the user: the data decide."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _NORMAL = 1.959963984540054  # the 97.5 % quantile of a normal distribution
 
 @dataclasses.dataclass(frozen=True)
 class Nearness:
-    """How near n images lie to the training images in one space.
+    """The distances of n images from the training images in one space.
 
     Attributes:
         distances: ``(n, k)`` float64 to the k nearest training images, the nearest first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -177,7 +177,7 @@ class Row(NamedTuple):
     key: str
     label: str
     biased: bool
-    cells: Iterable[tuple[str, tuple[str, str]]]
+    cells: list[tuple[str, tuple[str, str]]]
 
 
 class Table(NamedTuple):
@@ -197,17 +197,14 @@ def _numbers(found: Findings) -> Table | None:
         f"{levels.pop()} interval" if len(levels) == 1 else "Interval": [interval(each) for each in numbers],
         "Real images": [_or_nothing(each.real) for each in numbers],
     }
-    columns = {head: texts for head, texts in columns.items() if any(texts)}
-    cells = dict(zip((each.key() for each in numbers), zip(*map(aligned, columns.values()), strict=True), strict=True))
-
-    def row(each: Measurement) -> Row:
+    columns = {head: aligned(texts) for head, texts in columns.items() if any(texts)}
+    rows: dict[str, list[Row]] = {}
+    for each, cells in zip(numbers, zip(*columns.values(), strict=True), strict=True):
         label = "" if each.label == each.part else each.label
-        return Row(each.key(), label, each.biased, zip(columns, cells[each.key()], strict=True))
-
-    groups = [
-        (part or "Other", in_words(found.facts_of(part)).removesuffix("."), [row(each) for each in measurements])
-        for part, measurements in found.by_protocol().items()
-    ]
+        row = Row(each.key(), label, each.biased, list(zip(columns, cells, strict=True)))
+        rows.setdefault(each.protocol, []).append(row)
+    words = {part: in_words(found.facts_of(part)).removesuffix(".") for part in rows}
+    groups = [(part or "Other", words[part], group) for part, group in rows.items()]
     return Table(["Number", *columns], groups) if groups else None
 
 
