@@ -34,7 +34,7 @@ class KneserNey:
         self.order, self.vocab_size = order, vocab_size
         self.counts: list[Counter[Gram]] = []
         self.discounts: list[tuple[float, float, float]] = []
-        self._contexts: list[dict[Gram, tuple[int, float]]] = []  # by order: total count, probability passed to shorter contexts
+        self._contexts: list[dict[Gram, tuple[int, float]]] = []  # by order: total count, share of shorter contexts
 
     def fit(self, sentences: Iterable[Sequence[int]]) -> KneserNey:
         """Count n-grams of sentences: ids without any boundary, each from 1 to ``vocab_size - 1``.
