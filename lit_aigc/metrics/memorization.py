@@ -182,7 +182,7 @@ def judge(
         among: ``(n,)`` distances of samples to the nearest other sample in gray levels.
 
     Returns:
-        The figures by key, see ``docs/memorisation.md``; and the p-value of each test with what it is computed from.
+        The figures by key, see ``docs/memorization.md``; and the p-value of each test with what it is computed from.
 
     Raises:
         InputError: If there are so few images that a generator that only copies would pass.
