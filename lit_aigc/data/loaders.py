@@ -11,17 +11,22 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from lit_aigc.errors import InputError
 from lit_aigc.machine.signals import STOP
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
+
+# Lightning's advice to add worker processes: they would only slow down what is in memory.
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 Request = tuple[int, Tensor]
 """Global position of a batch's first item, and the ``(N,)`` int64 indices of its items in their split."""
@@ -47,6 +52,19 @@ class Images(Protocol):
 
     def digest(self) -> str:
         """Hash of all pixels and labels in order."""
+
+
+class Items(Protocol):
+    """What batches are cut out of: `Images`, or text.
+
+    Attributes:
+        resident: Whether they are in memory, so that no worker process is of use.
+    """
+
+    resident: bool
+
+    def batch(self, start: int, wanted: Any) -> Any:
+        """Return the batch that a request is for."""
 
 
 class ResidentImages:
@@ -160,25 +178,13 @@ class TrainingOrder:
         return torch.cat(parts)
 
 
-def training_requests(
-    order: TrainingOrder, batch_size: int, *, start_batch: int = 0, rank: int = 0, world_size: int = 1
-) -> Iterator[Request]:
-    """Endless: this rank's contiguous slice of each batch from number `start_batch` on; `batch_size` is global."""
+def training_request(
+    order: TrainingOrder, batch_size: int, number: int, *, rank: int = 0, world_size: int = 1
+) -> Request:
+    """Return this rank's contiguous slice of a training batch; `batch_size` counts the items of all ranks."""
     share = batch_size // world_size
-    for number in itertools.count(start_batch):
-        start = number * batch_size + rank * share
-        yield start, order.indices(start, start + share)
-
-
-def check_share(batch_size: int, world_size: int, items: str) -> None:
-    """Raises InputError if this many processes can't share a training batch of `items` equally."""
-    if batch_size % world_size:
-        below, above = batch_size // world_size * world_size, -(-batch_size // world_size) * world_size
-        near = " or ".join(str(size) for size in (below, above) if size)
-        raise InputError(
-            f"data.batch_size={batch_size} is the number of {items} over all processes and can't be divided by "
-            f"{world_size} processes; use {near}, or another number of devices."
-        )
+    start = number * batch_size + rank * share
+    return start, order.indices(start, start + share)
 
 
 def evaluation_requests(items: int, block: int, *, rank: int = 0, world_size: int = 1) -> list[Request]:
@@ -187,80 +193,103 @@ def evaluation_requests(items: int, block: int, *, rank: int = 0, world_size: in
     return [(start, torch.arange(start, min(start + block, items))) for start in starts]
 
 
-class Loader:
-    """Batches of `images`, one for each of `requests`, made here or (files only) in worker processes.
+class Batches(Dataset):
+    """The batches of a split by their numbers: item k is this rank's share of batch k.
 
-    A plain iterable, so that the Trainer neither replaces its order nor pads it; it can be iterated again and again.
+    Args:
+        items: What the batches are cut out of.
+        request: From the number of a batch to what to ask `items` for.
+        count: Number of batches; of training, those of an epoch.
     """
 
-    def __init__(self, images: Images, requests: Callable[[], Iterator[Request] | list[Request]], workers: int = 0):
-        self.images, self.requests = images, requests
-        self.workers = 0 if images.resident else workers
+    def __init__(self, items: Items, request: Callable[[int], Any], count: int):
+        self.items, self.request, self.count = items, request, count
 
-    def __iter__(self) -> Iterator[Batch]:
-        if self.workers == 0:
-            for start, indices in self.requests():
-                yield self.images.batch(start, indices)
-            return
-        loader = DataLoader(
-            _Requested(self.images),
-            sampler=self.requests(),
-            batch_size=None,
-            num_workers=self.workers,
-            worker_init_fn=_obey_only_the_parent,
-            generator=torch.Generator().manual_seed(0),  # else it takes a number from the global generator
-        )
-        for batch in loader:
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.items.batch(*self.request(number))
+        except InputError as error:  # as a value: a worker process would put a traceback into its message
+            return error
+
+
+class BatchNumbers(DistributedSampler):
+    """Numbers of batches in a row. A distributed sampler, so that Lightning doesn't replace it on several processes.
+
+    Args:
+        count: How many; None: endlessly many.
+        first: Returns the first number each time that iteration starts; None: 0.
+    """
+
+    def __init__(self, count: int | None, first: Callable[[], int] | None = None):
+        self.count, self.first = count, first
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.first() if self.first else 0
+        return itertools.count(first) if self.count is None else iter(range(first, first + self.count))
+
+    def __len__(self) -> int:
+        if self.count is None:
+            raise TypeError("training is endless: there is no number of batches")
+        return self.count
+
+
+class BatchLoader(DataLoader):
+    """A torch DataLoader over whole batches that raises what is wrong with the data as one message."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
             yield batch
 
 
-class SizedLoader(Loader):
-    """A `Loader` over finitely many requests."""
+def batch_loader(batches: Batches, numbers: BatchNumbers | None = None, workers: int = 0) -> BatchLoader:
+    """Make a DataLoader of batches; it can be iterated again and again.
 
-    def __len__(self) -> int:
-        return len(self.requests())
+    Args:
+        batches: The batches.
+        numbers: Those to give, in order; None: all of them once.
+        workers: Processes that make them; none are used for items in memory.
+    """
+    workers = 0 if batches.items.resident else workers
+    return BatchLoader(
+        batches,
+        batch_size=None,
+        sampler=BatchNumbers(len(batches)) if numbers is None else numbers,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_obey_only_the_parent if workers else None,
+        generator=torch.Generator().manual_seed(0),  # else it takes a number from the global generator
+    )
 
 
-class PinnedTransfer:
-    """For a LightningDataModule: batches go to a GPU from page-locked memory, so that nobody waits for the copy."""
-
-    def transfer_batch_to_device(self, batch: tuple[Any, ...], device: torch.device, dataloader_idx: int) -> Any:
-        """As Lightning does it, without blocking: only page-locked memory makes that true."""
-        if device.type == "cuda":
-            batch = type(batch)(*(value.pin_memory() if isinstance(value, Tensor) else value for value in batch))
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+def evaluation_loader(items: Items, requests: Sequence[Any], workers: int = 0) -> BatchLoader:
+    """Make a DataLoader with a batch for each of the requests."""
+    return batch_loader(Batches(items, requests.__getitem__, len(requests)), workers=workers)
 
 
-class _Requested(Dataset):
-    """A map from requests to batches, for DataLoader."""
-
-    def __init__(self, images: Images):
-        self.images = images
-
-    def __getitem__(self, request: Request) -> Batch | InputError:
-        try:
-            return self.images.batch(*request)
-        except InputError as error:  # as a value: DataLoader would put a traceback into its message
-            return error
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _obey_only_the_parent(worker: int) -> None:
-    """A scheduler's signals reach every process of a job, but only the parent knows how to stop at a batch boundary.
+    """Ignore a scheduler's signals, which reach every process of a job: only the parent stops at a batch boundary.
 
-    A worker that died of one would bring the training down; one that ignored SIGTERM altogether could not be ended when
-    the parent exits.
+    A worker that died of one would bring the training down; one that ignored SIGTERM from its parent too would outlive
+    it.
     """
     for number in STOP:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_when_told_by, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
-def _exit_when_told_by(process: int) -> None:
+def _exit_on_sigterm_from(process: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
         pass
     os._exit(0)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
-import lightning as L
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
 
+from lit_aigc.data.base import DataModule
 from lit_aigc.data.cleaning import first_few
 from lit_aigc.data.corpora import Corpus, TextSource
-from lit_aigc.data.loaders import Loader, PinnedTransfer, SizedLoader, check_share
+from lit_aigc.data.loaders import Batches, BatchLoader, evaluation_loader
 from lit_aigc.data.sources import CLEANING_ORDER, SPLITS
 from lit_aigc.data.text_batching import (
     Carried,
@@ -36,8 +35,6 @@ from lit_aigc.data.token_store import TokenStore, boundaries, open_store, write_
 from lit_aigc.errors import InputError, not_whole
 from lit_aigc.spec import DataSpec
 from lit_aigc.tokenization.tokenizers import load_tokenizer
-
-log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
@@ -62,7 +59,7 @@ class Tokenizer(Protocol):
         """Write ``tokenizer.json``, for `load_tokenizer`."""
 
 
-class TextData(PinnedTransfer, L.LightningDataModule):
+class TextData(DataModule):
     """Text in ``train``, ``val`` and ``test`` splits, as ids of a tokenizer that is trained on the first.
 
     A split is the stream ``0 d1 0 d2 0 … dn 0`` of its documents' ids in a file that is memory-mapped, so a corpus may
@@ -98,6 +95,7 @@ class TextData(PinnedTransfer, L.LightningDataModule):
     """
 
     of_text = True
+    items = "rows"
 
     def __init__(
         self,
@@ -114,7 +112,6 @@ class TextData(PinnedTransfer, L.LightningDataModule):
         cleaning: Cleaning | None = None,
         seed: int = 0,
     ):
-        super().__init__()
         problems = [
             *not_whole("data.batch_size", batch_size, least=1),
             *not_whole("data.eval_batch_size", eval_batch_size, least=1),
@@ -137,16 +134,12 @@ class TextData(PinnedTransfer, L.LightningDataModule):
         if problems:
             raise InputError("\n".join(problems))
 
-        self.source, self.tokenizer, self.root = source, tokenizer, root
+        super().__init__(source, root, batch_size, eval_batch_size, seed)
+        self.tokenizer, self.cleaning = tokenizer, cleaning or UNTOUCHED
         self.batching, self.evaluation, self.context, self.stride = batching, evaluation, context, stride
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.cleaning = cleaning or UNTOUCHED
-        self.start_batch = 0
-        self.report: dict[str, int] = {}
         self._tokenizer_is_given = False
         self._corpus: Corpus | None = None
         self._store: TokenStore | None = None
-        self._spec: DataSpec | None = None
 
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Take a trained tokenizer, such as a bundle's, as it is; to be called before the data is read."""
@@ -154,17 +147,8 @@ class TextData(PinnedTransfer, L.LightningDataModule):
             raise RuntimeError("the data was already read with another tokenizer")
         self.tokenizer, self._tokenizer_is_given = tokenizer, True
 
-    @property
-    def spec(self) -> DataSpec:
-        """The facts about the data; the first call reads it."""
-        if self._spec is None:
-            self.setup()
-        return self._spec
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read, clean and encode all splits, once; raises InputError for what is missing, empty or too short."""
-        if self._spec is not None:
-            return
+    def read(self) -> DataSpec:
+        """See the base class; raises `InputError` also for text that is too short for a batch."""
         self._corpus = self.source.read(self.root)
         aligned = (self.batching, self.evaluation, self.cleaning) == ("sentences", "sentences", UNTOUCHED)
         if self._corpus.translations and not aligned:
@@ -182,7 +166,7 @@ class TextData(PinnedTransfer, L.LightningDataModule):
         self._check_length()
         context = self.context or self._longest()
         digests = json.dumps([self._store.facts["digests"], context], sort_keys=True)
-        self._spec = DataSpec(
+        return DataSpec(
             modality="text",
             shape=(context,),
             value_range=(0, self.tokenizer.vocab_size - 1),
@@ -193,7 +177,7 @@ class TextData(PinnedTransfer, L.LightningDataModule):
 
     def tokens(self, split: str) -> np.ndarray:
         """``(n,)`` uint16 or uint32: the stream of ids of a split, on the disk."""
-        self._check_split(split)
+        self.check_split(split)
         return self._store.tokens(self._stored(split))
 
     def sizes(self) -> dict[str, int]:
@@ -203,40 +187,27 @@ class TextData(PinnedTransfer, L.LightningDataModule):
 
     def texts(self, split: str) -> Iterator[str]:
         """The documents of a split, cleaned, in order; of long ones the pieces of about a million characters."""
-        self._check_split(split)
+        self.check_split(split)
         return (piece.text for piece in self._pieces(split, self._kept(self._store.folder, split)) if piece.text)
 
     def originals(self, split: str) -> Iterator[str]:
         """What each document of a split is the translation of; nothing for plain text."""
-        self._check_split(split)
+        self.check_split(split)
         return self._original_texts(split)
 
-    def check_world_size(self, world_size: int) -> None:
-        """Raises InputError if this many processes can't share a training batch equally."""
-        check_share(self.batch_size, world_size, "rows")
-
-    def train_dataloader(self) -> Loader:
-        """Endless, from batch number `start_batch` on; this rank's share of each batch."""
-        rank, world_size = self._place()
+    def train_dataloader(self) -> BatchLoader:
+        """Return a loader of this rank's share of each training batch; see `DataModule.training_loader`."""
+        rank, world_size = self.place()
         self.check_world_size(world_size)
         reader = self._reader("train")
         batching = _TRAINING[self.batching](reader.tokens, *self.spec.shape, self.batch_size, self.seed)
-        return Loader(
-            reader, lambda: (batching.request(k, rank, world_size) for k in itertools.count(self.start_batch))
-        )
-
-    def val_dataloader(self) -> SizedLoader:
-        """Every target of ``val`` once over all ranks."""
-        return self.evaluation_batches("val", *self._place())
-
-    def test_dataloader(self) -> SizedLoader:
-        """Every target of ``test`` once over all ranks."""
-        return self.evaluation_batches("test", *self._place())
+        request = partial(batching.request, rank=rank, world_size=world_size)
+        return self.training_loader(Batches(reader, request, batching.epoch_batches))
 
     def evaluation_batches(
         self, split: str, rank: int = 0, world_size: int = 1, evaluation: str | None = None
-    ) -> SizedLoader:
-        """A split's batches with every target once over all ranks; the first one is predicted from the boundary.
+    ) -> BatchLoader:
+        """Return a loader of a split with every target once over all ranks; the first is predicted from the boundary.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -256,14 +227,9 @@ class TextData(PinnedTransfer, L.LightningDataModule):
             rows = WindowsOnce(reader.tokens, context)
         else:
             raise InputError(f"evaluation is {evaluation!r}, expected {', '.join(_EVALUATIONS)}.")
-        if len(rows) < world_size:
-            raise InputError(
-                f"{len(rows)} {'rows' if evaluation == 'carried' else evaluation} of {split} are too few for "
-                f"{world_size} processes: use fewer devices."
-            )
-        # every rank gets a batch, for the Trainer skips the whole loop, hooks and all, on a rank that has none
-        block = min(self.eval_batch_size, len(rows) // world_size)
-        return SizedLoader(reader, lambda: rows.requests(block, rank, world_size))
+        called = f"{'rows' if evaluation == 'carried' else evaluation} of {split}"
+        block = self.evaluation_block(len(rows), world_size, called)
+        return evaluation_loader(reader, rows.requests(block, rank, world_size))
 
     def _reader(self, split: str) -> RowReader:
         tokens = self.tokens(split)
@@ -341,11 +307,6 @@ class TextData(PinnedTransfer, L.LightningDataModule):
                 f"data.{name}={least[self.batching]}: set it to {length - 1} or less, or give more text."
             )
 
-    def _check_split(self, split: str) -> None:
-        if split not in SPLITS:
-            raise InputError(f"no split {split!r}; there is {', '.join(SPLITS)}.")
-        _ = self.spec
-
     def _warn_of_what_is_left_out(self) -> None:
         words = {
             "exact_duplicates": "documents are exact duplicates of others",
@@ -355,13 +316,10 @@ class TextData(PinnedTransfer, L.LightningDataModule):
         found = [f"{self.report[reason]} {what}" for reason, what in words.items() if self.report.get(reason)]
         if names := self._corpus.not_text:
             found.insert(0, f"{len(names)} files that are no UTF-8 text ({first_few(names)})")
-        if found:
-            _warn(f"{self.source.name}: left out: {', '.join(found)}")
+        messages = [f"left out: {', '.join(found)}"] if found else []
         if count := self.report["invalid_bytes"]:
-            _warn(f"{self.source.name}: {count} bytes are not UTF-8 and became U+FFFD")
-
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+            messages.append(f"{count} bytes are not UTF-8 and became U+FFFD")
+        self.warn(messages)
 
 
 def _identity(tokenizer: Tokenizer) -> str:
@@ -380,8 +338,3 @@ def _saved(tokenizer: Tokenizer) -> str:
 
 def _digest(file: Path) -> str:
     return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-
-
-@rank_zero_only
-def _warn(message: str) -> None:
-    log.warning(message)

@@ -113,6 +113,7 @@ class Crops:
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
         self.places, self.context, self.batch_size = len(tokens) - context, context, batch_size
+        self.epoch_batches = max(1, len(tokens) // (context * batch_size))
         self._noise = Noise(seed).stream("crops")
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0))
 
@@ -141,6 +142,7 @@ class Reshuffled:
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
         self.context, self.batch_size = context, batch_size
         self.windows = max(1, (len(tokens) - context) // context)
+        self.epoch_batches = max(1, self.windows // batch_size)
         self.offsets = min(context, len(tokens) - self.windows * context)
         self._order = TrainingOrder(self.windows, seed)
         self._noise = Noise(seed).stream("offsets")
@@ -174,12 +176,12 @@ class Carried:
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int = 0):
         self.tokens, self.context, self.batch_size = len(tokens), context, batch_size
         self.columns = -(-len(tokens) // batch_size)
-        self.batches = -(-(self.columns - 1) // context)
+        self.epoch_batches = -(-(self.columns - 1) // context)
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """A rank's rows of a batch."""
         start, stop = _share(number, self.batch_size, rank, world_size)
-        place = number % self.batches * self.context
+        place = number % self.epoch_batches * self.context
         width = min(self.context, self.columns - 1 - place)
         first = (start % self.batch_size + np.arange(stop - start)) * self.columns + place
         real = np.clip(self.tokens - 1 - first, -1, width)
@@ -197,7 +199,8 @@ class Sentences:
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
         self.batch_size = batch_size
         self.begin, self.targets, self.sentences = sentence_rows(tokens, context)
-        self.pool_batches = max(1, min(POOL_BATCHES, len(self.begin) // batch_size))
+        self.epoch_batches = max(1, len(self.begin) // batch_size)
+        self.pool_batches = min(POOL_BATCHES, self.epoch_batches)
         self._order = TrainingOrder(len(self.begin), seed)
         self._noise = Noise(seed).stream("pools")
         self._pool: tuple[int, np.ndarray] = (-1, np.empty(0))
