@@ -86,19 +86,20 @@ class DataModule(L.LightningDataModule):
             )
 
     def training_loader(self, batches: Batches, workers: int = 0) -> BatchLoader:
-        """Return a loader of training batches from number `start_batch` on.
+        """Return a loader of training batches from number `start_batch` on, or from where a resumed Trainer is.
 
-        It is endless, unless a Trainer counts epochs or steps: then it has an epoch's batches, and continues with each
-        iteration where the Trainer is.
+        It is endless, unless a Trainer counts epochs or steps: then each iteration gives the next epoch's batches.
         """
         trainer = self.trainer
         endless = trainer is None or trainer.max_epochs == trainer.max_steps == -1
 
-        def first() -> int:
-            done = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
-            return self.start_batch + done
+        def done() -> int:
+            return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
-        return batch_loader(batches, BatchNumbers(None if endless else len(batches), first), workers)
+        before = done()
+        start = max(self.start_batch, before)
+        numbers = BatchNumbers(None if endless else len(batches), lambda: start + done() - before)
+        return batch_loader(batches, numbers, workers)
 
     def val_dataloader(self) -> BatchLoader:
         """Return a loader of every item of ``val`` once over all ranks."""
