@@ -22,6 +22,7 @@ TARGET = "_target_"
 _TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
 MOVED = {  # modules whose classes saved files and users' configs name, by their former names
     "lit_aigc.augmentation": "lit_aigc.augmentation.images",
+    "lit_aigc.callbacks.neighbours": "lit_aigc.callbacks.neighbors",
     "lit_aigc.launch": "lit_aigc.runs.launch",
     "lit_aigc.loggers": "lit_aigc.loggers.tensorboard",
     "lit_aigc.metrics.efficientnet": "lit_aigc.metrics.features.efficientnet",
@@ -33,7 +34,10 @@ MOVED = {  # modules whose classes saved files and users' configs name, by their
     "lit_aigc.tokenization": "lit_aigc.tokenization.tokenizers",
     "lit_aigc.wandb_logger": "lit_aigc.loggers.wandb",
 }
-_RENAMED = {"lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel"}
+_RENAMED = {
+    "lit_aigc.callbacks.neighbors.NearestNeighbours": "lit_aigc.callbacks.neighbors.NearestNeighbors",
+    "lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel",
+}
 _FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
 
 

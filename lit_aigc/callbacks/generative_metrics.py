@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_aigc.build import did_you_mean
+from lit_aigc.callbacks.base import OfModality
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.choice import classifier_for, installed_extractor
 from lit_aigc.metrics.features.extractors import SHIPPED, check_extractor, extractor, facts
@@ -20,7 +21,7 @@ from lit_aigc.metrics.reference import Reference, choose_reference, compute_refe
 REFERENCES = ("shipped", "train", "val", "test")
 
 
-class GenerativeMetrics(L.Callback):
+class GenerativeMetrics(OfModality):
     """Samples with the averaged weights and measures, on all processes, before that validation's checkpoint is saved.
 
     The keys logged are ``fid_<extractor>``, ``kid_…``, ``is_…``, ``accuracy_…``, and, where they are on record for this
@@ -47,6 +48,8 @@ class GenerativeMetrics(L.Callback):
     Raises:
         InputError: If an option is out of range; for the extractor and its files, before training starts.
     """
+
+    modality = "image"
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class GenerativeMetrics(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the extractor and check that the metrics asked for can be computed."""
         spec = pl_module.spec
-        if self._network is not None or spec.modality != "image":
+        if self._network is not None or not self.fits(pl_module):
             return
         given = self.extractor or classifier_for(spec.name) or installed_extractor(self.weights_path)
         if given is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -17,6 +17,14 @@ from lit_aigc.errors import InputError
 from lit_aigc.spec import DataSpec
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HasSplits(Protocol):
+    """Data whose items can be looked up."""
+
+    def split(self, name: str) -> Any:
+        """Return the items of ``train``, ``val`` or ``test``."""
 
 
 class DataModule(L.LightningDataModule):
@@ -90,11 +98,11 @@ class DataModule(L.LightningDataModule):
 
         It is endless, unless a Trainer counts epochs or steps: then each iteration gives the next epoch's batches.
         """
-        trainer = self.trainer
+        trainer = self.trainer if self.trainer is not None and self.trainer.training else None
         endless = trainer is None or trainer.max_epochs == trainer.max_steps == -1
 
         def done() -> int:
-            return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
+            return trainer.fit_loop.epoch_loop.batch_progress.total.ready if trainer else 0
 
         before = done()
         start = max(self.start_batch, before)

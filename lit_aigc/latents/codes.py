@@ -15,6 +15,7 @@ from lit_aigc.latents.geometry import principal_plane
 from lit_aigc.media.fonts import families, readable
 from lit_aigc.media.images import to_uint8
 from lit_aigc.media.sheets import Panel
+from lit_aigc.modules.capabilities import Encodes, Observes, Reconstructs
 from lit_aigc.noise import Noise
 
 _BLOCK = 256
@@ -44,13 +45,8 @@ class Encoded:
         return Encoded(self.images[items], self.codes[items], None if self.labels is None else self.labels[items])
 
 
-def has_codes(module: Any) -> bool:
-    """Whether a module turns images into codes and codes into images."""
-    return hasattr(module, "encode") and hasattr(module, "decode")
-
-
 @torch.no_grad()
-def encoded(module: Any, images: Tensor, labels: Tensor | None = None, seed: int = 0) -> Encoded:
+def encoded(module: Encodes, images: Tensor, labels: Tensor | None = None, seed: int = 0) -> Encoded:
     """Encode images, block by block.
 
     Args:
@@ -61,7 +57,7 @@ def encoded(module: Any, images: Tensor, labels: Tensor | None = None, seed: int
     """
     seen, codes = [], []
     for first, x in _blocks(module, images):
-        if hasattr(module, "observed"):
+        if isinstance(module, Observes):
             x = module.observed(x, Noise(seed, first))
         y = None if labels is None else labels[first : first + _BLOCK].to(module.device)
         codes.append(module.encode(x, y).cpu())
@@ -70,7 +66,7 @@ def encoded(module: Any, images: Tensor, labels: Tensor | None = None, seed: int
 
 
 @torch.no_grad()
-def decoded(module: Any, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+def decoded(module: Encodes, codes: Tensor, labels: Tensor | None = None) -> Tensor:
     """Codes ``(n, d)`` and classes ``(n,)`` to uint8 images ``(n, C, H, W)``, in memory."""
     blocks = (
         module.decode(codes[i : i + _BLOCK].to(module.device), None if labels is None else labels[i : i + _BLOCK])
@@ -80,7 +76,7 @@ def decoded(module: Any, codes: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def reconstructed(module: Any, images: Tensor) -> Tensor:
+def reconstructed(module: Reconstructs, images: Tensor) -> Tensor:
     """uint8 ``(n, C, H, W)`` to the same: by a module's own ``reconstruct``, for one whose codes are no vectors."""
     blocks = [module.reconstruct(x) for _, x in _blocks(module, images)]
     return torch.cat([to_uint8(block, module.spec.value_range).cpu() for block in blocks])

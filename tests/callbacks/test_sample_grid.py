@@ -36,6 +36,13 @@ class Model(torch.nn.Module):
         yield
         self.live = True
 
+    @contextlib.contextmanager
+    def evaluating(self):
+        was_training = self.training
+        self.eval()
+        yield
+        self.train(was_training)
+
     def sample(self, n, *, condition=None, noise):
         assert not self.training
         assert not torch.is_grad_enabled()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
-from lit_aigc.callbacks.neighbours import NearestNeighbours
+from lit_aigc.callbacks.neighbors import NearestNeighbors
 from lit_aigc.callbacks.reconstructions import Reconstructions
 from lit_aigc.callbacks.sample_grid import SampleGrid
 from lit_aigc.callbacks.text_samples import TextSamples
@@ -126,7 +126,7 @@ def test_wrong_options_show_before_training(tmp_path):
 
 @pytest.mark.parametrize(
     "callback",
-    [SampleGrid(), Reconstructions(), GenerativeMetrics(), NearestNeighbours()],
+    [SampleGrid(), Reconstructions(), GenerativeMetrics(), NearestNeighbors()],
     ids=lambda callback: type(callback).__name__,
 )
 def test_what_is_of_images_steps_aside_for_text(tmp_path, callback):

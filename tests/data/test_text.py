@@ -8,7 +8,6 @@ import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -59,10 +58,7 @@ def make(source: object = None, tokenizer: object = None, **options: object) -> 
 
 def at(data: TextData, rank: int, world_size: int) -> TextData:
     """The data module as it is on one of several ranks."""
-    unlimited = L.Trainer(max_epochs=-1, logger=False, accelerator="cpu", enable_checkpointing=False)
-    data.trainer = SimpleNamespace(
-        global_rank=rank, world_size=world_size, max_epochs=-1, max_steps=-1, fit_loop=unlimited.fit_loop
-    )
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=False)
     return data
 
 

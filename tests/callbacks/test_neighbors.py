@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_aigc.callbacks.neighbours import NearestNeighbours
+from lit_aigc.callbacks.neighbors import NearestNeighbors
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.neighbours import nearest
@@ -96,7 +96,7 @@ class PictureLogger:
 
 
 def callback(**options):
-    return NearestNeighbours(**{"num_samples": 10, "neighbours": 3, "rows": 2, **options})
+    return NearestNeighbors(**{"num_samples": 10, "neighbours": 3, "rows": 2, **options})
 
 
 @pytest.mark.parametrize("noisy", [0, 4])
