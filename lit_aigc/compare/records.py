@@ -16,7 +16,7 @@ from lit_aigc import __version__
 from lit_aigc.compare.plan import Comparison
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
-from lit_aigc.machine.cores import core_count
+from lit_aigc.machine.cores import core_count, cpu_name
 from lit_aigc.media.console import HIDDEN, RUN_FACTS
 
 CODE = ("lit_aigc", "conf")  # what a result depends on: commits of anything else leave it valid
@@ -119,16 +119,10 @@ def _machine() -> dict[str, Any]:
 
     from lit_aigc.machine.precision import bf16_slowdown
 
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": core_count(),
         "threads": torch.get_num_threads(),
         "bf16_slowdown": round(bf16_slowdown(), 2),
