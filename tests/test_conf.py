@@ -13,7 +13,8 @@ import yaml
 
 from lit_aigc.build import TARGET, build, did_you_mean, instantiate, locate, resolve
 from lit_aigc.callbacks.clock import Budget, PauseAfter
-from lit_aigc.config.compose import compose, config_folder
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_yaml
 from lit_aigc.metrics.features.extractors import SHIPPED, extractor

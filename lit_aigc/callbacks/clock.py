@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -17,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
 from lit_aigc.errors import InputError
-from lit_aigc.machine.signals import STOP
+from lit_aigc.machine.signals import StopSignals
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -74,37 +71,6 @@ class PauseAfter:
         return (self.minutes is not None and seconds >= 60 * self.minutes) or (
             self.batches is not None and batches >= self.batches
         )
-
-
-class StopSignals:
-    """SIGTERM, SIGUSR1 and the first Ctrl-C ask for a pause; the run goes on to the next batch boundary.
-
-    Attributes:
-        received: Name of the signal that came, or None.
-    """
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def install(self) -> None:
-        """Handle the signals from now on, in place of whoever handled them before (Lightning's handlers broadcast)."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in STOP:
-            before = signal.signal(number, self._handle)
-            self._before.setdefault(number, before)
-
-    def uninstall(self) -> None:
-        """Give the signals back to who had them before the first `install`."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == "SIGINT":
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
 
 
 class Clock(Callback):

@@ -81,7 +81,7 @@ class Reconstructions(AtValidation):
 
     def fits(self, module: Any) -> bool:
         """See the base class."""
-        return super().fits(module) and isinstance(module, Encodes | Reconstructs)
+        return isinstance(module, Encodes | Reconstructs) and super().fits(module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the map, write and log it, unless the run has only paused."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import TARGET, current_name, locate
+from lit_aigc.config.aliases import rename_keys
 from lit_aigc.config.overrides import key_of, split_arguments
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
@@ -38,7 +39,8 @@ def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any
     Raises:
         InputError: If the file is damaged, or names something that is not trusted.
     """
-    config = _with_former_defaults(_with_current_names(read_yaml(Path(run_dir) / "config.yaml")))
+    config = _with_current_names(read_yaml(Path(run_dir) / "config.yaml"))
+    config = _with_former_defaults(rename_keys("train", config))
     for target in sorted(_targets(config) - _targets(given)):
         try:
             locate(target, ("lit_aigc", "lightning", *given["trust"]))

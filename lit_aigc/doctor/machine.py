@@ -11,7 +11,7 @@ import platform
 import re
 from pathlib import Path
 
-from lit_aigc.machine.cores import core_count, idle_cores
+from lit_aigc.machine.cores import core_count, cpu_name, driver_gpus, idle_cores
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "wandb", "safetensors", "tokenizers")
 GIB = 2**30
@@ -89,20 +89,17 @@ def look() -> Machine:
 
     from lit_aigc.machine.precision import bf16_slowdown
 
-    info = _text("/proc/cpuinfo")
-    name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
     gpus = []
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         found = torch.cuda.get_device_properties(i)
         gpus.append(Gpu(found.name, found.total_memory / GIB, bool(torch.version.hip) or found.major >= 8))
-    driver = Path("/proc/driver/nvidia/gpus")
     return Machine(
-        cpu=name[1].strip() if name else platform.processor() or platform.machine(),
+        cpu=cpu_name(),
         cores=core_count(),
         memory_gib=_memory() / GIB,
         bf16_slowdown=bf16_slowdown(),
         gpus=tuple(gpus),
-        gpus_in_the_machine=len(list(driver.iterdir())) if driver.is_dir() else None,
+        gpus_in_the_machine=driver_gpus(),
         versions=installed(),
         idle=idle_cores(),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lit_aigc.config.compose import DONE, command
+from lit_aigc.config.command import command
+from lit_aigc.machine.exit_codes import DONE
 
 
 def main(config: dict[str, Any]) -> int:

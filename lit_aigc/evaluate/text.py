@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -84,6 +84,28 @@ class Excerpt(NamedTuple):
 
     prompt: np.ndarray
     rest: np.ndarray
+
+
+@runtime_checkable
+class TakesTokenizer(Protocol):
+    """Data of text that can be read with another tokenizer than its own."""
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Take a trained tokenizer, before the data is read."""
+
+
+def prepare_data(config: Mapping[str, Any], data: Any, bundle: Any, fake: None) -> None:
+    """Read a data set with the tokenizer of the model.
+
+    Raises:
+        InputError: If it isn't text.
+    """
+    if not isinstance(data, TakesTokenizer):
+        raise InputError(
+            f"data={data.spec.name} is {data.spec.modality}, and the bundle is a language model: give the data that it "
+            f"was trained on, such as data={bundle.spec.name}."
+        )
+    data.use_tokenizer(bundle.module.tokenizer)
 
 
 def measure(config: Mapping[str, Any], subject: Any) -> Numbers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lit_aigc.config.compose import DONE, command
+from lit_aigc.config.command import command
+from lit_aigc.machine.exit_codes import DONE
 
 
 def main(config: dict[str, Any]) -> int:

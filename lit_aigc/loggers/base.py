@@ -19,8 +19,6 @@ from lightning.pytorch.loggers.logger import Logger
 if TYPE_CHECKING:
     import numpy as np
 
-PAUSED = 75
-
 
 def log_picture(loggers: Iterable[Logger], key: str, picture: np.ndarray, step: int) -> None:
     """Send a picture to every logger that can take one.

@@ -11,7 +11,8 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.errors import InputError
-from lit_aigc.loggers.base import PAUSED, as_markdown, number
+from lit_aigc.loggers.base import as_markdown, number
+from lit_aigc.machine.exit_codes import PAUSED
 
 if TYPE_CHECKING:
     import numpy as np

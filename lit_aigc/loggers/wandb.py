@@ -16,8 +16,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.loggers.base import PAUSED, number
+from lit_aigc.loggers.base import number
 from lit_aigc.loggers.csv import STEP
+from lit_aigc.machine.exit_codes import PAUSED
 from lit_aigc.runs.folder import in_sweep
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The file of a modality in each package: found by its name, so that nothing else asks which modality there is.
 
-``image`` is ``generate/images.py``, ``evaluate/images.py`` and ``media/images.py``; ``text`` is ``text.py`` in each. A file
-in ``media/`` says how samples are shown:
+For ``image`` that is ``images.py`` in `generate`, `evaluate` and `media`, for ``text`` it is ``text.py``. A file in
+``media/`` says how samples are shown:
 
 * ``UNIT``: what the sizes of splits count.
 * ``PICTURES``: whether samples can be shown as one picture.

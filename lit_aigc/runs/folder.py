@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.machine.lock import lock
+from lit_aigc.machine.lock import hold
 
 
 def in_sweep() -> bool:
@@ -91,17 +91,14 @@ class RunFolder:
             self._new_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._there_before = set(self.path.iterdir())
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = hold(self.path)
+        except BlockingIOError as error:
+            raise InputError(
+                f"The run folder {self.path} is in use by another process: wait for it, or give another run_dir=."
+            ) from error
         except OSError as error:
             raise InputError(
                 f"The run folder {self.path} can't be written to ({error}): give another run_dir=."
-            ) from error
-        try:
-            lock(self._lock)
-        except OSError as error:
-            self._lock.close()
-            raise InputError(
-                f"The run folder {self.path} is in use by another process: wait for it, or give another run_dir=."
             ) from error
 
     def release(self) -> None:

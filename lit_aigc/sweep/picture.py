@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from lit_aigc.compare.picture import COLOURS, DARK, GREY, LIGHT
 from lit_aigc.files import write_atomically
 from lit_aigc.sweep.parameters import Parameter
-from lit_aigc.sweep.report import Report, shortened
-from lit_aigc.sweep.running import short
-from lit_aigc.sweep.trials import Trial
+from lit_aigc.sweep.trials import Trial, short, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from lit_aigc.sweep.report import Report
 
 DONE, PRUNED, FAILED, BEST = COLOURS[0], GREY, COLOURS[1], COLOURS[2]
 COLUMNS, MOST = 4, 12  # slices a row, and in all

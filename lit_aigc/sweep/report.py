@@ -11,10 +11,12 @@ from typing import Any
 from lit_aigc.config.compose import compose
 from lit_aigc.config.overrides import choices, config_folder, groups_in, key_of
 from lit_aigc.files import write_atomically
+from lit_aigc.machine.lock import is_held
 from lit_aigc.media.console import duration
+from lit_aigc.sweep.picture import draw_search
 from lit_aigc.sweep.plan import Plan
-from lit_aigc.sweep.running import best_trial, short, too_many_failures
-from lit_aigc.sweep.trials import Trial, in_use
+from lit_aigc.sweep.running import too_many_failures
+from lit_aigc.sweep.trials import Trial, best_trial, short, shortened
 
 SHOWN = 30  # trials in the printed table
 _NOT_OF_THE_RESULT = ("run_dir", "logger")  # where a trial was recorded
@@ -38,7 +40,7 @@ class Report:
 
     def status(self, trial: Trial) -> str:
         """As on record; ``paused`` for one that was broken off, which the same command resumes."""
-        return "paused" if trial.status == "running" and not in_use(self.folder.run_dir(trial)) else trial.status
+        return "paused" if trial.status == "running" and not is_held(self.folder.run_dir(trial)) else trial.status
 
     def _place(self, trial: Trial) -> tuple[int, float, int]:
         order = ("done", "pruned", "running", "failed").index(trial.status)
@@ -78,8 +80,6 @@ class Report:
 
     def write(self) -> None:
         """Write ``table.csv``, ``search.png`` and ``conf/experiment/best.yaml``, and print where they are."""
-        from lit_aigc.sweep.picture import draw_search
-
         print(f"table    {write_atomically(self.folder.path / 'table.csv', self.table())}")
         if any(trial.value is not None for trial in self.trials):
             print(f"picture  {draw_search(self, self.folder.path / 'search.png')}")
@@ -124,12 +124,6 @@ class Report:
         best = f"{self.sweep.metric} {self.best.value:.6g}, trial {self.best.number} of {len(self.trials)}"
         body = yaml.safe_dump({"defaults": [*defaults, "_self_"], **settings}, sort_keys=False)
         return f"# @package _global_\n# the best of the sweep {self.folder.path.name}: {best}\n{body}"
-
-
-def shortened(names: list[str]) -> list[str]:
-    """Names by their last part: ``lr`` of ``model.optimizer.lr``; in full where several end alike."""
-    last = [name.rpartition(".")[2] for name in names]
-    return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]
 
 
 def _get(config: Mapping[str, Any], path: list[str]) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.machine.lock import lock
+from lit_aigc.machine.lock import hold
+from lit_aigc.sweep.sweep_file import Sweep
 
 
 @dataclasses.dataclass
@@ -78,16 +80,13 @@ class SweepFolder:
         """
         try:
             (self.path / "trials").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
-        try:
-            lock(self._lock)
-        except OSError as error:
-            self.release()
+            self._lock = hold(self.path)
+        except BlockingIOError as error:
             raise InputError(
                 f"Another process runs the sweep {self.path}: wait for it, or give another name=."
             ) from error
+        except OSError as error:
+            raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
         if self.record.exists():
             self.trials = self._read()
 
@@ -118,13 +117,21 @@ class SweepFolder:
         return trials
 
 
-def in_use(run_dir: Path) -> bool:
-    """Whether a process trains in a run folder."""
-    try:
-        with (run_dir / ".lock").open() as file:
-            lock(file)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def best_trial(trials: Sequence[Trial], sweep: Sweep) -> Trial | None:
+    """Return the best of the trials that are done, the earlier of equals; None if none is."""
+    best: Trial | None = None
+    for trial in trials:
+        if trial.status == "done" and (best is None or sweep.is_better(trial.value, best.value)):
+            best = trial
+    return best
+
+
+def shortened(names: list[str]) -> list[str]:
+    """Shorten names to their last part, ``lr`` of ``model.optimizer.lr``; in full where several end alike."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]
+
+
+def short(value: Any) -> str:
+    """Write a setting for people: four significant digits of a float."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -23,13 +23,13 @@ from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.callbacks.precision import OnePrecision
-from lit_aigc.config.compose import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.config.saved import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.loggers.csv import CsvLogger
 from lit_aigc.loggers.wandb import WandbLogger
 from lit_aigc.machine import precision
+from lit_aigc.machine.exit_codes import DONE, FAILED, PAUSED
 from lit_aigc.machine.memory import keep_freed_memory
 from lit_aigc.machine.precision import AUTO, accelerator_of, tensor_float32
 from lit_aigc.media.console import print_facts, print_results
@@ -44,6 +44,7 @@ from lit_aigc.runs.launch import (
     local_devices,
     with_processes,
 )
+from lit_aigc.runs.processes import RANK_CONFIG
 from lit_aigc.train.extension import change_of_rate, check_extension
 from lit_aigc.train.failures import TrainingFailed, advice
 from lit_aigc.train.overview import overview

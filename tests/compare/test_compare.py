@@ -281,7 +281,7 @@ def test_what_is_refused_before_anything_trains(command, own, monkeypatch, argum
 
 def test_the_verb_writes_what_the_records_say(command, own, code, monkeypatch):
     trainer = InThisProcess()
-    monkeypatch.setattr("lit_aigc.compare.running.TrainingProcesses.__call__", lambda self, a: trainer(a))
+    monkeypatch.setattr("lit_aigc.runs.processes.TrainingProcesses.__call__", lambda self, a: trainer(a))
     begin, end = markers("tiny")
     Path("results.md").write_text(f"{begin}\n{end}\n")
     arguments = ["--config-dir", str(own), "experiments=[tiny_a,tiny_bad]", "seeds=1", "budget.batches=2"]

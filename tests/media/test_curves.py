@@ -9,7 +9,9 @@ from lit_aigc.media.curves import draw_curves
 
 
 def test_a_picture_has_the_curves_on_white(tmp_path):
-    path = draw_curves({"losses": {"d_loss": ([0, 100], [0.0, 1.0])}, "fid": {"fid_x": ([50], [3.0])}}, tmp_path / "curves.png")
+    path = draw_curves(
+        {"losses": {"d_loss": ([0, 100], [0.0, 1.0])}, "fid": {"fid_x": ([50], [3.0])}}, tmp_path / "curves.png"
+    )
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
     assert (pixels == 255).all(-1).mean() > 0.7
     assert (pixels == (0x33, 0x66, 0xCC)).all(-1).sum() > 300, "a line and a dot in the first color"

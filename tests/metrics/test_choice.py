@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
-from lit_aigc.config.compose import compose, config_folder
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import config_folder
 from lit_aigc.config.saved import different_settings
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import choice

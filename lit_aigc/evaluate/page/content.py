@@ -19,6 +19,7 @@ from lit_aigc.evaluate.page.page import page
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.files import write_atomically
 from lit_aigc.media.images import make_grid
+from lit_aigc.media.modality import of_modality
 from lit_aigc.metrics.generative import module_samples
 
 _SAMPLES, _COLUMNS = 80, 10
@@ -47,7 +48,7 @@ def _title(config: Mapping[str, Any]) -> str:
 
 
 def _pictures(config: Mapping[str, Any], subject: Subject) -> dict[str, Image.Image | bytes]:
-    if subject.spec.modality != "image":
+    if not of_modality("media", subject.spec.modality).PICTURES:
         return {}
     if subject.bundle:
         images = torch.cat([batch.images for batch in module_samples(subject.bundle.module, _SAMPLES, config["seed"])])
