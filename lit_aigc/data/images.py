@@ -26,40 +26,33 @@ from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
 _FEWEST = 10
-"""Images to train on: with fewer, this is more likely a mistake than intended."""
+"""Training images: fewer are more likely a mistake than intended."""
 
 Augmentation = Callable[..., Tensor]
-"""``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""
+"""``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``; image i uses item i of the noise."""
 
 
 class ImageData(DataModule):
     """Images of one size with or without labels, in ``train``, ``val`` and ``test`` splits.
 
-    Batch k of training is a pure function of (seed, k) on any number of processes and workers, so resuming needs
-    `start_batch` only. Batches leave the loaders as uint8; on the device they become float32 in [-1, 1], channels_last,
-    augmented in training.
+    Batches leave the loaders as uint8; on the device they become float32 in [-1, 1], channels_last, and in training
+    augmented. See `DataModule` for the rest.
 
     Args:
-        source: Where the images come from, such as `lit_aigc.data.sources.Mnist5k`.
-        root: Folder (or zip) of the source's files; sources that need none ignore it.
+        source: Source of the images, such as `lit_aigc.data.sources.Mnist5k`.
+        root: Folder (or zip) of the source's files, if it needs any.
         batch_size: Images in a training batch over all processes together; they must divide it.
         eval_batch_size: Images in a validation or test batch of one process.
         seed: Of the order of training and of augmentation; not of splits.
-        image_size: Height and width to bring the images to; None keeps their own.
+        image_size: Height and width that images are resized to; None keeps their own.
         channels: 1 or 3; None keeps their own.
-        augment: For training, in this order: ``"horizontal_flip"``, ``"random_shift"``, or built objects.
-        workers: Processes that read files when the images don't fit into `resident_gib`.
-        resident_gib: The most GiB of uint8 pixels to hold in memory.
-        extractor: Name of the feature extractor that images like these are measured on, for those who measure; None:
-            any of images in general.
-
-    Attributes:
-        start_batch: Number of the first batch that `train_dataloader` gives.
-        batch_size: Images in a training batch over all processes together.
-        report: What cleaning counted, once the data is read; empty for sets that need none.
+        augment: Augmentations of training, in order: ``"horizontal_flip"``, ``"random_shift"``, or objects.
+        workers: Processes that read files, if the images don't fit in `resident_gib`.
+        resident_gib: Most GiB of uint8 pixels to hold in memory.
+        extractor: Name of the feature extractor to measure such images with; None: one for images in general.
 
     Raises:
-        InputError: All that is wrong with these, in one message.
+        InputError: If options are wrong; names all that are.
     """
 
     items = "images"
@@ -192,7 +185,7 @@ class ImageData(DataModule):
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            rank: Which share: batches of `eval_batch_size` are dealt round, the same ones for any number of ranks.
+            rank: Which share: batches of `eval_batch_size` are dealt in turn, the same for any number of ranks.
             world_size: Number of shares.
             limit: Take only this many images, the first of the split.
         """
@@ -202,7 +195,7 @@ class ImageData(DataModule):
         return iter(evaluation_loader(images, requests, self.workers))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 to float32 in [-1, 1], channels_last; augmented while training, by each item's place in the stream."""
+        """Convert uint8 to float32 in [-1, 1], channels_last; in training, augment by each item's place."""
         if not isinstance(batch, Batch) or batch.images.dtype != torch.uint8:
             return batch
         images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)

@@ -1,7 +1,7 @@
-"""How batches are made of items: the order of training, images in memory or in files, and the loaders over both.
+"""Batches of items: the order of training, images in memory or in files, and the loaders over both.
 
-A batch is asked for as ``(start, indices)``, a pure function of the seed and the batch's number, so neither
-resuming nor the number of workers or processes changes what is in it.
+A batch is requested as ``(start, indices)``, a pure function of the seed and the batch's number, so that neither
+resuming nor the number of workers or processes changes it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Images(Protocol):
     Attributes:
         labels: ``(N,)`` int64, or None.
         shape: ``(C, H, W)`` of each image.
-        resident: Whether the images are in memory, so that no worker process is of use.
+        resident: Whether the images are in memory, so that worker processes are of no use.
     """
 
     labels: Tensor | None
@@ -48,10 +48,10 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, start: int, indices: Tensor) -> Batch:
-        """The items of these indices as uint8 ``(N, C, H, W)`` in channels_last layout."""
+        """Return the items at these indices as uint8 ``(N, C, H, W)`` in channels_last layout."""
 
     def digest(self) -> str:
-        """Hash of all pixels and labels in order."""
+        """Return a hash of all pixels and labels in order."""
 
 
 class Items(Protocol):
@@ -73,9 +73,9 @@ class ResidentImages:
     resident = True
 
     def __init__(self, pixels: Tensor, labels: Tensor | None, pixels_digest: str | None = None):
-        """`pixels` is uint8 ``(N, H, W, C)``: so stored, a batch is channels_last without a second copy.
+        """Keep uint8 `pixels` ``(N, H, W, C)``: stored like this, a batch is channels_last without a second copy.
 
-        `pixels_digest` is blake2b over all of them, if it is known already.
+        `pixels_digest` is blake2b over all of them, if it is already known.
         """
         self.pixels, self.labels, self._pixels_digest = pixels.contiguous(), labels, pixels_digest
         self.shape = (pixels.shape[3], pixels.shape[1], pixels.shape[2])
@@ -95,17 +95,17 @@ class ResidentImages:
         return _split_digest(self._pixels_digest, self.labels)
 
     def item_digests(self) -> list[bytes]:
-        """Hash of each image's pixels."""
+        """Return a hash of each image's pixels."""
         return [hashlib.blake2b(image, digest_size=16).digest() for image in self.pixels.numpy()]
 
     def subset(self, indices: Tensor) -> ResidentImages:
-        """Only these items, in this order."""
+        """Return only these items, in this order."""
         labels = None if self.labels is None else self.labels[indices]
         return ResidentImages(self.pixels[indices], labels)
 
 
 class StreamedImages:
-    """A split that is read from files whenever a batch is asked for."""
+    """A split that is read from files whenever a batch is requested."""
 
     resident = False
 
@@ -117,9 +117,9 @@ class StreamedImages:
         shape: tuple[int, int, int],
         pixels_digest: str,
     ):
-        """`read` takes a name to a uint8 ``(C, H, W)`` image, in worker processes too.
+        """Keep `read`, which turns a name into a uint8 ``(C, H, W)`` image, in worker processes too.
 
-        `pixels_digest` is blake2b over all pixels in ``(N, H, W, C)`` order, as `ResidentImages` would have it.
+        `pixels_digest` is blake2b over all pixels in ``(N, H, W, C)`` order, as of `ResidentImages`.
         """
         self.read, self.names, self.labels, self.shape = read, names, labels, shape
         self._pixels_digest = pixels_digest
@@ -146,10 +146,10 @@ def _split_digest(pixels_digest: str, labels: Tensor | None) -> str:
 
 
 class TrainingOrder:
-    """The endless order of training: one seeded permutation of all items after the other.
+    """The endless order of training: one seeded permutation of all items after another.
 
-    Position p of the stream is item ``permutation(p // n)[p % n]``: in n positions from a multiple of n on, every item
-    comes once.
+    Position p of the stream is item ``permutation(p // n)[p % n]``, so that every item occurs once in each epoch of n
+    positions.
     """
 
     def __init__(self, items: int, seed: int):
@@ -157,7 +157,7 @@ class TrainingOrder:
         self._epochs: dict[int, Tensor] = {}
 
     def permutation(self, epoch: int) -> Tensor:
-        """``(items,)`` int64: the order of one epoch; the last two asked for are kept."""
+        """Return the order ``(items,)`` int64 of one epoch; the last two are cached."""
         if epoch not in self._epochs:
             while len(self._epochs) > 1:
                 del self._epochs[next(iter(self._epochs))]
@@ -166,7 +166,7 @@ class TrainingOrder:
         return self._epochs[epoch]
 
     def indices(self, start: int, stop: int) -> Tensor:
-        """``(stop - start,)`` int64: the items at these positions."""
+        """Return the items ``(stop - start,)`` int64 at these positions."""
         epoch, offset = divmod(start, self.items)
         if offset + stop - start <= self.items:
             return self.permutation(epoch)[offset : offset + stop - start]
@@ -188,7 +188,7 @@ def training_request(
 
 
 def evaluation_requests(items: int, block: int, *, rank: int = 0, world_size: int = 1) -> list[Request]:
-    """Every item once over all ranks, in blocks dealt round: the same blocks for any number of ranks."""
+    """Return requests for every item once over all ranks, in blocks dealt in turn: the same for any number of ranks."""
     starts = range(rank * block, items, world_size * block)
     return [(start, torch.arange(start, min(start + block, items))) for start in starts]
 

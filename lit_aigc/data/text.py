@@ -42,18 +42,18 @@ _EVALUATIONS = ("windows", "strided", "carried", "sentences")
 
 
 class Tokenizer(Protocol):
-    """What `TextData` asks of a tokenizer; those of `lit_aigc.tokenization.tokenizers` are."""
+    """A tokenizer as `TextData` uses it, such as those of `lit_aigc.tokenization.tokenizers`."""
 
     vocab_size: int
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learn the vocabulary, anew."""
+        """Learn the vocabulary from scratch."""
 
     def encode(self, text: str) -> np.ndarray:
-        """``(n,)`` int32 ids above 0."""
+        """Return ids ``(n,)`` int32 above 0."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The inverse, without the boundaries."""
+        """Return the text of ids, without boundaries."""
 
     def save(self, directory: str | Path) -> None:
         """Write ``tokenizer.json``, for `load_tokenizer`."""
@@ -62,36 +62,33 @@ class Tokenizer(Protocol):
 class TextData(DataModule):
     """Text in ``train``, ``val`` and ``test`` splits, as ids of a tokenizer that is trained on the first.
 
-    A split is the stream ``0 d1 0 d2 0 … dn 0`` of its documents' ids in a file that is memory-mapped, so a corpus may
-    be larger than memory. The file is made once, in the user's cache folder, and found again for the same text,
-    cleaning and tokenizer. Batch k of training is a pure function of (seed, k) on any number of processes, so resuming
-    needs `start_batch` only.
+    A split is the stream ``0 d1 0 d2 0 … dn 0`` of its documents' ids in a memory-mapped file, so a corpus may be
+    larger than memory. The file is made once, in the user's cache folder, and reused for the same text, cleaning and
+    tokenizer. See `DataModule` for the rest.
 
     Args:
-        source: Where the text comes from, such as `lit_aigc.data.corpora.TinyShakespeare`.
+        source: Source of the text, such as `lit_aigc.data.corpora.TinyShakespeare`.
         tokenizer: Such as `lit_aigc.tokenization.tokenizers.CharacterTokenizer`; trained here.
-        root: Folder of the source's files; sources that need none ignore it.
-        batching: How training batches are made: ``crops`` at places drawn anew each time, ``reshuffled`` windows that
-            cover the text once an epoch, ``carried`` rows that each batch goes on with, or ``sentences`` (documents) of
-            like length. See `lit_aigc.data.text_batching`.
-        context: Tokens that the model reads at once; None (for ``sentences`` only): the longest sentence's.
+        root: Folder of the source's files, if it needs any.
+        batching: How training batches are made: ``crops`` at random places, ``reshuffled`` windows that cover the text
+            once per epoch, ``carried`` rows that each batch continues, or ``sentences`` (documents) of similar length.
+            See `lit_aigc.data.text_batching`.
+        context: Tokens that the model reads at once; None (for ``sentences`` only): those of the longest sentence.
         batch_size: Rows in a training batch over all processes together; they must divide it.
-        eval_batch_size: Rows in a validation or test batch of one process; for ``carried``, of all together.
+        eval_batch_size: Rows in a validation or test batch of one process; for ``carried``, of all processes.
         evaluation: How a split is scored, each target once: in ``windows`` that don't overlap, in ``strided`` ones,
-            with ``carried`` state, or by ``sentences``. None: ``sentences`` if batches are, else ``windows``.
+            with ``carried`` state, or by ``sentences``. None: ``sentences`` if `batching` is, else ``windows``.
         stride: Targets that a strided window scores; None: half the context.
-        cleaning: None leaves the text untouched, for numbers that are compared with published ones.
+        cleaning: How to clean the text; None leaves it unchanged, to compare with published numbers.
         seed: Of the order of training; not of splits.
 
     Attributes:
-        start_batch: Number of the first batch that `train_dataloader` gives.
-        batch_size: Rows in a training batch over all processes together.
         evaluation: How splits are scored, by name.
-        tokenizer: Trained once `spec` was asked for.
-        report: What cleaning counted, and the tokens of each split, once the data is read.
+        tokenizer: Trained once the data is read.
+        report: Counts of cleaning, and the tokens of each split, once the data is read.
 
     Raises:
-        InputError: All that is wrong with these, in one message.
+        InputError: If options are wrong; names all that are.
     """
 
     of_text = True
@@ -125,7 +122,7 @@ class TextData(DataModule):
             problems.append(f"data.evaluation is {evaluation!r}, expected {', '.join(_EVALUATIONS)} or null.")
         if context is None and batching != "sentences":
             problems.append(
-                f"data.context is null, which only data.batching=sentences can do; {batching} needs a number."
+                f"data.context is null, which only data.batching=sentences allows; {batching} needs a number."
             )
         problems += source.problems(root)
         evaluation = evaluation or ("sentences" if batching == "sentences" else "windows")
@@ -142,7 +139,7 @@ class TextData(DataModule):
         self._store: TokenStore | None = None
 
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Take a trained tokenizer, such as a bundle's, as it is; to be called before the data is read."""
+        """Use a trained tokenizer, such as a bundle's; to be called before the data is read."""
         if self._spec is not None:
             raise RuntimeError("the data was already read with another tokenizer")
         self.tokenizer, self._tokenizer_is_given = tokenizer, True
@@ -162,7 +159,7 @@ class TextData(DataModule):
         if not self._tokenizer_is_given:
             self.tokenizer = load_tokenizer(self._store.folder)
         self.report = {**self._corpus.report, **self._store.facts["report"]}
-        self._warn_of_what_is_left_out()
+        self._warn_of_skipped_text()
         self._check_length()
         context = self.context or self._longest()
         digests = json.dumps([self._store.facts["digests"], context], sort_keys=True)
@@ -176,22 +173,22 @@ class TextData(DataModule):
         )
 
     def tokens(self, split: str) -> np.ndarray:
-        """``(n,)`` uint16 or uint32: the stream of ids of a split, on the disk."""
+        """Return the stream of ids of a split, ``(n,)`` uint16 or uint32, on the disk."""
         self.check_split(split)
         return self._store.tokens(self._stored(split))
 
     def sizes(self) -> dict[str, int]:
-        """Tokens in each split, boundaries between documents left out."""
+        """Return the number of tokens in each split, without boundaries between documents."""
         _ = self.spec
         return {split: self.report[f"{self._stored(split)}_tokens"] for split in SPLITS}
 
     def texts(self, split: str) -> Iterator[str]:
-        """The documents of a split, cleaned, in order; of long ones the pieces of about a million characters."""
+        """Yield the documents of a split, cleaned, in order; long ones in pieces of about a million characters."""
         self.check_split(split)
         return (piece.text for piece in self._pieces(split, self._kept(self._store.folder, split)) if piece.text)
 
     def originals(self, split: str) -> Iterator[str]:
-        """What each document of a split is the translation of; nothing for plain text."""
+        """Yield the source text of each document of a split; nothing for plain text."""
         self.check_split(split)
         return self._original_texts(split)
 
@@ -212,7 +209,7 @@ class TextData(DataModule):
         Args:
             split: ``train``, ``val`` or ``test``.
             rank: Which share.
-            world_size: Number of shares; each gets a batch or more.
+            world_size: Number of shares; each gets one or more batches.
             evaluation: Another protocol than the data's own; see the class.
         """
         context, evaluation = self.spec.shape[0], evaluation or self.evaluation
@@ -238,7 +235,7 @@ class TextData(DataModule):
         return RowReader(tokens, Originals(self._store.tokens(f"{self._stored(split)}_source"), *self.spec.shape))
 
     def _build(self, folder: Path) -> dict[str, Any]:
-        """Everything that is made once: what is kept, the trained tokenizer, the tokens."""
+        """Make what is made once: the choice of documents, the trained tokenizer, and the tokens."""
         cleaner = Cleaner(self.cleaning)
         splits = [split for split in CLEANING_ORDER if self._stored(split) == split]
         for split in splits:
@@ -290,7 +287,7 @@ class TextData(DataModule):
         return (cleaned(piece.text, self.cleaning) for piece in self._corpus.translations[split]())
 
     def _stored(self, split: str) -> str:
-        """The name under which a split is stored: the test that is no other than val has none of its own."""
+        """Return the name under which a split is stored: that of val if it is also the test set."""
         return "val" if self._corpus.splits[split] is self._corpus.splits["val"] else split
 
     def _longest(self) -> int:
@@ -307,7 +304,7 @@ class TextData(DataModule):
                 f"data.{name}={least[self.batching]}: set it to {length - 1} or less, or give more text."
             )
 
-    def _warn_of_what_is_left_out(self) -> None:
+    def _warn_of_skipped_text(self) -> None:
         words = {
             "exact_duplicates": "documents are exact duplicates of others",
             "near_duplicates": "documents are near duplicates of others",
@@ -315,7 +312,7 @@ class TextData(DataModule):
         }
         found = [f"{self.report[reason]} {what}" for reason, what in words.items() if self.report.get(reason)]
         if names := self._corpus.not_text:
-            found.insert(0, f"{len(names)} files that are no UTF-8 text ({first_few(names)})")
+            found.insert(0, f"{len(names)} files that are not UTF-8 text ({first_few(names)})")
         messages = [f"left out: {', '.join(found)}"] if found else []
         if count := self.report["invalid_bytes"]:
             messages.append(f"{count} bytes are not UTF-8 and became U+FFFD")
@@ -323,14 +320,14 @@ class TextData(DataModule):
 
 
 def _identity(tokenizer: Tokenizer) -> str:
-    """What an untrained tokenizer will be trained to, given the text: its class and its options."""
+    """Identify what an untrained tokenizer will learn from a given text: its class and options."""
     kind = type(tokenizer)
     options = json.dumps(vars(tokenizer), sort_keys=True, default=lambda value: type(value).__name__)
     return f"{kind.__module__}.{kind.__qualname__} {options}"
 
 
 def _saved(tokenizer: Tokenizer) -> str:
-    """The hash of what a trained tokenizer is saved as."""
+    """Return the hash of a trained tokenizer's file."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
         return _digest(Path(folder, "tokenizer.json"))
