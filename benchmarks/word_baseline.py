@@ -15,7 +15,8 @@ import os
 import time
 from pathlib import Path
 
-from lit_aigc.metrics.kneser_ney import KneserNey
+from kneser_ney import KneserNey
+
 from lit_aigc.tokenization.tokenizers import WordTokenizer
 
 

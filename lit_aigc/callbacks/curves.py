@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,8 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_aigc.loggers.base import log_picture
 from lit_aigc.loggers.csv import read_metrics
 from lit_aigc.media.curves import draw_curves
-
-Curve = tuple[list[int], list[float]]
+from lit_aigc.metrics.measurement import panels
 
 
 class Curves(Callback):
@@ -36,27 +34,3 @@ class Curves(Callback):
         if not (folder / "metrics.csv").exists():
             return None
         return draw_curves(panels(read_metrics(folder / "metrics.csv")), folder / "curves.png")
-
-
-def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
-    """Sort curves into panels: training losses, other training values by name, metrics by family (``fid_…``, ``is_…``).
-
-    Args:
-        curves: As `lit_aigc.loggers.csv.read_metrics` gives them.
-
-    Returns:
-        Title of the panel to its curves by short name; losses first; what has no value, and the clock, is left out.
-    """
-    sorted_curves: dict[str, dict[str, Curve]] = {"training losses": {}}
-    for name, (steps, values) in curves.items():
-        if not steps or name == "train_seconds":
-            continue
-        short = name.removeprefix("train/")
-        if short != name and "loss" in short:
-            title = "training losses"
-        elif short != name:
-            title = "training: " + short.rpartition("_")[2]
-        else:
-            title = name.partition("_")[0].partition("/")[0]
-        sorted_curves.setdefault(title, {})[short] = (steps, values)
-    return {title: group for title, group in sorted_curves.items() if group}
