@@ -6,6 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
     from torch import Tensor
 
 
@@ -27,6 +30,8 @@ class DataSpec:
         sample_rate: Samples per second of audio, else 0.
         fingerprint: Hash of the data's content and preparation; equal data have equal fingerprints.
         name: The name of the data set as in ``conf/data``.
+        evaluation: Of text, how a split is scored; see `lit_aigc.data.text.TextData`.
+        token_counts: Of text, counts how often each id ``(vocab_size,)`` comes in the training text; not saved.
         attribution: Whom the licence of the data asks to be named where they, or what was made of them, are shown.
     """
 
@@ -40,10 +45,12 @@ class DataSpec:
     fingerprint: str = ""
     name: str = ""
     attribution: str = ""
+    evaluation: str = ""
+    token_counts: Callable[[], np.ndarray] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON types."""
-        facts = dataclasses.asdict(self)
+        facts = {key: value for key, value in vars(self).items() if key != "token_counts"}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}
 
     @classmethod

@@ -13,11 +13,11 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
 from lit_aigc.errors import InputError
 from lit_aigc.machine.signals import STOP
+from lit_aigc.modules.trainer_time import Timekeeper
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -107,7 +107,7 @@ class StopSignals:
         self.received = signal.Signals(number).name
 
 
-class Clock(Callback):
+class Clock(Timekeeper):
     """Decides at each batch boundary, the same on all processes, what happens next.
 
     Limits in batches and samples are exact. What depends on the time or on a signal is decided when the processes agree

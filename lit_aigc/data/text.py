@@ -40,6 +40,7 @@ from lit_aigc.tokenization.tokenizers import load_tokenizer
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
+_COUNTED = 10_000_000  # tokens whose frequencies a model may start from
 _TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
 _EVALUATIONS = ("windows", "strided", "carried", "sentences")
 
@@ -189,12 +190,17 @@ class TextData(PinnedTransfer, L.LightningDataModule):
             vocab_size=self.tokenizer.vocab_size,
             fingerprint=hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
             name=self.source.name,
+            evaluation=self.evaluation,
+            token_counts=lambda: self._token_counts(),
         )
 
     def tokens(self, split: str) -> np.ndarray:
         """``(n,)`` uint16 or uint32: the stream of ids of a split, on the disk."""
         self._check_split(split)
         return self._store.tokens(self._stored(split))
+
+    def _token_counts(self) -> np.ndarray:
+        return np.bincount(self.tokens("train")[1 : 1 + _COUNTED], minlength=self.tokenizer.vocab_size)
 
     def sizes(self) -> dict[str, int]:
         """Tokens in each split, boundaries between documents left out."""

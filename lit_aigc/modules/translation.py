@@ -1,4 +1,4 @@
-"""Translation: a text is written from another, by an encoder and a decoder."""
+"""Translation: one text is written from another, by an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.losses.language import token_nats
 from lit_aigc.modules.base import Recipe
 from lit_aigc.modules.language_model import LanguageModel
+from lit_aigc.modules.prompts import beginnings
 from lit_aigc.networks.encoder_decoder import Writer
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.decoding import ROWS, generate, stream
@@ -36,8 +37,10 @@ class Translator(LanguageModel):
         recipe: Schedule, clipping, accumulation, averaged weights.
 
     Raises:
-        InputError: If the data are no text, or an option is out of range.
+        InputError: If the data is not text, or an option is out of range.
     """
+
+    translates = True
 
     def __init__(
         self,
@@ -49,8 +52,7 @@ class Translator(LanguageModel):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(network, spec, optimizer, matrix_optimizer, recipe=recipe)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing={label_smoothing}: expected a share in [0, 1).")
+        check(("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"))
         self._smoothing = label_smoothing
 
     def _loss(
@@ -65,7 +67,7 @@ class Translator(LanguageModel):
         return loss, {"loss": loss}
 
     def score(self, batch: TextBatch, state: None = None) -> tuple[Tensor, None]:
-        """Nats ``(N, T)`` of the targets of a batch, given their sources."""
+        """Return the nats ``(N, T)`` of the targets of a batch, given their sources."""
         return token_nats(self._logits(batch), batch.ids[:, 1:]), None
 
     def _logits(self, batch: TextBatch) -> Tensor:
@@ -88,23 +90,26 @@ class Translator(LanguageModel):
         """
         originals = (condition.prompts if condition else None) or ()
         if len(originals) != n:
-            raise InputError(f"There are {len(originals)} originals for {n} translations: give one each as a prompt.")
+            raise InputError(
+                f"There are {len(originals)} originals for {n} translations: give one per translation, as a prompt."
+            )
         decoding = Decoding(**options)
         rows = max(1, ROWS // decoding.beams)
-        found: list[Tensor] = []
+        translations: list[Tensor] = []
         with self.evaluating():
             for first in range(0, n, rows):
                 block = originals[first : first + rows]
-                prompts = [torch.zeros(0, dtype=torch.int64)] * len(block)
-                texts = generate(self._writer(block), prompts, decoding, noise.skip(first), self._decode())
-                found += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
-        lengths = torch.tensor([len(ids) for ids in found])
-        return Texts(pad_sequence(found, batch_first=True), lengths)
+                texts = generate(
+                    self._writer(block), beginnings(len(block)), decoding, noise.skip(first), self._decode()
+                )
+                translations += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
+        lengths = torch.tensor([len(ids) for ids in translations])
+        return Texts(pad_sequence(translations, batch_first=True), lengths)
 
     def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Any:
-        """The translation of one original in pieces as it is written; see `sample`."""
+        """Yield the pieces of the translation of one original as it is written; see `sample`."""
         with self.evaluating():
-            start = torch.zeros(0, dtype=torch.int64)
+            (start,) = beginnings(1)
             yield from stream(self._writer([prompt]), start, Decoding(**options), noise, self._decode())
 
     def _writer(self, originals: Any) -> Writer:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.networks.layers.densities import normal_log_prob
 from lit_aigc.networks.likelihood import Likelihood
 from lit_aigc.networks.prior import StandardNormal
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import bernoulli_log_prob, normal_log_prob
+from lit_aigc.networks.layers.densities import bernoulli_log_prob, normal_log_prob
 from lit_aigc.noise import Noise
 
 LEVELS = 256

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
+from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images ``(N, C, H, W)`` to mean and log-variance of their posterior, ``(N, d)`` each."""
