@@ -15,6 +15,7 @@ from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
 from lit_aigc.modules.capabilities import JudgesPairs
 from lit_aigc.modules.gan_health import PATIENCE, Alarm
+from lit_aigc.spec import Batch
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,9 @@ _WITHOUT_BATCH_NORM = "model.discriminator.normalization=none"
 
 
 class AdversarialModule(GenerativeModule):
-    """A generative module with a discriminator. A subclass's constructor calls `set_discriminator`.
+    """A generative module with a discriminator, whose optimizer is the first, and an opponent, which generates.
+
+    A subclass's constructor calls `set_discriminator`.
 
     Attributes:
         discriminator: ``discriminator(x, y) -> (N,)`` logits.
@@ -49,9 +52,47 @@ class AdversarialModule(GenerativeModule):
         self._judges_pairs = isinstance(discriminator, JudgesPairs)
         self.loss = ADVERSARIAL_LOSSES[loss]
         self.alarm = Alarm(self.loss.least)
+        self._shares = False  # whether the discriminator's step leaves a graph for its opponent's
+        self._outputs: Any = None  # what the opponent made of the batch
         self._compiled_pair: Callable[..., tuple[Tensor, Tensor]] | None = None
         if self.recipe.compile:
             self._compiled_pair = torch.compile(self._eager_pair)
+
+    # -- what a subclass implements
+
+    @property
+    def opponent_is_due(self) -> bool:
+        """Whether the opponent makes a step on this batch."""
+        return True
+
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the discriminator's loss and scalars to log; leave the opponent's outputs for its own step."""
+        raise NotImplementedError
+
+    def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the discriminator's opponent, and scalars to log."""
+        raise NotImplementedError
+
+    def after_discriminator(self, values: dict[str, Tensor], batch: Batch) -> None:
+        """Do what follows the discriminator's step; may change its scalars."""
+
+    # -- training
+
+    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Make one step of the discriminator, and one of its opponent if that is due."""
+        discriminator_optimizer, opponent_optimizer = self.optimizers()
+        due = self.opponent_is_due
+        # One forward pass of the opponent serves both steps, unless the batch comes in parts to save memory.
+        self._shares = due and self.recipe.accumulate == 1
+        values = self.update(discriminator_optimizer, batch, self.discriminator_loss, name="d", generates=False)
+        self.after_discriminator(values, batch)
+        if due:
+            # The opponent's gradient passes through the discriminator, whose weights need none.
+            self.discriminator.requires_grad_(False)
+            values |= self.update(opponent_optimizer, batch, self.opponent_loss, name=self.optimizer_names[1])
+            self.discriminator.requires_grad_(True)
+            self._outputs = None
+        return values
 
     def logits_of_pair(self, real: Tensor, fake: Tensor, y: Tensor | None, twice: bool) -> tuple[Tensor, Tensor]:
         """Return the logits ``(N,)`` of two batches of one size and the same labels, in float32.

@@ -21,6 +21,7 @@ from lit_aigc.modules.trainer_time import Timekeeper, TrainerTime, check_no_sche
 from lit_aigc.modules.updates import AGAINST_DIVERGENCE, TrainingDiverged, Updates, length, whole
 from lit_aigc.optimization.ema import EMA
 from lit_aigc.optimization.optimizers import learning_rates
+from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import DataSpec
 from lit_aigc.tokenization.tokenizers import Tokenizer
 
@@ -28,8 +29,8 @@ from lit_aigc.tokenization.tokenizers import Tokenizer
 class GenerativeModule(Updates, Sampling):
     """A generative model and its training objective, under manual optimization.
 
-    A subclass implements `train_batch`, `sample_block`, `configure_optimizers` and, where it has a held-out loss,
-    `validate_batch`; its constructor ends with `prepare`. Manual optimization takes clipping, accumulation and
+    A subclass implements `train_batch`, `sample_block` and, where it has a held-out loss, `validate_batch`; its
+    constructor ends with `prepare`. Manual optimization takes clipping, accumulation and
     schedules away from the Trainer; `update` gives them back.
 
     Under a Trainer without a clock (`lit_aigc.callbacks.clock`) `progress` follows the Trainer's own limits; see
@@ -42,6 +43,7 @@ class GenerativeModule(Updates, Sampling):
 
     Attributes:
         of_text: Whether it is a model of text, which reads tokens; None: of either.
+        decays_vectors: Whether weight decay applies to biases and normalization too.
         trains_all_at_once: Whether each backward pass reaches all parameters, so that DDP needs to look for none.
         seed: Seed of all randomness of training; see `begin`.
         tokenizer: Of a model of text, what its ids mean; see `begin`, also set by `load_bundle`; else None.
@@ -61,6 +63,7 @@ class GenerativeModule(Updates, Sampling):
     """
 
     of_text: ClassVar[bool | None] = None
+    decays_vectors: ClassVar[bool] = True
     trains_all_at_once: ClassVar[bool] = False
     optimizer_names: tuple[str, ...] = ("",)
     validation_keys: tuple[str, ...] | property = ()
@@ -95,17 +98,27 @@ class GenerativeModule(Updates, Sampling):
         check(("log_every", log_every, log_every >= 1, "a number of batches, 1 or more"))
         self.seed, self.log_every, self.tokenizer = seed, log_every, tokenizer
 
-    def prepare(self, generating: nn.Module, *others: nn.Module, compiled: Iterable[nn.Module] | None = None) -> None:
+    def prepare(
+        self,
+        generating: nn.Module,
+        *others: nn.Module,
+        optimizers: Mapping[str, tuple[Any, ...]] | None = None,
+        compiled: Iterable[nn.Module] | None = None,
+    ) -> None:
         """Do as the recipe says with the networks, and check the optimizers; the end of a subclass's constructor.
 
         Args:
             generating: The network that generates, whose weights are averaged.
             others: Networks besides it.
+            optimizers: By name in the log, the config of an optimizer (see `lit_aigc.optimization.optimizers`) and the
+                networks that it trains; none for a subclass with a `configure_optimizers` of its own.
             compiled: What `torch.compile` gets; all of these networks by default.
 
         Raises:
-            InputError: If `configure_optimizers` finds a wrong option: now, not when training starts.
+            InputError: If an optimizer has a wrong option: now, not when training starts.
         """
+        if optimizers:
+            self._optimizers, self.optimizer_names = dict(optimizers), tuple(optimizers)
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         for network in (generating, *others):
             network.to(memory_format=layout)
@@ -115,6 +128,13 @@ class GenerativeModule(Updates, Sampling):
         if self.recipe.ema_decay:
             self.ema = EMA(generating, self.recipe.ema_decay, self.recipe.ema_start, self.recipe.ema_every)
         check_no_schedulers(self.configure_optimizers())
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return the optimizers that `prepare` was given."""
+        return [
+            make_optimizer(config, (p for network in networks for p in network.parameters()), self.decays_vectors)
+            for config, *networks in self._optimizers.values()
+        ]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move its other tensors with the module: Lightning moves a module after it has restored them."""
@@ -139,7 +159,10 @@ class GenerativeModule(Updates, Sampling):
         return {}
 
     def validation_figures(self, means: Mapping[str, Tensor]) -> Mapping[str, float | Tensor]:
-        """Return the scalars to log, by name, from the means of what `validate_batch` returned: those by default."""
+        """Return scalars by name, from the means of what `validate_batch` returned: those by default.
+
+        Of these, `validation_keys` are logged.
+        """
         return means
 
     def check_health(self, means: Mapping[str, float]) -> None:
@@ -236,7 +259,7 @@ class GenerativeModule(Updates, Sampling):
         if not self._validation or self.trainer.sanity_checking:
             return
         figures = self.validation_figures(self._validation.means(self.trainer.strategy.reduce))
-        figures = {name: float(value) for name, value in figures.items()}
+        figures = {name: float(figures[name]) for name in self.validation_keys or figures}
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self.log_dict(figures)  # `trainer.validate` returns, prints and logs them by itself
         else:

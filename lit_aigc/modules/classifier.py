@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 
@@ -30,6 +28,7 @@ class ImageClassifier(GenerativeModule):
     """
 
     of_text = False
+    decays_vectors = False
     trains_all_at_once = True
     validation_keys = ("val_accuracy", "val_loss")
 
@@ -44,16 +43,7 @@ class ImageClassifier(GenerativeModule):
         if not spec.num_classes:
             raise InputError(f"A classifier needs labels, and the data set {spec.name or 'given'} has none.")
         self.network = network
-        self._optimizer_config = dict(optimizer or {})
-        self.prepare(self.network)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one optimizer, of all weights; only matrices and convolutions decay."""
-        made = make_optimizer(self._optimizer_config, self.network.parameters())
-        parameters = made.param_groups[0]["params"]
-        made.param_groups[0]["params"] = [p for p in parameters if p.ndim > 1]
-        made.add_param_group({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0})
-        return [made]
+        self.prepare(self.network, optimizers={"": (optimizer, self.network)})
 
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
         """Make one step on the cross-entropy."""

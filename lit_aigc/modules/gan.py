@@ -23,7 +23,6 @@ from lit_aigc.modules.capabilities import Adapts, HasFeatures
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 
@@ -87,8 +86,6 @@ class GAN(AdversarialModule, LatentModule):
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
-    optimizer_names = ("d", "g")
-
     def __init__(
         self,
         generator: nn.Module,
@@ -117,11 +114,12 @@ class GAN(AdversarialModule, LatentModule):
         self.augment = augment
         self._adapts = isinstance(augment, Adapts)  # once: asking takes as long as a small layer
         self.n_critic = n_critic
-        self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
-        self._shares_fakes = False
-        self._fakes: Tensor | None = None
         self._signs: tuple[Tensor | float, int] = (0.0, 0)  # for `augment.adapt`: this process's total, and batches
-        self.prepare(self.generator, self.discriminator)
+        self.prepare(
+            self.generator,
+            self.discriminator,
+            optimizers={"d": (discriminator_optimizer, discriminator), "g": (generator_optimizer, generator)},
+        )
 
     @property
     def penalizes_gradients(self) -> bool:
@@ -129,32 +127,20 @@ class GAN(AdversarialModule, LatentModule):
         weights = self.regularization
         return weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return the discriminator's optimizer, then the generator's."""
-        networks = (self.discriminator, self.generator)
-        return [optimizer(c, n.parameters()) for c, n in zip(self._optimizer_configs, networks, strict=True)]
-
     # -- training
 
-    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Make one discriminator step, and a generator step if it is due."""
-        discriminator_optimizer, generator_optimizer = self.optimizers()
-        generates = (self.batches + 1) % self.n_critic == 0
-        # One forward pass of the generator serves both steps, unless the batch comes in parts to save memory.
-        self._shares_fakes = generates and self.recipe.accumulate == 1
-        values = self.update(discriminator_optimizer, batch, self._discriminator_loss, name="d", generates=False)
+    @property
+    def opponent_is_due(self) -> bool:
+        """See `AdversarialModule`."""
+        return (self.batches + 1) % self.n_critic == 0
+
+    def after_discriminator(self, values: dict[str, Tensor], batch: Batch) -> None:
+        """Clip the weights, and adapt the augmentation."""
         if self.regularization.clip_weights is not None:
             clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
         if self._adapts:
             self._adapt(values.pop("d_sign"), len(batch.images))
             values["augment_p"] = self.augment.p
-        if generates:
-            # The generator's gradient passes through the discriminator, whose weights need none.
-            self.discriminator.requires_grad_(False)
-            values |= self.update(generator_optimizer, batch, self._generator_loss, name="g")
-            self.discriminator.requires_grad_(True)
-            self._fakes = None
-        return values
 
     def _adapt(self, sign: Tensor, images: int) -> None:
         """Let the augmentation follow the mean sign, once per window: until then no process waits for another."""
@@ -166,23 +152,24 @@ class GAN(AdversarialModule, LatentModule):
             total, batches = 0.0, 0
         self._signs = (total, batches)
 
-    def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`."""
         y = self.labels_of(batch)
-        with torch.set_grad_enabled(self._shares_fakes):
-            self._fakes = self._generate(batch)
+        with torch.set_grad_enabled(self._shares):
+            self._outputs = self._generate(batch)
         # Lazy regularization: the penalties are off in the batches between.
         weights = self.regularization if self.batches % self.regularization.every == 0 else Regularization()
 
         # A penalty on the gradient at images needs them as leaves of the graph.
         real, real_leaf = self._seen(batch.images, batch, "real", penalized=weights.r1 > 0)
-        fake, fake_leaf = self._seen(self._fakes, batch, "fake", penalized=weights.r2 > 0)
+        fake, fake_leaf = self._seen(self._outputs, batch, "fake", penalized=weights.r2 > 0)
         real_logits, fake_logits = self.logits_of_pair(real, fake, y, twice=weights.r1 > 0 or weights.r2 > 0)
         loss = self.loss.discriminator(real_logits, fake_logits)
 
         values = {"d_loss": loss, **logit_statistics(real_logits, fake_logits, self.loss.pairs)}
         if self.log_is_due:
             values |= {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
-            values |= gan_statistics(batch.images, self._fakes, y, self.spec.num_classes)
+            values |= gan_statistics(batch.images, self._outputs, y, self.spec.num_classes)
         if self._adapts:
             values["d_sign"] = (real_logits - fake_logits if self.loss.pairs else real_logits).sign().mean()
 
@@ -200,9 +187,10 @@ class GAN(AdversarialModule, LatentModule):
             loss = loss + getattr(weights, name) * weights.every * penalty
         return loss, values | penalties
 
-    def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`: the generator's."""
         y = self.labels_of(batch)
-        images = self._fakes if self._shares_fakes else self._generate(batch)
+        images = self._outputs if self._shares else self._generate(batch)
         fake = self._augmented(images, batch, "generator")
         if self.regularization.feature_matching:
             return self._feature_matching_loss(fake, batch, y)

@@ -70,7 +70,7 @@ class LanguageModel(GenerativeModule):
         self._starts_from_frequencies = start_from_frequencies
         if start_from_frequencies and network.head.bias is None:
             raise InputError("model.start_from_frequencies needs an output with a bias: model.network.head_bias=true.")
-        self._optimizer_configs = dict(optimizer or {}), matrix_optimizer
+        self._optimizer_configs = optimizer, matrix_optimizer
         self._ramp = _checked_ramp(batch_ramp)
         self._state: Any = None  # of a recurrent network, at the end of the rows of the last training batch
         self._validation_state: Any = None
@@ -89,9 +89,7 @@ class LanguageModel(GenerativeModule):
         matrices = hidden_matrices(self.network, self.spec.vocab_size) if matrix_config else []
         apart = {id(weight) for weight in matrices}
         rest = [p for p in self.network.parameters() if id(p) not in apart]
-        made = make_optimizer(config, [p for p in rest if p.ndim > 1])
-        if plain := [p for p in rest if p.ndim <= 1]:
-            made.add_param_group({"params": plain, "weight_decay": 0.0})
+        made = make_optimizer(config, rest, decays_vectors=False)
         return [made, make_optimizer(matrix_config, matrices)] if matrices else [made]
 
     # -- training
@@ -114,8 +112,6 @@ class LanguageModel(GenerativeModule):
 
     def train_batch(self, batch: TextBatch) -> Mapping[str, Tensor]:
         """Make one or (see `batch_ramp`) several steps on the mean nats of the targets that count."""
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         updates = next((number for share, number in reversed(self._ramp) if self.progress >= share), 1)
         if batch.carried and self.network.context:
             raise InputError("data.batching=carried needs a recurrent network, whose state carries over.")
@@ -132,7 +128,7 @@ class LanguageModel(GenerativeModule):
         for part, number in zip(parts, per_row, strict=True):
             loss = functools.partial(self._loss, before=before, first=batch.start, share=number)
             share = number * len(part.ids) / targets
-            for name, value in self.update(optimizers, part, loss).items():
+            for name, value in self.update(self.optimizers(), part, loss).items():
                 values[name] = values.get(name, 0.0) + value * share
         return values
 
@@ -223,22 +219,26 @@ class LanguageModel(GenerativeModule):
 
         Args:
             n: Number of texts.
-            condition: Their prompts; None: texts from the start.
+            condition: Their prompts, which a translator takes as originals; None: texts from the start.
             noise: Text i depends on item i of it, and on its prompt, alone.
             options: Those of `lit_aigc.sampling.tokens.Decoding`.
 
         Returns:
-            The tokens that follow each prompt.
+            The tokens that follow each prompt, or translate it.
 
         Raises:
             InputError: If there are not n prompts, or an option is out of range.
         """
         prompts = condition.prompts if condition else None
-        prompts = beginnings(n) if prompts is None else prompts
+        if prompts is None:
+            prompts = () if self.translates else beginnings(n)
         if len(prompts) != n:
             raise InputError(f"There are {len(prompts)} prompts for {n} texts: give one per text.")
         with self.evaluating():
-            return generate(self.network, prompts, Decoding(**options), noise, self._decode())
+            return self._write(prompts, Decoding(**options), noise)
+
+    def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
+        return generate(self.network, prompts, decoding, noise, self._decode())
 
     def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Iterator[str]:
         """Yield the pieces of one text as it is written; see `sample`."""

@@ -86,6 +86,10 @@ class Sampling(L.LightningModule):
         """Return the labels ``(N,)`` of a batch that the model is given: None for an unconditional one."""
         return batch.labels if self.conditional else None
 
+    def condition_of(self, batch: Any) -> Condition:
+        """Return what to ask for, to get a sample like each item of a batch: its class."""
+        return Condition(self.labels_of(batch))
+
     def _labels(self, n: int, condition: Condition | None, start: int) -> Tensor | None:
         labels = condition.labels if condition else None
         if not self.conditional:
@@ -100,11 +104,9 @@ class Sampling(L.LightningModule):
         return labels.to(self.device)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor | Texts:
-        """Return one sample per item of a batch of `trainer.predict`, of its class, with averaged weights.
+        """Return one sample per item of a batch, such as one of its class, with averaged weights.
 
         The noise of an item depends on `seed` and the item's place in the data alone.
         """
         with self.averaged():
-            return self.sample(
-                len(batch[0]), condition=Condition(self.labels_of(batch)), noise=Noise(self.seed, batch.start)
-            )
+            return self.sample(len(batch[0]), condition=self.condition_of(batch), noise=Noise(self.seed, batch.start))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,33 +76,14 @@ class Translator(LanguageModel):
         seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
         return self.network(batch.ids[:, :-1], batch.source, seen)
 
-    def sample(self, n: int, *, condition: Condition | None = None, noise: Noise, **options: Any) -> Texts:
-        """Translate, in evaluation mode and full precision.
-
-        Args:
-            n: Number of originals.
-            condition: Their prompts are the originals.
-            noise: Translation i depends on item i of it, and on its original, alone.
-            options: Those of `lit_aigc.sampling.tokens.Decoding`.
-
-        Raises:
-            InputError: If there are not n originals, or an option is out of range.
-        """
-        originals = (condition.prompts if condition else None) or ()
-        if len(originals) != n:
-            raise InputError(
-                f"There are {len(originals)} originals for {n} translations: give one per translation, as a prompt."
-            )
-        decoding = Decoding(**options)
+    def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
+        """Translate the originals, which are the prompts, a block at a time."""
         rows = max(1, ROWS // decoding.beams)
         translations: list[Tensor] = []
-        with self.evaluating():
-            for first in range(0, n, rows):
-                block = originals[first : first + rows]
-                texts = generate(
-                    self._writer(block), beginnings(len(block)), decoding, noise.skip(first), self._decode()
-                )
-                translations += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
+        for first in range(0, len(prompts), rows):
+            block = prompts[first : first + rows]
+            texts = generate(self._writer(block), beginnings(len(block)), decoding, noise.skip(first), self._decode())
+            translations += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
         lengths = torch.tensor([len(ids) for ids in translations])
         return Texts(pad_sequence(translations, batch_first=True), lengths)
 
@@ -111,6 +92,11 @@ class Translator(LanguageModel):
         with self.evaluating():
             (start,) = beginnings(1)
             yield from stream(self._writer([prompt]), start, Decoding(**options), noise, self._decode())
+
+    def condition_of(self, batch: TextBatch) -> Condition:
+        """Return the originals of a batch, without the boundaries at their ends."""
+        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
+        return Condition(prompts=tuple(ids[own][:-1] for ids, own in zip(batch.source, seen, strict=True)))
 
     def _writer(self, originals: Any) -> Writer:
         edge = torch.full((1,), _BOUNDARY)

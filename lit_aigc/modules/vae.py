@@ -17,7 +17,6 @@ from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 BOUNDS = ("elbo", "iwae")
@@ -97,12 +96,7 @@ class VAE(Autoencoder):
         self.objective = objective or Objective()
         self.network = network
         self.latent_dim = network.latent_dim
-        self._optimizer_config = dict(optimizer or {})
-        self.prepare(self.network)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one optimizer, of all weights."""
-        return [make_optimizer(self._optimizer_config, self.network.parameters())]
+        self.prepare(self.network, optimizers={"": (optimizer, self.network)})
 
     # -- training
 
@@ -163,14 +157,8 @@ class VAE(Autoencoder):
         """Return the bound, its terms, and the number of latents that vary with the image."""
         elbo = means["log_likelihood"] - means["kl"]
         variances = means["square"] - means["mean"].square()
-        figures = {
-            "elbo": elbo,
-            "log_likelihood": means["log_likelihood"],
-            "kl": means["kl"],
-            "active_units": (variances > ACTIVE).sum(),
-            "bits_per_dim": -elbo / (math.prod(self.spec.shape) * math.log(2)),
-        }
-        return {name: figures[name] for name in self.validation_keys}
+        bits_per_dim = -elbo / (math.prod(self.spec.shape) * math.log(2))
+        return {**means, "elbo": elbo, "active_units": (variances > ACTIVE).sum(), "bits_per_dim": bits_per_dim}
 
     # -- what a trained model can be asked
 

@@ -17,7 +17,6 @@ from lit_aigc.modules.capabilities import HasFeatures
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 
@@ -71,7 +70,6 @@ class VAEGAN(AdversarialModule, Autoencoder):
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
-    optimizer_names = ("d", "ae")
     validation_keys = ("kl", "similarity", "reconstruction")
     opponent = "autoencoder_optimizer"
     penalty = "model.r1=1"
@@ -109,10 +107,11 @@ class VAEGAN(AdversarialModule, Autoencoder):
         self.set_discriminator(discriminator, loss)
         self.latent_dim = network.latent_dim
         self.gamma, self.beta, self.r1 = gamma, beta, r1
-        self._optimizer_configs = (discriminator_optimizer or {}, autoencoder_optimizer or {})
-        self._shares = False
-        self._outputs: Outputs | None = None
-        self.prepare(self.network, self.discriminator)
+        self.prepare(
+            self.network,
+            self.discriminator,
+            optimizers={"d": (discriminator_optimizer, discriminator), "ae": (autoencoder_optimizer, network)},
+        )
 
     @property
     def penalizes_gradients(self) -> bool:
@@ -124,26 +123,10 @@ class VAEGAN(AdversarialModule, Autoencoder):
         """See `AdversarialModule`."""
         return f"add {self.damping}" if self.synchronizes_statistics else "raise model.r1"
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return the discriminator's optimizer, then the autoencoder's."""
-        networks = (self.discriminator, self.network)
-        return [optimizer(c, n.parameters()) for c, n in zip(self._optimizer_configs, networks, strict=True)]
-
     # -- training
 
-    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Make one discriminator step and one autoencoder step."""
-        discriminator_optimizer, autoencoder_optimizer = self.optimizers()
-        # One forward pass of the autoencoder serves both steps, unless the batch comes in parts to save memory.
-        self._shares = self.recipe.accumulate == 1
-        values = self.update(discriminator_optimizer, batch, self._discriminator_loss, name="d", generates=False)
-        self.discriminator.requires_grad_(False)
-        values |= self.update(autoencoder_optimizer, batch, self._autoencoder_loss, name="ae")
-        self.discriminator.requires_grad_(True)
-        self._outputs = None
-        return values
-
-    def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`."""
         y = self.labels_of(batch)
         with torch.set_grad_enabled(self._shares):
             self._outputs = self._make(batch)
@@ -163,7 +146,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
             loss = loss + self.r1 * values["r1"]
         return loss, values
 
-    def _autoencoder_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`: the autoencoder's."""
         y = self.labels_of(batch)
         outputs = self._outputs if self._shares else self._make(batch)
         with torch.no_grad():

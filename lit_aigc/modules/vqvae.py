@@ -14,7 +14,6 @@ from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.networks.vector_quantizer import as_rows, perplexity, uses
 from lit_aigc.networks.vqvae import CodeModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 
@@ -71,7 +70,6 @@ class VQVAE(GenerativeModule):
     """
 
     of_text = False
-    optimizer_names = ("autoencoder", "prior")
     validation_keys = ("reconstruction", "prior_nll", "codebook_perplexity")
 
     def __init__(
@@ -89,19 +87,17 @@ class VQVAE(GenerativeModule):
         self.objective = objective or Objective()
         self.temperature = _checked(temperature)
         self.network = network
-        self._optimizer_configs = (optimizer or {}, prior_optimizer or {})
-        self.prepare(self.network, compiled=(network.encoder, network.decoder, network.prior))
+        autoencoder = (optimizer, network.encoder, network.decoder)
+        self.prepare(
+            self.network,
+            optimizers={"autoencoder": autoencoder, "prior": (prior_optimizer, network.prior)},
+            compiled=(network.encoder, network.decoder, network.prior),
+        )
 
     @property
     def generator(self) -> CodeModel:
         """The network that makes images."""
         return self.network
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return the autoencoder's optimizer, then the prior's."""
-        network = self.network
-        parameters = ([*network.encoder.parameters(), *network.decoder.parameters()], network.prior.parameters())
-        return [make_optimizer(c, p) for c, p in zip(self._optimizer_configs, parameters, strict=True)]
 
     # -- training
 
@@ -187,11 +183,7 @@ class VQVAE(GenerativeModule):
 
     def validation_figures(self, means: Mapping[str, Tensor]) -> Mapping[str, float | Tensor]:
         """Return the means, and the perplexity of the codes that all images have together."""
-        return {
-            "reconstruction": means["reconstruction"],
-            "prior_nll": means["prior_nll"],
-            "codebook_perplexity": perplexity(means["uses"]),
-        }
+        return {**means, "codebook_perplexity": perplexity(means["uses"])}
 
     # -- what a trained model can be asked
 

@@ -13,18 +13,21 @@ from lit_aigc.errors import InputError
 from lit_aigc.optimization.muon import Muon
 
 
-def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer(
+    config: Mapping[str, Any] | None, parameters: Iterable[torch.nn.Parameter], decays_vectors: bool = True
+) -> torch.optim.Optimizer:
     """Make an optimizer of `torch.optim`.
 
     Args:
         config: ``name`` of the class, and its keyword arguments; those that are None are left out. ``fused`` is on
             where the class has it.
         parameters: What to optimize.
+        decays_vectors: Whether weight decay applies to biases and normalization too.
 
     Raises:
         InputError: If the name or an argument is unknown.
     """
-    options = {key: value for key, value in config.items() if value is not None}
+    options = {key: value for key, value in (config or {}).items() if value is not None}
     name = options.pop("name", "Adam")
     known = [key for key, value in vars(torch.optim).items() if inspect.isclass(value) and key != "Optimizer"]
     if name not in known:
@@ -39,10 +42,16 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
         raise InputError("\n".join(unknown))
     if "fused" in accepted:
         options.setdefault("fused", True)
+    parameters = list(parameters)
+    vectors = [] if decays_vectors else [p for p in parameters if p.ndim <= 1]
+    decayed = parameters if decays_vectors else [p for p in parameters if p.ndim > 1]
     try:
-        return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+        made = kind(decayed, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer {name} can't do {config}: {error}") from error
+    if vectors:
+        made.add_param_group({"params": vectors, "weight_decay": 0.0})
+    return made
 
 
 def learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[str]) -> dict[str, float]:

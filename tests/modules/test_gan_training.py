@@ -240,7 +240,7 @@ def test_r1_and_r2_are_taken_before_augmentation_unless_the_config_says_otherwis
         )
         module._trainer = types.SimpleNamespace(precision_plugin=None)
         parameters = list(module.discriminator.parameters())
-        loss, values = module._discriminator_loss(batch)
+        loss, values = module.discriminator_loss(batch)
         gradients = torch.autograd.grad(loss, parameters)
 
         total, logits = 0.0, []
