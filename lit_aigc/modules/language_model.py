@@ -62,7 +62,7 @@ class LanguageModel(GenerativeModule):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(spec, recipe=recipe)
-        if spec.modality != "text":
+        if not spec.vocab_size:
             raise InputError(
                 f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
             )
