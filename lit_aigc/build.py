@@ -38,7 +38,13 @@ _RENAMED = {
     "lit_aigc.callbacks.neighbors.NearestNeighbours": "lit_aigc.callbacks.neighbors.NearestNeighbors",
     "lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel",
 }
-_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
+_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {
+    "name",
+    "modality",
+    "fingerprint",
+    "evaluation",
+    "token_counts",
+}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -150,12 +156,15 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
 
 
 def build(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None = None) -> Any:
-    """The LightningModule of a resolved model config.
+    """Build the LightningModule of a resolved model config, which keeps the config for its checkpoints.
 
     Raises:
         InputError: If the config and the spec don't go together.
     """
-    return instantiate(config, trust, spec=spec)
+    module = instantiate(config, trust, spec=spec)
+    if hasattr(module, "config"):
+        module.config = dict(config)
+    return module
 
 
 def problems(

@@ -6,6 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
     from torch import Tensor
 
 
@@ -28,6 +31,8 @@ class DataSpec:
         fingerprint: Hash of the data's content and preparation; equal data have equal fingerprints.
         name: The name of the data set as in ``conf/data``.
         attribution: Attribution that the license requires wherever the data, or samples of models of it, are shown.
+        evaluation: For text, how a split is scored; see `lit_aigc.data.text.TextData`.
+        token_counts: For text, counts how often each id ``(vocab_size,)`` occurs in the training text; not saved.
     """
 
     modality: str
@@ -40,6 +45,8 @@ class DataSpec:
     fingerprint: str = ""
     name: str = ""
     attribution: str = ""
+    evaluation: str = ""
+    token_counts: Callable[[], np.ndarray] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its number where the data names none."""
@@ -47,7 +54,7 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON types."""
-        facts = dataclasses.asdict(self)
+        facts = {key: value for key, value in vars(self).items() if key != "token_counts"}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}
 
     @classmethod

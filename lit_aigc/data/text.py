@@ -37,6 +37,7 @@ from lit_aigc.spec import DataSpec
 from lit_aigc.tokenization.tokenizers import load_tokenizer
 
 _FORMAT = 1
+_COUNTED = 10_000_000  # tokens whose frequencies a model may start from
 _TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
 _EVALUATIONS = ("windows", "strided", "carried", "sentences")
 
@@ -170,12 +171,17 @@ class TextData(DataModule):
             vocab_size=self.tokenizer.vocab_size,
             fingerprint=hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
             name=self.source.name,
+            evaluation=self.evaluation,
+            token_counts=lambda: self._token_counts(),
         )
 
     def tokens(self, split: str) -> np.ndarray:
         """Return the stream of ids of a split, ``(n,)`` uint16 or uint32, on the disk."""
         self.check_split(split)
         return self._store.tokens(self._stored(split))
+
+    def _token_counts(self) -> np.ndarray:
+        return np.bincount(self.tokens("train")[1 : 1 + _COUNTED], minlength=self.tokenizer.vocab_size)
 
     def sizes(self) -> dict[str, int]:
         """Return the number of tokens in each split, without boundaries between documents."""

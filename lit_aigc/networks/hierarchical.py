@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.dcgan import class_embedding
 from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim, with_classes
+from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.layers.pyramid import stages
 from lit_aigc.networks.likelihood import Likelihood
 
@@ -22,9 +22,9 @@ _LARGEST_LOG_VAR = 6.0
 class Hierarchical(LatentModel):
     """Ladder of latents in the manner of Sønderby et al. (2016), NVAE (Vahdat and Kautz, 2020) and VDVAE (Child, 2021).
 
-    A bottom-up pass takes features from the image at each size. The top-down pass starts with a vector of latents and
+    A bottom-up pass extracts features of the image at each size. The top-down pass starts with a vector of latents and
     goes from the smallest map to the largest; at each, groups of latents are drawn whose prior depends on all before,
-    and whose posterior depends on the image's features too. Latents are told in the prior's own units: ``z`` is
+    and whose posterior depends on the image's features too. Latents are in the prior's own units: ``z`` is
     standard normal under the prior, and a posterior is a shift and a scale of that.
 
     Args:
@@ -33,13 +33,13 @@ class Hierarchical(LatentModel):
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the vector at the top.
         channels: Width of the largest map of features, half the size of the image; each smaller map is twice as wide.
-        map_latents: Channels of latents in each group of the smallest map, half as many at each larger one; or a
-            number a map size from the smallest on.
+        map_latents: Channels of latents in each group of the smallest map, half as many at each larger one; or one
+            number per map size, from the smallest on.
         groups: Groups of latents at each size.
         blocks: Residual blocks of the bottom-up pass at each size.
 
     Raises:
-        InputError: If the images have a size that the network can't do, or an option is out of range.
+        InputError: If the network doesn't support the size of the images, or an option is out of range.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Hierarchical(LatentModel):
         self.latent_dim = sum(self._lengths)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
-        """Mean and log-variance of the vector at the top, then features from the smallest map to the largest."""
+        """Return mean and log-variance of the top vector, then features from the smallest map to the largest."""
         x = self.stem(x)
         features = []
         for level, blocks in enumerate(self.up_blocks):
@@ -156,7 +156,7 @@ class Hierarchical(LatentModel):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity, which is all that it is at first.
+    """Two 3x3 convolutions added to the identity, to which they are initialized.
 
     Args:
         width: Channels.
@@ -170,7 +170,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, width, H, W)`` to the same shape."""
+        """Map ``(N, width, H, W)`` to the same shape."""
         return x + self.layers(x)
 
 
@@ -202,13 +202,13 @@ class Group(nn.Module):
             nn.init.zeros_(last.bias)
 
     def infer(self, x: Tensor, features: Tensor, eps: Tensor) -> tuple[Tensor, Drawn]:
-        """Map ``(N, width, H, W)``, features of the same shape and noise ``(N, latents, H, W)`` to the next map."""
+        """Return the map after ``(N, width, H, W)``, given features of its shape and noise ``(N, latents, H, W)``."""
         shift, log_var = self.posterior(self.join(torch.cat([x, features], dim=1))).float().chunk(2, dim=1)
         drawn = _drawn(shift, _bounded(log_var), eps)
         return self.generate(x, drawn.z), drawn
 
     def generate(self, x: Tensor, z: Tensor) -> Tensor:
-        """Map ``(N, width, H, W)`` and latents ``(N, latents, H, W)`` in the prior's units to the next map."""
+        """Return the map after ``(N, width, H, W)``, given latents ``(N, latents, H, W)`` in the prior's units."""
         mean, log_var = self.prior(x).float().chunk(2, dim=1)
         latents = mean + (0.5 * _bounded(log_var)).exp() * z
         return self.block(x + self.inject(latents.to(x.dtype)))

@@ -1,4 +1,4 @@
-"""Networks with latent variables, whatever their structure: what a VAE's objective asks of them."""
+"""Networks with latent variables, whatever their structure, as the objective of VAEs uses them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.errors import InputError, check
+from lit_aigc.networks.layers.densities import normal_log_prob
 from lit_aigc.networks.likelihood import Likelihood
 from lit_aigc.networks.prior import StandardNormal
 
 Code = tuple[Tensor, ...]
-"""What the posterior takes from images: tensors of ``(N, ...)``."""
+"""The posterior's input from images: tensors ``(N, ...)``."""
 
 
 class Inference(NamedTuple):
-    """Latents drawn from the posterior of images, and what was made of them.
+    """Latents drawn from the posterior of images, and their decoding.
 
     Attributes:
         parameters: ``(N, maps, H, W)`` for the likelihood.
         z: ``(N, latent_dim)``: the latents as `LatentModel.decode` takes them.
-        kl: ``(N, G)`` nats: KL of the posterior from the prior, a column for each group of latents that free bits are
-            counted for: in closed form where there is one, else the sample of it that `log_ratio` is.
+        kl: ``(N, G)`` nats: KL of the posterior from the prior, one column per group of latents to which free bits
+            apply: in closed form where there is one, else its sample `log_ratio`.
         log_ratio: ``(N,)``: log q(z | x) - log p(z) of these latents.
     """
 
@@ -35,7 +35,7 @@ class Inference(NamedTuple):
 
 
 class LatentModel(nn.Module):
-    """Images to latents to images. A subclass gives the four steps; y are labels ``(N,)`` or None.
+    """Images to latents to images. A subclass implements the four steps; y are labels ``(N,)`` or None.
 
     Attributes:
         latent_dim: Numbers in the latents of an image.
@@ -46,7 +46,7 @@ class LatentModel(nn.Module):
     likelihood: Likelihood
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
-        """Images ``(N, C, H, W)`` to what the posterior takes from them."""
+        """Return the posterior's input from images ``(N, C, H, W)``."""
         raise NotImplementedError
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
@@ -54,11 +54,11 @@ class LatentModel(nn.Module):
         raise NotImplementedError
 
     def draw(self, eps: Tensor, y: Tensor | None = None) -> Tensor:
-        """Standard normal noise ``(N, latent_dim)`` to latents of the prior."""
+        """Return latents of the prior, from standard normal noise ``(N, latent_dim)``."""
         return eps
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents ``(N, latent_dim)`` to parameters ``(N, maps, H, W)``."""
+        """Return the parameters ``(N, maps, H, W)`` of latents ``(N, latent_dim)``."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, eps: Tensor, y: Tensor | None = None) -> Inference:
@@ -70,7 +70,7 @@ class LatentModel(nn.Module):
             y: ``(N,)`` or None.
 
         Returns:
-            Of N * k latents, those of an image in a row.
+            Of N * k latents, those of an image next to each other.
         """
         code = self.encode(x, y)
         k = eps.shape[1]
@@ -110,7 +110,7 @@ class SingleLevel(LatentModel):
         return self.decoder.likelihood
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
-        """Mean and log-variance of the posterior, ``(N, latent_dim)`` each."""
+        """Return mean and log-variance of the posterior, ``(N, latent_dim)`` each."""
         mean, log_var = self.encoder(x, y)
         return mean.float(), log_var.float()
 
@@ -135,16 +135,15 @@ class SingleLevel(LatentModel):
 
 
 def checked_latent_dim(latent_dim: int) -> int:
-    """The size of a latent.
+    """Return the size of a latent, checked.
 
     Raises:
         InputError: If it is below 1.
     """
-    if latent_dim < 1:
-        raise InputError(f"latent_dim={latent_dim}: expected 1 or more, for there is nothing to learn with fewer.")
+    check(("latent_dim", latent_dim, latent_dim >= 1, "1 or more: with fewer there is nothing to learn"))
     return latent_dim
 
 
 def with_classes(z: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
-    """``(N, d)`` latents, and the class embeddings ``(N, d')`` beside them where there are classes."""
+    """Return latents ``(N, d)``, joined by class embeddings ``(N, d')`` where there are classes."""
     return z if embedding is None else torch.cat([z, embedding(y)], dim=1)

@@ -1,6 +1,6 @@
-"""What a decoder's output says about an image: Bernoulli, Gaussian, or a mixture of discretised logistics.
+"""Likelihoods of images given a decoder's output: Bernoulli, Gaussian, or a mixture of discretized logistics.
 
-Images are in [-1, 1] throughout. Log-probabilities are in nats of a whole image.
+Images are in [-1, 1] throughout. Log-probabilities are in nats per image.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import bernoulli_log_prob, normal_log_prob
+from lit_aigc.errors import check
+from lit_aigc.networks.layers.densities import bernoulli_log_prob, normal_log_prob
 from lit_aigc.noise import Noise
 
 LEVELS = 256
@@ -22,29 +22,29 @@ class Likelihood(nn.Module):
     """A distribution of images given parameter maps.
 
     Attributes:
-        discrete: Whether it gives probabilities, so that they can be told in bits, and not densities.
+        discrete: Whether it gives probabilities, which can be reported in bits, and not densities.
     """
 
     discrete = True
 
     def maps(self, channels: int) -> int:
-        """Number of parameter maps for images of so many channels: the decoder's output channels."""
+        """Return the number of parameter maps, the decoder's output channels, for images of so many channels."""
         return channels
 
     def observe(self, images: Tensor, noise: Noise) -> Tensor:
-        """What of the images ``(N, C, H, W)`` is modelled: the images, or a random rounding of them."""
+        """Return what is modeled of images ``(N, C, H, W)``: the images, or a random rounding of them."""
         return images
 
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """Parameters ``(N, maps, H, W)`` and observed images ``(N, C, H, W)`` to log-probabilities ``(N,)``."""
+        """Return log-probabilities ``(N,)`` of observed images ``(N, C, H, W)``; parameters are ``(N, maps, H, W)``."""
         raise NotImplementedError
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """``(N, maps, H, W)`` to the expected images ``(N, C, H, W)``."""
+        """Return the expected images ``(N, C, H, W)``, given parameters ``(N, maps, H, W)``."""
         raise NotImplementedError
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
-        """``(N, maps, H, W)`` to images ``(N, C, H, W)``, image i drawn with item i of the noise."""
+        """Draw images ``(N, C, H, W)``, image i with item i of the noise, given parameters ``(N, maps, H, W)``."""
         raise NotImplementedError
 
 
@@ -52,9 +52,9 @@ class Bernoulli(Likelihood):
     """Independent pixels, on or off; parameters are logits.
 
     Args:
-        binarize: Draw each pixel's value with its grey level as probability, anew each time that it is seen (dynamic
-            binarisation; Salakhutdinov and Murray, 2008). Otherwise grey levels in [0, 1] stand for themselves, as in
-            the textbook VAE: the cross-entropy is then no log-probability of anything, but widely reported.
+        binarize: Draw each pixel's value with its gray level as probability, anew each time that it is seen (dynamic
+            binarization; Salakhutdinov and Murray, 2008). Otherwise gray levels in [0, 1] stand for themselves, as in
+            the textbook VAE: the cross-entropy is then not a log-probability, but widely reported.
     """
 
     def __init__(self, binarize: bool = False) -> None:
@@ -63,7 +63,7 @@ class Bernoulli(Likelihood):
         self.discrete = binarize
 
     def observe(self, images: Tensor, noise: Noise) -> Tensor:
-        """Random black and white images, or the images."""
+        """Return random black and white images, or the images."""
         if not self.binarize:
             return images
         chance = noise.uniform(len(images), *images.shape[1:], device=images.device)
@@ -79,7 +79,7 @@ class Bernoulli(Likelihood):
         return 2 * torch.sigmoid(parameters.float()) - 1
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
-        """Black and white images."""
+        """Draw black and white images."""
         chance = noise.uniform(len(parameters), *parameters.shape[1:], device=parameters.device)
         return torch.where(chance < torch.sigmoid(parameters.float()), 1.0, -1.0)
 
@@ -99,8 +99,8 @@ class Gaussian(Likelihood):
 
     def __init__(self, variance: str = "shared") -> None:
         super().__init__()
-        if variance not in ("fixed", "shared", "pixel"):
-            raise InputError(f"likelihood.variance={variance!r} is unknown: expected fixed, shared or pixel.")
+        known = variance in ("fixed", "shared", "pixel")
+        check(("likelihood.variance", variance, known, "fixed, shared or pixel"))
         self.variance = variance
         self.log_var = nn.Parameter(torch.zeros(())) if variance == "shared" else None
 
@@ -126,7 +126,7 @@ class Gaussian(Likelihood):
         parameters = parameters.float()
         if self.variance == "pixel":
             mean, log_var = parameters.chunk(2, dim=1)
-            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))  # one level: a density may grow without end
+            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))  # one level: a density may grow without bound
         return parameters, parameters.new_zeros(()) if self.log_var is None else self.log_var
 
 
@@ -143,16 +143,15 @@ class DiscretizedLogisticMixture(Likelihood):
         InputError: If there is none.
     """
 
-    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level, to where all that is left is the ends of the range
+    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level to where only the ends of the range matter
 
     def __init__(self, components: int = 5) -> None:
         super().__init__()
-        if components < 1:
-            raise InputError(f"likelihood.components={components}: expected 1 or more.")
+        check(("likelihood.components", components, components >= 1, "1 or more"))
         self.components = components
 
     def maps(self, channels: int) -> int:
-        """One logit, a mean and a log-scale a channel, and a coefficient a pair of channels; each a component."""
+        """Per component: one logit, a mean and a log-scale per channel, and a coefficient per pair of channels."""
         return self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
@@ -173,7 +172,7 @@ class DiscretizedLogisticMixture(Likelihood):
         return torch.logsumexp(log_p, dim=1).flatten(1).sum(dim=1)
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """See `Likelihood`; of the means before they are cut off at the ends of the range."""
+        """See `Likelihood`; of the means before they are clipped to the range."""
         channels = self._channels(parameters)
         logits, means, _, coefficients = self._split(parameters.float(), channels)
         columns: list[Tensor] = []
@@ -199,23 +198,23 @@ class DiscretizedLogisticMixture(Likelihood):
         return torch.cat(columns, dim=1)
 
     def _channels(self, parameters: Tensor) -> int:
-        """The number of image channels that so many maps are for."""
+        """Return the number of image channels that so many maps are for."""
         return next(c for c in range(1, 65) if self.maps(c) >= parameters.shape[1])
 
     def _split(self, parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (N, K, H, W), means and log-scales (N, K, C, H, W), coefficients (N, K, pairs, H, W)."""
+        """Return logits (N, K, H, W), means and log-scales (N, K, C, H, W), coefficients (N, K, pairs, H, W)."""
         parts = parameters.unflatten(1, (self.components, -1))
         pairs = channels * (channels - 1) // 2
         logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=2)
         return logits[:, :, 0], means, log_scales.clamp(*self._LOG_SCALES), torch.tanh(coefficients)
 
     def _means(self, means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
-        """Means (N, K, C, H, W), each moved by what the channels before it are in the image x (N, 1, C, H, W)."""
+        """Return means (N, K, C, H, W), each moved by the channels before it in the image x (N, 1, C, H, W)."""
         columns = [x[:, :, channel] for channel in range(x.shape[2])]
         return torch.stack([self._mean(means, coefficients, columns, c) for c in range(x.shape[2])], dim=2)
 
     def _mean(self, means: Tensor, coefficients: Tensor, before: list[Tensor], channel: int) -> Tensor:
-        """The mean (N, K, H, W) of a channel, given the ones before it."""
+        """Return the mean (N, K, H, W) of a channel, given the ones before it."""
         mean = means[:, :, channel]
         first = channel * (channel - 1) // 2
         for earlier in range(channel):

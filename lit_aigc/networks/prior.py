@@ -1,4 +1,4 @@
-"""What latents are drawn from: a standard normal, or a mixture of posteriors."""
+"""Priors of latents: a standard normal, or a mixture of posteriors."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
+from lit_aigc.errors import InputError, check
+from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images ``(N, C, H, W)`` to mean and log-variance of their posterior, ``(N, d)`` each."""
+"""Images ``(N, C, H, W)`` to the mean and log-variance of their posterior, ``(N, d)`` each."""
 
 
 class StandardNormal(nn.Module):
     """N(0, 1) in each dimension."""
 
     def draw(self, eps: Tensor, encode: Encode) -> Tensor:
-        """Standard normal noise ``(N, d)`` to latents ``(N, d)``."""
+        """Return latents ``(N, d)``, from standard normal noise ``(N, d)``."""
         return eps
 
     def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
-        """Latents ``(N, d)`` to log densities ``(N,)``."""
+        """Return the log densities ``(N,)`` of latents ``(N, d)``."""
         return normal_log_prob(z, z.new_zeros(()), z.new_zeros(())).sum(dim=1)
 
     def kl(self, mean: Tensor, log_var: Tensor) -> Tensor | None:
-        """KL of posteriors from it in closed form, ``(N, d)``."""
+        """Return the KL of posteriors from it in closed form, ``(N, d)``."""
         return kl_standard_normal(mean, log_var)
 
 
 class VampPrior(nn.Module):
     """The mixture of the posteriors of learned images (Tomczak and Welling, "VAE with a VampPrior", 2018).
 
-    Not for class-conditional models, whose encoders would want a class for each learned image.
+    Not for class-conditional models, whose encoders would need a class for each learned image.
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -42,22 +42,21 @@ class VampPrior(nn.Module):
         num_classes: Number of classes: 0.
 
     Raises:
-        InputError: If there is no component, or there are classes.
+        InputError: If there are no components, or there are classes.
     """
 
     def __init__(self, shape: tuple[int, int, int], components: int = 500, num_classes: int = 0) -> None:
         super().__init__()
         if num_classes:
             raise InputError(
-                "A VampPrior's learned images have no classes: set model.conditional=false, or take the prior "
+                "A VampPrior's learned images have no classes: set model.conditional=false, or use the prior "
                 "lit_aigc.networks.prior.StandardNormal."
             )
-        if components < 1:
-            raise InputError(f"prior.components={components}: expected 1 or more.")
+        check(("prior.components", components, components >= 1, "1 or more"))
         self.images = nn.Parameter(0.5 * torch.randn(components, *shape))
 
     def draw(self, eps: Tensor, encode: Encode) -> Tensor:
-        """Standard normal noise ``(N, d)`` to latents ``(N, d)``: the first number also chooses the component."""
+        """Return latents ``(N, d)``, from normal noise ``(N, d)``, whose first number also chooses the component."""
         mean, log_var = self._components(encode)
         k = len(mean)
         place = torch.special.ndtr(eps[:, 0].double()) * k  # uniform in [0, k)
@@ -67,9 +66,9 @@ class VampPrior(nn.Module):
         return mean[chosen] + (0.5 * log_var[chosen]).exp() * eps
 
     def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
-        """Latents ``(N, d)`` to log densities ``(N,)``."""
+        """Return the log densities ``(N,)`` of latents ``(N, d)``."""
         # sum over d of (z - m)^2 / v, as three matrix products: (N, K) numbers instead of (N, K, d). They cancel where
-        # v is small; in float64, which autocast leaves alone, enough remains.
+        # v is small; in float64, which autocast leaves alone, enough precision remains.
         z = z.double()
         mean, log_var = (part.double() for part in self._components(encode))  # (K, d)
         precision = torch.exp(-log_var)
@@ -78,7 +77,7 @@ class VampPrior(nn.Module):
         return (torch.logsumexp(-0.5 * (squares + constant), dim=1) - math.log(len(mean))).float()
 
     def kl(self, mean: Tensor, log_var: Tensor) -> Tensor | None:
-        """None: there is no closed form."""
+        """Return None: there is no closed form."""
         return None
 
     def _components(self, encode: Encode) -> tuple[Tensor, Tensor]:

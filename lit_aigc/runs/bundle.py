@@ -22,7 +22,7 @@ from lit_aigc.build import build
 from lit_aigc.errors import InputError
 from lit_aigc.media.modality import of_modality
 from lit_aigc.modules.base import GenerativeModule
-from lit_aigc.runs.checkpoint import state_differences
+from lit_aigc.modules.checkpoint import state_differences
 from lit_aigc.spec import DataSpec
 from lit_aigc.tokenization.tokenizers import TOKENIZER_FILE, load_tokenizer
 

@@ -1,4 +1,4 @@
-"""A run that resumes under another budget: what is refused, and what becomes of its learning rate."""
+"""Resuming a run with another budget: what is refused, and how the learning rate changes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from lit_aigc.callbacks.clock import Budget
 from lit_aigc.errors import InputError
-from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
-from lit_aigc.optimization.optimizers import schedule
+from lit_aigc.modules.checkpoint import CHECKPOINT_KEY
+from lit_aigc.modules.recipe import Recipe
 
 
 def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any]) -> None:
     """Refuse a new budget that leaves nothing to train.
 
-    A run that isn't done may get what it has used as its new budget: it ends where it is.
+    A run that isn't done may get what it has used as its new budget: it then ends where it is.
 
     Args:
-        before: The budget that the run has had.
-        budget: The one that it would get.
+        before: The budget of the run so far.
+        budget: The new one.
         counters: How far its checkpoint is.
 
     Raises:
-        InputError: Names the limits that are used up.
+        InputError: If limits are used up; names them.
     """
     if budget == before or _progress(budget, counters) < 1.0:
         return
@@ -43,16 +43,16 @@ def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any])
 
 
 def change_of_rate(checkpoint: Mapping[str, Any], recipe: Recipe, budget: Budget) -> str:
-    """One line if a new budget moves the learning rate, since schedules run over the budget; empty if it stays.
+    """Return a line if a new budget changes the learning rate, since schedules run over the budget; else nothing.
 
     Args:
-        checkpoint: What the run resumes from.
+        checkpoint: The checkpoint that the run resumes from.
         recipe: Has the schedule.
         budget: The new budget.
     """
     counters = checkpoint[CHECKPOINT_KEY]["counters"]
     now = _progress(budget, counters)
-    factors = [schedule(recipe.schedule, at, recipe.warmup, recipe.final) for at in (counters["progress"], now)]
+    factors = [recipe.rate_factor(progress) for progress in (counters["progress"], now)]
     if factors[0] == factors[1]:
         return ""
     groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]

@@ -34,8 +34,9 @@ from lit_aigc.machine.memory import keep_freed_memory
 from lit_aigc.machine.precision import AUTO, accelerator_of, tensor_float32
 from lit_aigc.media.console import print_facts, print_results
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.modules.checkpoint import check_fits, state_differences
 from lit_aigc.runs.bundle import load_bundle, save_bundle
-from lit_aigc.runs.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
+from lit_aigc.runs.checkpoint import AtomicCheckpointIO, latest_checkpoint
 from lit_aigc.runs.folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.runs.launch import (
     FIRST_PROCESS,
@@ -144,10 +145,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     torch.manual_seed(config["seed"])
     model_config = resolve(config["model"], spec)
     module = build(model_config, spec)
-    if config["log_every"] < 1:
-        raise InputError(f"log_every={config['log_every']}: expected a number of batches, 1 or more.")
-    module.config, module.seed, module.log_every = model_config, config["seed"], config["log_every"]
-    module.tokenizer = getattr(datamodule, "tokenizer", None)
+    module.begin(config["seed"], config["log_every"], getattr(datamodule, "tokenizer", None))
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
     budget = Budget(**config["budget"])
@@ -283,7 +281,6 @@ def _trainer(
     unsynced = bool(node.get("sync_batchnorm")) and accelerator != "cuda"  # torch has no such layer for CPUs
     if unsynced:
         node["sync_batchnorm"] = False
-    validates = type(module).validation_step is not GenerativeModule.validation_step
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
@@ -296,7 +293,7 @@ def _trainer(
                 max_epochs=-1,
                 val_check_interval=1,  # the clock decides
                 check_val_every_n_epoch=None,
-                limit_val_batches=(1.0 if validates else 1) if config["validations"] else 0,
+                limit_val_batches=(1.0 if module.validates else 1) if config["validations"] else 0,
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 enable_progress_bar=False,  # the callback `progress` is ours
