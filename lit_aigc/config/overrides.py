@@ -118,7 +118,9 @@ def forced(override: str, groups: set[str]) -> str:
     """Rewrite an override so that Hydra takes any key, and our own check finds all unknown ones."""
     if key_of(override) in groups and override.partition("=")[2] == "null":
         return "~" + key_of(override)  # Hydra's word for none
-    if override.startswith("~") or key_of(override) in groups or key_of(override).startswith("hydra"):
+    if override.startswith("~") or key_of(override).startswith("hydra"):
+        return override
+    if key_of(override) in groups or "/" in key_of(override):  # such as ``model/recipe``
         return override
     return "++" + override.lstrip("+")
 

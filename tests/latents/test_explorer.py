@@ -12,7 +12,8 @@ from torch import nn
 
 import lit_aigc.latents.explorer as exploration
 from lit_aigc.build import build, locate, resolve
-from lit_aigc.config.compose import compose, config_folder
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.latents.explorer import REACH, STEPS, Explorer, classifier_of
 from lit_aigc.latents.geometry import great_circle
