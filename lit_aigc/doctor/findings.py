@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import netrc
 import os
 import shutil
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.doctor.machine import GIB, Machine
+from lit_aigc.doctor.machine import GIB, Machine, requirements
 from lit_aigc.doctor.outlook import Outlook
 from lit_aigc.runs.folder import in_sweep
 
@@ -45,22 +44,16 @@ def unfit_packages(versions: Mapping[str, str]) -> Iterator[Finding]:
             "pip install 'lightning>=2.6.6', and change the keys and tokens that this machine could reach.",
             stops=True,
         )
-    from packaging.requirements import Requirement
-
-    try:
-        wanted = [Requirement(text) for text in importlib.metadata.requires("lit-aigc") or []]
-    except importlib.metadata.PackageNotFoundError:  # run from its source tree
-        wanted = []
-    for requirement in wanted:
+    for requirement in requirements():
         found = versions.get(requirement.name)
         if requirement.marker is None and found and not requirement.specifier.contains(found, prereleases=True):
-            told = f"{requirement.name} {found} is installed, {requirement.specifier} is needed."
-            yield Finding(told, f"pip install '{requirement.name}{requirement.specifier}'", stops=True)
+            what = f"{requirement.name} {found} is installed, {requirement.specifier} is needed."
+            yield Finding(what, f"pip install '{requirement.name}{requirement.specifier}'", stops=True)
 
 
 def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
     """What is asked of the machine and isn't there, or is there and isn't used."""
-    from lit_aigc.machine.precision import SLOW
+    from lit_aigc.machine.precision import SLOW, slowdown
 
     gpus, on_gpu = len(machine.gpus), outlook.accelerator in ("gpu", "cuda")
     if machine.gpus_in_the_machine and not gpus:
@@ -82,7 +75,9 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"Set trainer.precision={machine.precision}.",
             stops=True,
         )
-    elif outlook.accelerator == "cpu" and (factor := machine.slowdown(outlook.precision)) > SLOW:
+    elif outlook.accelerator == "cpu" and (
+        (factor := slowdown(outlook.precision, "cpu", machine.bf16_slowdown)) > SLOW
+    ):
         fastest = machine.precision_on("cpu")
         yield Finding(
             f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {fastest}.",

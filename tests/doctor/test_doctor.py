@@ -205,7 +205,7 @@ def test_malware_is_told_before_it_is_imported(monkeypatch, examine, version):
 
 def test_a_package_that_is_too_old(monkeypatch, examine):
     monkeypatch.setattr(
-        findings.importlib.metadata, "requires", lambda _: ["torch>=2.9", "optuna>=4; extra == 'sweep'"]
+        "lit_aigc.doctor.machine.importlib.metadata.requires", lambda _: ["torch>=2.9", "optuna>=4; extra == 'sweep'"]
     )
     code, text = examine(machine=dataclasses.replace(PLAIN, versions={"torch": "2.1.0+cu118"}))
     assert code == 2
