@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -19,12 +20,14 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import write_yaml
 from lit_aigc.metrics.features.extractors import SHIPPED, extractor
 from lit_aigc.metrics.reference import has_shipped_reference
+from lit_aigc.modules.base import Recipe
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition, DataSpec
 
 CONF = config_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
-MEMBERS = [(file.parent.name, file.stem) for file in FILES if file.parent != CONF]
+MEMBERS = [(file.parent.relative_to(CONF).as_posix(), file.stem) for file in FILES if file.parent != CONF]
+GLOBAL = ("experiment", "measure", "debug")  # groups of settings of all parts
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 
@@ -62,14 +65,15 @@ def targets(node: object) -> list[str]:
 
 
 def test_there_is_something_to_walk_over():
-    assert {"data", "model", "trainer", "callbacks", "logger", "experiment"} <= {group for group, _ in MEMBERS}
+    groups = {"data", "model", "model/recipe", "trainer", "callbacks", "logger", "experiment", "measure", "debug"}
+    assert groups == {group for group, _ in MEMBERS}
     assert "dcgan_mnist5k" in EXPERIMENTS
 
 
 @pytest.mark.parametrize("file", FILES, ids=relative)
 def test_the_first_line_says_what_it_is(file):
     lines = file.read_text(encoding="utf-8").splitlines()
-    if file.parent.name == "experiment":
+    if file.parent.name in GLOBAL:
         assert lines.pop(0) == "# @package _global_"
     assert re.match(r"# \w.{9,}", lines[0]), f"{relative(file)} begins with {lines[0]!r}"
 
@@ -95,11 +99,15 @@ def test_every_member_composes(group, name):
         assert composed[group][TARGET]
 
 
-@pytest.mark.parametrize(("group", "name"), [member for member in MEMBERS if member[0] not in ("experiment", "logger")])
+@pytest.mark.parametrize(("group", "name"), [member for member in MEMBERS if member[0] not in (*GLOBAL, "logger")])
 def test_a_misspelt_key_of_every_member_is_refused(group, name):
-    node = train_config(f"{group}={name}")[group]
+    node = train_config(f"{group}={name}")
+    for part in group.split("/"):
+        node = node[part]
+    if group == "model/recipe":
+        node = {TARGET: "", **node}
     key = next(key for key in node if key != TARGET)
-    prefix = group if TARGET in node else f"{group}.{key}"
+    prefix = group.replace("/", ".") if TARGET in node else f"{group}.{key}"
     with pytest.raises(InputError, match="unknown key"):
         train_config(f"{group}={name}", f"+{prefix}.no_such_option=1")
 
@@ -163,6 +171,39 @@ def test_every_experiment_monitors_what_it_measures(experiment):
         assert config["monitor_mode"] == ("min" if kind in ("fid", "kid") else "max")
     if metrics and metrics["extractor"] in SHIPPED:  # what comes of reference: null where it can
         assert has_shipped_reference(extractor(metrics["extractor"]), made_up_spec(config["data"]))
+
+
+def test_the_recipe_in_yaml_is_that_of_the_code():
+    recipe = yaml.safe_load((CONF / "model" / "recipe" / "default.yaml").read_text())
+    assert recipe == dataclasses.asdict(Recipe())
+
+
+def test_every_callback_has_a_file_of_its_own():
+    listed = yaml.safe_load((CONF / "callbacks" / "default.yaml").read_text())["defaults"]
+    files = {file.stem: yaml.safe_load(file.read_text()) for file in (CONF / "callbacks").glob("*.yaml")}
+    assert {*listed, "default"} <= set(files)
+    assert all(list(content) == [name] for name, content in files.items() if name != "default")
+
+
+def test_groups_that_the_defaults_name_are_there():
+    for file in CONF.glob("*.yaml"):
+        for entry in yaml.safe_load(file.read_text()).get("defaults", []):
+            for group in entry if isinstance(entry, dict) else ():
+                assert (CONF / group.removeprefix("optional ")).is_dir(), f"{file.name}: {group}"
+
+
+def test_measures_follow_the_data_unless_the_config_says_otherwise():
+    def measured(*arguments):
+        config = train_config(*arguments)
+        return config["monitor"], (config["callbacks"]["generative_metrics"] or {}).get("num_samples")
+
+    assert measured("data=mnist") == ("fid_mnist_classifier", 10_000)
+    assert measured("experiment=vae_mnist5k", "data=mnist") == ("elbo", 10_000)
+    assert measured("data=mnist", "callbacks.generative_metrics.num_samples=99")[1] == 99
+    assert measured("data=mnist", "measure=null") == ("fid_mnist_classifier", 5000)
+    assert measured("data=cifar10", "measure=inception") == ("fid_inception", 10_000)
+    assert measured("data=tinyshakespeare", "model=gpt")[0] == "nats_per_char"
+    assert measured("data=mnist", "callbacks.generative_metrics=null") == (None, None)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -1,4 +1,4 @@
-"""What is kept of a run: one small JSON file, and a row of its samples as a picture."""
+"""Records of runs: for each one small JSON file, and a row of its samples as a picture."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from lit_aigc.files import read_yaml
 from lit_aigc.machine.cores import core_count, cpu_name
 from lit_aigc.media.console import HIDDEN, RUN_FACTS
 
-CODE = ("lit_aigc", "conf")  # what a result depends on: commits of anything else leave it valid
+CODE = ("lit_aigc", "conf")  # a result depends on these: commits of anything else leave it valid
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 20  # in the row of samples
 
 
 def describe_run(run_dir: Path, summary: Mapping[str, Any], out: Path, identity: str) -> dict[str, Any]:
-    """What a record tells of a finished or failed run, beside what it was asked for.
+    """Return the results of a finished or failed run for its record.
 
-    Writes a row of samples to ``<out>/<identity>.png`` and, once for all, one of real images, where the model makes
-    images.
+    If the model makes images, also write a row of samples to ``<out>/<identity>.png`` and, once for all runs, a row of
+    real images.
 
     Args:
-        run_dir: The run folder; it may be missing, when the run could not start.
-        summary: What its ``summary.json`` holds; empty for a run that could not start or was killed.
+        run_dir: The run folder; missing if the run could not start.
+        summary: Its ``summary.json``; empty for a run that could not start or was killed.
         out: Folder of the records.
-        identity: What the run is known by.
+        identity: Name of the run.
     """
     config = read_yaml(run_dir / "config.yaml") if summary else {}
     facts = {key: summary.get(key) for key in RUN_FACTS if key not in ("status", "error", "seed", "startup_seconds")}
@@ -58,12 +58,12 @@ def describe_run(run_dir: Path, summary: Mapping[str, Any], out: Path, identity:
 
 
 def _finite(value: float | None) -> float | None:
-    """The value, None for what JSON can't hold."""
+    """Return a value, None for one that JSON can't hold."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def _curve(path: Path) -> dict[str, list[float | None]]:
-    """A column for each metric at the validations, beside ``train_seconds`` and ``samples_seen``."""
+    """Return a column per metric at the validations, besides ``train_seconds`` and ``samples_seen``."""
     from lit_aigc.loggers.csv import STEP, read_metrics
 
     columns = read_metrics(path) if path.exists() else {}
@@ -79,7 +79,7 @@ def _curve(path: Path) -> dict[str, list[float | None]]:
 
 
 def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identity: str) -> dict[str, str]:
-    """Write samples, and real images of the same classes, as one row without gaps each, and return their file names."""
+    """Write samples, and real images of the same classes, as one row each without gaps; return the file names."""
     from lit_aigc.build import instantiate
     from lit_aigc.media.images import first_images, make_grid, save_png, to_uint8
     from lit_aigc.media.modality import of_modality
@@ -92,7 +92,7 @@ def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identit
         if not of_modality("media", spec.modality).PICTURES:
             return {}
         samples = bundle.module.sample(SAMPLES, noise=Noise(0))
-    except InputError:  # a classifier, or a class of the user's own that isn't trusted
+    except InputError:  # a classifier, or a user's own class that isn't trusted
         return {}
     save_png(make_grid(to_uint8(samples, spec.value_range), SAMPLES, padding=0), out / f"{identity}.png")
     real = out / f"real.{spec.name or 'data'}.{spec.fingerprint[:8]}.png"
@@ -121,7 +121,7 @@ def _machine() -> dict[str, Any]:
 
 
 def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
-    """The newest record of each experiment and seed with this budget and these overrides, of whatever commit.
+    """Return the newest record of each experiment and seed with this budget and these overrides, of any commit.
 
     Raises:
         InputError: If an experiment has none.
@@ -129,9 +129,8 @@ def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
     newest: dict[tuple[str, int], dict[str, Any]] = {}
     for path in sorted(comparison.out.glob("*.json")):
         record = read_record(path)
-        wanted = record["experiment"] in comparison.experiments and record["seed"] in (
-            [record["seed"]] if comparison.seeds is None else comparison.seeds
-        )
+        wanted = record["experiment"] in comparison.experiments
+        wanted = wanted and (comparison.seeds is None or record["seed"] in comparison.seeds)
         same = record["budget"] == comparison.budget and tuple(record["overrides"]) == comparison.overrides
         place = (record["experiment"], record["seed"])
         if wanted and same and (place not in newest or record["date"] > newest[place]["date"]):
@@ -146,44 +145,44 @@ def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record.
+    """Read a record.
 
     Raises:
-        InputError: If the file is none.
+        InputError: If the file is not a record.
     """
     try:
         record = json.loads(path.read_text())
         missing = [key for key in ("experiment", "seed", "budget", "overrides", "status", "date") if key not in record]
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} can't be read ({error}): delete it, and its run is done again.") from error
+        raise InputError(f"{path} can't be read ({error}): delete it, and its run is repeated.") from error
     if missing:
         raise InputError(f"{path} is not a record ({', '.join(missing)} missing): delete it, or give another out=.")
     return record
 
 
 def code_version(own_folders: Sequence[Path] = (), root: Path = ROOT) -> str:
-    """The last commit that changed the code or its configs; outside of a git checkout the package's version.
+    """Return the last commit that changed the code or its configs; outside a git checkout, the package's version.
 
-    Uncommitted changes, and config folders of the user's own, add ``+`` and four digits that tell their states apart.
+    Uncommitted changes, and the user's own config folders, add ``+`` and four digits that tell their states apart.
 
     Args:
-        own_folders: Config folders of the user's own.
-        root: Where ``lit_aigc/`` and ``conf/`` lie.
+        own_folders: The user's own config folders.
+        root: The folder of ``lit_aigc/`` and ``conf/``.
     """
     version = _git(root, "log", "-1", "--format=%h", "--abbrev=7", "--", *CODE).decode().strip()
-    beside = [file for folder in own_folders for file in sorted(folder.rglob("*.yaml"))]
+    others = [file for folder in own_folders for file in sorted(folder.rglob("*.yaml"))]
     changes = b""
     if version:
         changes = _git(root, "diff", "HEAD", "--", *CODE)
         new = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE).decode().split("\0")
-        beside += [root / name for name in new if name]
-    for file in beside:
+        others += [root / name for name in new if name]
+    for file in others:
         changes += file.name.encode() + file.read_bytes()
     return (version or __version__) + (f"+{hashlib.blake2b(changes).hexdigest()[:4]}" if changes else "")
 
 
 def _git(root: Path, *arguments: str) -> bytes:
-    """What git says; nothing where there is no git or no repository."""
+    """Return git's output; nothing without git or a repository."""
     try:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

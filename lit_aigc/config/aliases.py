@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from lit_aigc.config.keys import get, put
 from lit_aigc.errors import InputError
 
 
@@ -72,27 +73,19 @@ def rename_keys(verb: str, config: dict[str, Any], given: Collection[str] = ()) 
         The config.
     """
     for old, new in KEYS.get(verb, {}).items():
-        *above, name = old.split(".")
-        node: Any = config
-        for key in above:
-            node = node.get(key) if isinstance(node, dict) else None
+        above, _, name = old.rpartition(".")
+        node = get(config, above) if above else config
         if isinstance(node, dict) and name in node:
-            _put(config, new.split("."), node.pop(name), given)
+            _merge(config, new, node.pop(name), given)
     return config
 
 
-def _put(config: dict[str, Any], path: list[str], value: Any, given: Collection[str]) -> None:
-    """Set a value at a path, merging mappings, except where the command line has had its say."""
-    dotted = ".".join(path)
-    if any(f"{dotted}.".startswith(f"{key}.") for key in given):
+def _merge(config: dict[str, Any], key: str, value: Any, given: Collection[str]) -> None:
+    """Set a value at a dotted key, merging mappings, except where the command line sets it."""
+    if any(f"{key}.".startswith(f"{name}.") for name in given):
         return
-    node = config
-    for key in path[:-1]:
-        if not isinstance(node.get(key), dict):
-            node[key] = {}
-        node = node[key]
-    if isinstance(value, Mapping) and isinstance(node.get(path[-1]), dict):
-        for key, inner in value.items():
-            _put(config, [*path, key], inner, given)
-    elif not any(key.startswith(f"{dotted}.") for key in given):
-        node[path[-1]] = value
+    if isinstance(value, Mapping) and isinstance(get(config, key), Mapping):
+        for name, inner in value.items():
+            _merge(config, f"{key}.{name}", inner, given)
+    elif not any(name.startswith(f"{key}.") for name in given):
+        put(config, key, value)

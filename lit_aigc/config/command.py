@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc import __version__
-from lit_aigc.config.aliases import current_overrides
-from lit_aigc.config.compose import compose, load, register_former_choices
+from lit_aigc.config.compose import compose, load, read_command_line, register_former_choices
 from lit_aigc.config.overrides import (
     config_folder,
     first_value,
@@ -21,7 +20,6 @@ from lit_aigc.config.overrides import (
     groups_in,
     is_sweep,
     key_of,
-    split_arguments,
     swept_values,
 )
 from lit_aigc.errors import InputError
@@ -125,10 +123,10 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    rest = current_overrides(verb, [argument for argument in arguments if argument not in MULTIRUN])
+    rest = [argument for argument in arguments if argument not in MULTIRUN]
     compose(verb, [first_value(argument) for argument in rest])  # problems show before any job starts
     register_former_choices()
-    own, overrides = split_arguments(rest)
+    own, overrides, _ = read_command_line(verb, rest)
     folders = [f"--config-dir={folder.resolve()}" for folder in own[1:]]
     swept = {key_of(override): len(swept_values(override)) for override in overrides if is_sweep(override)}
     jobs = math.prod(swept.values())  # 0 with a glob, whose values aren't known here

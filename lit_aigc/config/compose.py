@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from lit_aigc.config.overrides import (
 )
 from lit_aigc.config.saved import changed, saved_config
 from lit_aigc.errors import InputError
+from lit_aigc.files import read_yaml
 from lit_aigc.runs.folder import in_sweep
 
 _SECRET = ("_API_KEY", "_ACCESS_KEY", "_TOKEN", "_SECRET", "_PASSWORD")  # ends of names of environment variables
-_CAN_BE_LEFT_OUT = ("experiment", "callbacks", "measure")
+_OF_MEASURE = "generative_metrics"  # the callback that conf/measure has settings of
+_CAN_BE_LEFT_OUT = ("experiment", "callbacks")
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys"}
 
 
@@ -62,20 +64,18 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     Raises:
         InputError: With all problems in one message.
     """
-    from omegaconf import OmegaConf
-
-    folders, overrides = split_arguments(current_overrides(verb, arguments))
+    folders, overrides, schema = read_command_line(verb, arguments)
     groups = groups_in(folders)
-    schema = OmegaConf.to_container(OmegaConf.load(folders[0] / f"{verb}.yaml"))
     defaults = schema.pop("defaults", [])
-    overrides = added_choices(overrides, groups, defaults)
-    if found := problems_of_choices(overrides, groups, folders):
+    chosen = choices(defaults, overrides)
+    found = problems_of_choices(overrides, groups, folders)
+    if found := found or _missing_groups(defaults, folders, lambda group: chosen[group] not in ("", "null")):
         raise InputError("\n".join(found))
 
     config = _composed_by_hydra(verb, folders, overrides, groups)
     rename_keys(verb, config, {key_of(override) for override in overrides})
     _drop_settings_of_replaced_callbacks(config, overrides)
-    found = _missing_groups(config, defaults, folders)
+    found = _missing_groups(defaults, folders, lambda group: TARGET in (config.get(group) or {}))
     found = found or [*_problems(config, schema, {*groups, *KEYS.get(verb, ())}, groups), *_wrong_seeds(config)]
     found = found or _secrets(config)
     if found:
@@ -84,8 +84,14 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
         from lit_aigc.metrics.choice import follow_data  # imports torch
 
         follow_data(config)
-    chosen = choices(defaults, overrides)
     return {**config, **({"experiment": chosen["experiment"]} if "experiment" in chosen else {})}
+
+
+def read_command_line(verb: str, arguments: list[str]) -> tuple[list[Path], list[str], dict[str, Any]]:
+    """Return the config folders, the overrides with today's names, and the verb's own YAML as it stands."""
+    folders, overrides = split_arguments(current_overrides(verb, arguments))
+    schema = read_yaml(folders[0] / f"{verb}.yaml")
+    return folders, added_choices(overrides, groups_in(folders), schema.get("defaults", [])), schema
 
 
 def _composed_by_hydra(verb: str, folders: list[Path], overrides: list[str], groups: set[str]) -> dict[str, Any]:
@@ -164,8 +170,8 @@ def _problems_of_group(group: str, node: Mapping[str, Any]) -> list[str]:
 
 
 def _same_kind(value: Any, default: Any) -> bool:
-    """Return whether a value is of the kind of its default; a default of null allows anything."""
-    if default is None or default == "???":
+    """Return whether a value is of the kind of its default; a default of null or auto allows anything."""
+    if default in (None, "???", "auto"):
         return True
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -220,19 +226,27 @@ def _wrong_seeds(config: Mapping[str, Any]) -> list[str]:
 
 
 def _drop_settings_of_replaced_callbacks(config: dict[str, Any], overrides: list[str]) -> None:
-    """Drop an experiment's settings of callbacks that ``callbacks=NAME`` on the command line has replaced."""
+    """Drop settings of callbacks that aren't there any more, unless the command line names them.
+
+    These are an experiment's, where ``callbacks=NAME`` on the command line has replaced the callbacks that it knew, and
+    those of ``conf/measure``, which knows the data only.
+    """
     mentioned = [key_of(override) for override in overrides]
-    if "callbacks" in mentioned:
-        asked = {key.split(".")[1] for key in mentioned if key.startswith("callbacks.")}
-        nodes = (config.get("callbacks") or {}).items()
-        config["callbacks"] = {name: v for name, v in nodes if name in asked or not isinstance(v, dict) or TARGET in v}
+    replaced = "callbacks" in mentioned
+    asked = {key.split(".")[1] for key in mentioned if key.startswith("callbacks.")}
+    if replaced:
+        config.setdefault("callbacks", {})
+    for name, node in list((config.get("callbacks") or {}).items()):
+        is_setting = isinstance(node, dict) and TARGET not in node
+        if is_setting and name not in asked and (replaced or name == _OF_MEASURE):
+            del config["callbacks"][name]
 
 
-def _missing_groups(config: Mapping[str, Any], defaults: list[Any], folders: list[Path]) -> list[str]:
+def _missing_groups(defaults: list[Any], folders: list[Path], is_there: Callable[[str], bool]) -> list[str]:
     """List the parts that are needed and were switched off."""
     found = []
     for group in (key for entry in defaults if isinstance(entry, Mapping) for key in entry):
-        if TARGET in (config.get(group) or {}) or group in _CAN_BE_LEFT_OUT or group.startswith("optional "):
+        if group in _CAN_BE_LEFT_OUT or group.startswith("optional ") or is_there(group):
             continue
         known = sorted(file.stem for folder in folders for file in (folder / group).glob("*.yaml"))
         found.append(f"{group}= is needed: expected one of {', '.join(known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,9 @@ def forced(override: str, groups: set[str]) -> str:
     """Rewrite an override so that Hydra takes any key, and our own check finds all unknown ones."""
     if key_of(override) in groups and override.partition("=")[2] == "null":
         return "~" + key_of(override)  # Hydra's word for none
-    if override.startswith("~") or key_of(override) in groups or key_of(override).startswith("hydra"):
+    if override.startswith("~") or key_of(override).startswith("hydra"):
+        return override
+    if key_of(override) in groups or "/" in key_of(override):  # such as ``model/recipe``
         return override
     return "++" + override.lstrip("+")
 
@@ -155,6 +157,30 @@ def problems_of_choices(overrides: list[str], groups: set[str], folders: list[Pa
         names = [name.strip(" '\"") for name in value.strip("'\"[]").split(",")]
         found += [f"{key}={name} is unknown{did_you_mean(name, known)}" for name in names if name not in known]
     return found
+
+
+def problems_of_list(overrides: Iterable[Any], taken: Iterable[str], example: str) -> list[str]:
+    """List what is wrong with ``overrides=[...]``, which a verb passes on to several trainings.
+
+    Args:
+        overrides: The entries.
+        taken: First parts of the keys that the verb itself sets.
+        example: An entry as it should be.
+    """
+    found = []
+    for override in overrides:
+        if not isinstance(override, str) or "=" not in override:
+            found.append(f"overrides has {override!r}: expected key=value, as in [{example}].")
+        elif key_of(override).partition(".")[0] in taken:
+            found.append(f"overrides can't set {key_of(override)}: each training gets its own.")
+    return found
+
+
+def problems_of_name(name: str) -> list[str]:
+    """Return a sentence if a name is unfit for a file or a folder."""
+    if re.fullmatch(r"[\w.-]+", name):
+        return []
+    return [f"name={name}: expected letters, digits, _ . and - only; files are named by it."]
 
 
 def is_one_value(override: str) -> bool:

@@ -1,4 +1,4 @@
-"""What ``lit_aigc.train`` would do on this machine with a config."""
+"""Predict what ``lit_aigc.train`` would do with a config on this machine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Outlook:
     """What training would do.
 
     Attributes:
-        accelerator: ``gpu``, ``cpu`` or what else the config names.
-        launcher: Who starts the processes, in words.
+        accelerator: ``gpu``, ``cpu`` or another one that the config names.
+        launcher: What starts the processes.
         per_node: Processes on each node.
-        nodes: Nodes.
+        nodes: Number of nodes.
         strategy: Lightning's strategy.
         precision: ``trainer.precision``, resolved.
         run_dir: The run folder; None if there can't be one.
         lasting: Whether a later start of the same job has the same run folder.
-        problem: Why there can be no run folder.
+        problem: Why there can't be a run folder.
     """
 
     accelerator: str
@@ -45,7 +45,7 @@ class Outlook:
 
 
 def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
-    """What training would do with a composed config."""
+    """Return what training would do with a composed config."""
     from lit_aigc.machine.precision import accelerator_of
     from lit_aigc.runs.launch import launch
 

@@ -187,7 +187,7 @@ def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str,
     try:
         with torch.device("meta"):
             return build(config, spec, trust=trust).state_dict()
-    except Exception:  # what is wrong with it, `_build` tells; a network of the user's may compute when it is built
+    except Exception:  # `_build` says what is wrong; a user's network may compute when it is built
         return None
 
 

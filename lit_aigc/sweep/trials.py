@@ -1,4 +1,4 @@
-"""The record of a search: one file, written whole after each change, from which a search goes on."""
+"""The record of a search: one file, rewritten after each change, from which the search resumes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Trial:
     """A trial.
 
     Attributes:
-        number: From 0 on.
+        number: Number of the trial, from 0 on.
         drawn: What the search drew for each parameter.
-        values: The settings that this means.
-        status: ``running`` (also when broken off), ``done``, ``pruned`` or ``failed``.
-        value: The metric at the end; of a pruned trial its last.
+        values: The settings that the draws mean.
+        status: ``running`` (also when interrupted), ``done``, ``pruned`` or ``failed``.
+        value: The metric at the end; the last value of a pruned trial.
         curve: The metric at each validation that measured it.
         error: Why it failed.
         samples_seen: How many samples it was trained on.
@@ -42,15 +42,15 @@ class Trial:
 
 
 class SweepFolder:
-    """The folder of a search: ``trials.json``, a run folder for each trial, and what is reported.
+    """The folder of a search: ``trials.json``, a run folder per trial, and the report.
 
     Args:
         path: The folder; made by `claim`.
-        asked: What makes this search what it is, as plain types; a record of another one is refused.
+        asked: The definition of this search, as plain types; a record of another search is refused.
 
     Attributes:
         path: The folder.
-        trials: What is on record, by number.
+        trials: The trials on record, by number.
     """
 
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
@@ -65,18 +65,18 @@ class SweepFolder:
         return self.path / "trials.json"
 
     def run_dir(self, trial: Trial) -> Path:
-        """The run folder of a trial."""
+        """Return the run folder of a trial."""
         return self.path / "trials" / f"{trial.number:04d}"
 
     def log(self, trial: Trial) -> Path:
-        """The file of what a trial prints."""
+        """Return the file of a trial's output."""
         return self.path / "trials" / f"{trial.number:04d}.log"
 
     def claim(self) -> None:
         """Hold the folder until the process ends, and read the record.
 
         Raises:
-            InputError: If another process holds it, it can't be written to, or its record is of another search.
+            InputError: If another process holds it, if it can't be written to, or if it records another search.
         """
         try:
             (self.path / "trials").mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class SweepFolder:
             self.trials = self._read()
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         if self._lock:
             self._lock.close()
             self._lock = None

@@ -1,4 +1,4 @@
-"""Resuming a run with another budget: what is refused, and how the learning rate changes."""
+"""Resume a run under another budget: refuse one that is used up, and report a jump of the learning rate."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lit_aigc.modules.recipe import Recipe
 def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any]) -> None:
     """Refuse a new budget that leaves nothing to train.
 
-    A run that isn't done may get what it has used as its new budget: it then ends where it is.
+    A run that isn't done may be given exactly what it has used: it ends where it is.
 
     Args:
         before: The budget of the run so far.
-        budget: The new one.
-        counters: How far its checkpoint is.
+        budget: The new budget.
+        counters: The counters of its checkpoint.
 
     Raises:
-        InputError: If limits are used up; names them.
+        InputError: With the limits that are used up.
     """
     if budget == before or _progress(budget, counters) < 1.0:
         return
@@ -43,11 +43,11 @@ def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any])
 
 
 def change_of_rate(checkpoint: Mapping[str, Any], recipe: Recipe, budget: Budget) -> str:
-    """Return a line if a new budget changes the learning rate, since schedules run over the budget; else nothing.
+    """Return one line if a new budget changes the learning rate, since schedules run over the budget; else nothing.
 
     Args:
         checkpoint: The checkpoint that the run resumes from.
-        recipe: Has the schedule.
+        recipe: The recipe, which names the schedule.
         budget: The new budget.
     """
     counters = checkpoint[CHECKPOINT_KEY]["counters"]

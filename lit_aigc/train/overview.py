@@ -1,4 +1,4 @@
-"""What is about to be trained, on what and where: read before the first batch, when a mistake still costs nothing."""
+"""Describe a run before its first batch, when a mistake still costs nothing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lit_aigc.modules.base import GenerativeModule
 def overview(
     config: Mapping[str, Any], datamodule: Any, module: GenerativeModule, trainer: L.Trainer, folder: Path
 ) -> dict[str, str]:
-    """The facts of a run by a word for each.
+    """Return the facts of a run by name.
 
     Args:
         config: The resolved config.
-        datamodule: The data; its ``sizes()`` give the items in each split, its ``root`` where they lie, if it has them.
+        datamodule: The data; ``sizes()``, the items per split, and ``root``, its folder, are shown if it has them.
         module: The model.
-        trainer: Says which device and precision it really takes.
+        trainer: Has the device and the precision that are really used.
         folder: The run folder.
     """
     limits = [f"{value:,} {unit}" for unit, value in config["budget"].items() if value is not None]
@@ -53,7 +53,7 @@ def _data(datamodule: Any) -> str:
 
 
 def _networks(module: GenerativeModule) -> dict[str, str]:
-    """The parameters of each network of a module, by its name."""
+    """Return the type and the number of parameters of each network of a module, by its name."""
     found = {}
     for name, network in module.named_children():
         if count := sum(parameter.numel() for parameter in network.parameters()):

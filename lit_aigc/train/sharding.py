@@ -31,15 +31,15 @@ class Sharded(DDPStrategy):
     """FSDP (Zhao et al., 2023) by torch's ``fully_shard``, for language models that are transformers.
 
     A block's weights are gathered when it computes, the others when the network does. Validation and sampling, which
-    one process may do alone, have the whole network; so has who asks after training. Checkpoints are whole too:
-    training goes on from them under any strategy, on any number of processes.
+    one process may do alone, have the whole network, and so does everyone after training. Checkpoints are whole too:
+    training resumes from them under any strategy, on any number of processes.
 
     Args:
         gradients: ``fp32``, or ``bf16``: half the bytes, and gradients rounded to 8 bits on the way.
         minutes: How long a process waits for the others before it gives up.
 
     Raises:
-        InputError: If one of them is out of range.
+        InputError: If an option is out of range.
     """
 
     def __init__(self, gradients: str = "fp32", minutes: float = 10.0) -> None:
@@ -188,7 +188,7 @@ def _split_like(weight: Tensor | None, value: Any) -> Any:
 
 
 def _whole(values: Any, keep: bool | None = None) -> Any:
-    """The same with whole tensors; those gathered are on the CPU where this process is told to keep them, else None."""
+    """Return the same with whole tensors, on the CPU; gathered ones are None unless this process keeps them."""
 
     def gather(part: DTensor) -> Tensor | None:
         tensor = part.full_tensor()

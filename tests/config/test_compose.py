@@ -180,6 +180,27 @@ def test_other_callbacks_leave_the_experiments_settings_of_the_default_ones_behi
     assert "logger" not in compose("train", ["logger=null"])
 
 
+def test_a_callback_of_the_users_own_is_added_to_the_others(tmp_path):
+    (tmp_path / "callbacks").mkdir()
+    node = "{_target_: lit_aigc.callbacks.curves.Curves}"
+    (tmp_path / "callbacks" / "mine.yaml").write_text(f"mine: {node}\n")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "exp.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - dcgan_mnist\n  - override /callbacks: [default, mine]\n  - _self_\n"
+    )
+    (tmp_path / "experiment" / "few.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - dcgan_mnist\n  - override /callbacks: mine\n  - _self_\n"
+    )
+    folder, default = f"--config-dir={tmp_path}", compose("train", ["data=mnist"])["callbacks"]
+    both = {**default, "mine": {"_target_": "lit_aigc.callbacks.curves.Curves"}}
+    assert compose("train", [folder, "data=mnist", "+callbacks=mine"])["callbacks"] == both
+    assert compose("train", [folder, "data=mnist", "callbacks=[default,mine]"])["callbacks"] == both
+    assert compose("train", [folder, "experiment=exp"])["callbacks"] == both
+    assert set(compose("train", [folder, "experiment=few"])["callbacks"]) == {"mine"}
+    assert "callbacks=mien is unknown, did you mean 'mine'?" in refusal(folder, "+callbacks=mien")
+    assert set(compose("train", ["logger=wandb", "+logger=tensorboard"])["logger"]) == {"wandb", "tensorboard"}
+
+
 def test_composing_leaves_no_state_behind():
     first = compose("train", ["seed=1"])
     compose("generate", ["bundle=x"])
