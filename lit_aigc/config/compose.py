@@ -179,10 +179,10 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 
 def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
-    """Return a sentence if a model of images meets data that is text, or the other way round; else nothing."""
+    """Return a sentence if a model meets data of another modality; else nothing."""
     if not {"data", "model"} <= set(config):
         return ""
-    data, model = (getattr(locate(config[group][TARGET]), "of_text", None) for group in ("data", "model"))
+    data, model = (getattr(locate(config[group][TARGET]), "modality", None) for group in ("data", "model"))
     if None in (data, model) or data == model:
         return ""
     folders, overrides = split_arguments(arguments)
@@ -192,8 +192,7 @@ def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
     fitting = fitting or [name for name in known if name.startswith(f"{given.get('model')}_")]
     advice = f"experiment={' or '.join(fitting[:5])}" if fitting else "an experiment for this data: see --help"
     names = {group: f"{group}={given[group]}" if group in given else f"the {group}" for group in ("data", "model")}
-    kinds = ("text", "images") if data else ("images", "text")
-    return f"{names['data']} holds {kinds[0]}, and {names['model']} is a model of {kinds[1]}. Choose {advice}."
+    return f"{names['data']} is {data} data, and {names['model']} is a model of {model} data. Choose {advice}."
 
 
 def _secrets(config: Mapping[str, Any]) -> list[str]:

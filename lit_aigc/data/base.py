@@ -34,14 +34,14 @@ class DataModule(L.LightningDataModule):
     only. A subclass implements `read`, `evaluation_batches` and `train_dataloader`.
 
     Attributes:
-        of_text: Whether batches are of tokens.
+        modality: As in `lit_aigc.spec.DataSpec`.
         items: What a batch consists of, in messages.
         start_batch: Number of the first batch that `train_dataloader` gives.
         batch_size: Items in a training batch over all processes together.
         report: What cleaning counted, once the data is read.
     """
 
-    of_text: ClassVar[bool] = False
+    modality: ClassVar[str]
     items: ClassVar[str]
 
     def __init__(self, source: Any, root: str | None, batch_size: int, eval_batch_size: int, seed: int):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lit_aigc.data.folders import hash_fraction, split_by_position
-from lit_aigc.data.sources import SPLITS, problems_of_folder
+from lit_aigc.data.sources import SPLITS, Offline, problems_of_folder
 from lit_aigc.data.text_pieces import Documents, Piece, files_as_documents, stamp
 from lit_aigc.errors import InputError
 
@@ -39,7 +39,7 @@ class Corpus:
 
 
 class TextSource(Protocol):
-    """A source of text; write your own and name it as ``data.source._target_``. Subclasses implement `read`.
+    """A source of text; write your own and name it as ``data.source._target_``.
 
     Attributes:
         name: Name of the data set, as in ``conf/data``.
@@ -49,7 +49,6 @@ class TextSource(Protocol):
 
     def problems(self, root: str | None) -> list[str]:
         """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
-        return []
 
     def read(self, root: str | None) -> Corpus:
         """Return the documents; raises InputError if any are missing."""
@@ -63,7 +62,7 @@ def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
     return split_by_position({name: hash_fraction(name) for name in names}, {"val": 0.1, "test": 0.1})
 
 
-class PyDocs(TextSource):
+class PyDocs(Offline):
     """The English of Python's own language reference, from the module `pydoc_data.topics`: text without any download.
 
     A document is a topic, such as ``"assert"``; the topics depend on the version of Python. Many topics are sections of
@@ -102,7 +101,7 @@ def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
     return kept
 
 
-class PythonSource(TextSource):
+class PythonSource(Offline):
     """The files of the running Python's standard library, without its tests: code without any download.
 
     A document is a file. Split by the hash of ``"python_source/"`` and the file's name, such as ``json/decoder.py``.
@@ -129,7 +128,7 @@ class PythonSource(TextSource):
         return Corpus(documents, stamp(files.values(), self.name), report={"files": len(files)})
 
 
-class TinyShakespeare(TextSource):
+class TinyShakespeare:
     """40,000 lines of Shakespeare's plays (Karpathy's char-rnn): ``tinyshakespeare/input.txt`` under the root.
 
     The first ``int(0.9 * n)`` of its n characters are for training and the others for validation, as in nanoGPT. The
@@ -158,7 +157,7 @@ class TinyShakespeare(TextSource):
         return Corpus(splits, stamp([file], self.name))
 
 
-class Multi30k(TextSource):
+class Multi30k:
     """Captions of 31,014 photographs (Elliott et al. 2016), one sentence per document, in the official splits.
 
     29,000 for training, 1,014 for validation, and the 1,000 of ``test_2016_flickr``: files ``multi30k/train.en.gz`` and
@@ -214,7 +213,7 @@ def _sentences(file: Path) -> Iterator[Piece]:
             raise InputError(f"{file} is damaged ({error}); download it again.") from None
 
 
-class WikiText2(TextSource):
+class WikiText2:
     """Two million words of Wikipedia (Merity et al. 2016): ``wiki.train.raw``, ``wiki.valid.raw``, ``wiki.test.raw``.
 
     The files are in ``wikitext-2-raw`` or ``wikitext-2`` under the root; the older ``.tokens``, in which rare words are

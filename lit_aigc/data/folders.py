@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_aigc.data.clean_images import PreparedFiles, clean_images
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
-from lit_aigc.data.sources import SPLITS, ImageSource, Preparation, SourceImages
+from lit_aigc.data.sources import SPLITS, Offline, Preparation, SourceImages
 from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import ImageFiles, UnreadableImageError, probe
@@ -31,7 +31,7 @@ SPLIT_FOLDERS = {
 _FORMAT = 2
 
 
-class ImageFolder(ImageSource):
+class ImageFolder(Offline):
     """Images in a folder or a .zip file: png, jpg, bmp, webp, gif, tif.
 
     Folders inside are classes, in alphabetical order; deeper folders belong to the class above. Images without

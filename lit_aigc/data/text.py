@@ -92,7 +92,7 @@ class TextData(DataModule):
         InputError: If options are wrong; names all that are.
     """
 
-    of_text = True
+    modality = "text"
     items = "rows"
 
     def __init__(
@@ -165,7 +165,7 @@ class TextData(DataModule):
         context = self.context or self._longest()
         digests = json.dumps([self._store.facts["digests"], context], sort_keys=True)
         return DataSpec(
-            modality="text",
+            modality=self.modality,
             shape=(context,),
             value_range=(0, self.tokenizer.vocab_size - 1),
             vocab_size=self.tokenizer.vocab_size,

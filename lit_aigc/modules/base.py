@@ -42,7 +42,7 @@ class GenerativeModule(Updates, Sampling):
         recipe: How to optimize.
 
     Attributes:
-        of_text: Whether it is a model of text, which reads tokens; None: of either.
+        modality: The modality of the data that it models, as in `lit_aigc.spec.DataSpec`; None: any.
         decays_vectors: Whether weight decay applies to biases and normalization too.
         trains_all_at_once: Whether each backward pass reaches all parameters, so that DDP needs to look for none.
         seed: Seed of all randomness of training; see `begin`.
@@ -62,7 +62,7 @@ class GenerativeModule(Updates, Sampling):
         validation_keys: What validation logs for monitors; may be a property, known once `trainer` is there.
     """
 
-    of_text: ClassVar[bool | None] = None
+    modality: ClassVar[str | None] = None
     decays_vectors: ClassVar[bool] = True
     trains_all_at_once: ClassVar[bool] = False
     optimizer_names: tuple[str, ...] = ("",)

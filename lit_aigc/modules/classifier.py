@@ -27,7 +27,7 @@ class ImageClassifier(GenerativeModule):
         InputError: If the data have no labels, or an option is out of range.
     """
 
-    of_text = False
+    modality = "image"
     decays_vectors = False
     trains_all_at_once = True
     validation_keys = ("val_accuracy", "val_loss")

@@ -46,7 +46,7 @@ class LanguageModel(GenerativeModule):
         InputError: If the data is not text, or an option is out of range.
     """
 
-    of_text = True
+    modality = "text"
     translates = False  # whether the text replaces its prompt instead of following it
     trains_all_at_once = True
     optimizer_names = ("", "matrix")

@@ -20,7 +20,7 @@ class LatentModule(GenerativeModule):
         latent_dim: Numbers in a latent.
     """
 
-    of_text = False
+    modality = "image"
     latent_dim: int
 
     def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:
