@@ -53,6 +53,7 @@ WALLS = (
     Wall(("modules/",), (*HYDRA, "wandb", *ours("data", "callbacks", "metrics", "runs", *VERBS))),
     Wall(("data/",), ours("modules", "networks", "metrics")),
     Wall(("metrics/",), ours("modules", "data")),
+    Wall(("callbacks/",), ("matplotlib",)),
     Wall(("generate/", "runs/"), ours("train", "data")),
     Wall(("compare/", "sweep/"), ours("train")),
     Wall(COMMANDS, ours(*VERBS), inverted=True),

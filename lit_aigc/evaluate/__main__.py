@@ -1,4 +1,4 @@
-"""``python -m lit_aigc.evaluate``: a bundle, or images from elsewhere, in numbers with their protocol."""
+"""``python -m lit_aigc.evaluate``: metrics of a bundle, or of images from elsewhere, with their protocol."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
+from lit_aigc.latents.codes import decoded
 from lit_aigc.latents.geometry import (
     blended_classes,
     class_directions,
@@ -83,8 +84,7 @@ class Explorer:
 
     def images(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Decode latents ``(n, d)`` and classes ``(n,)`` to uint8 images ``(n, C, H, W)`` in main memory."""
-        blocks = [self._decode(z[i : i + _BLOCK], labels, i) for i in range(0, len(z), _BLOCK)]
-        return torch.cat([to_uint8(block, self.spec.value_range).cpu() for block in blocks])
+        return decoded(self.module, self.mean + self.deviation * z, labels)
 
     def _decode(self, z: Tensor, labels: Tensor | None, first: int) -> Tensor:
         z = self.mean + self.deviation * z

@@ -38,7 +38,7 @@ _WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, by which a few lines can stand for more than memory holds."""
+    """Safe YAML without aliases, by which a few lines could expand to more than memory holds."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -51,9 +51,9 @@ class Bundle:
     """A bundle, read and built.
 
     Attributes:
-        module: The model in evaluation mode, with the weights that the bundle holds (the averaged ones of training),
-            and its tokenizer, if it is one of text.
-        spec: The facts of the data that it was trained on.
+        module: The model in evaluation mode, with the weights of the bundle (the averaged ones of training), and its
+            tokenizer if it is a model of text.
+        spec: The facts about its training data.
         manifest: Format and code version, data, metrics with their protocol, hashes of the files.
     """
 
@@ -69,20 +69,20 @@ def save_bundle(
     spec: DataSpec,
     summary: Mapping[str, Any],
 ) -> Path:
-    """Write a bundle with the module's present weights; an older one at that place is replaced when the new is whole.
+    """Write a bundle with the module's current weights; it replaces an older one as soon as it is complete.
 
     Args:
-        directory: Where to.
+        directory: The bundle's folder.
         module: The model.
         model_config: Its resolved config.
-        spec: The facts of its data.
-        summary: What the run's ``summary.json`` holds: metrics and protocol.
+        spec: The facts about its data.
+        summary: Contents of the run's ``summary.json``: metrics and protocol.
 
     Returns:
         The directory.
 
     Raises:
-        OSError: The disk is full or the folder can't be written to; an older bundle stays.
+        OSError: If the disk is full or the folder can't be written to; an older bundle stays.
     """
     directory = Path(directory)
     building = directory.with_name(f".{directory.name}.building")
@@ -111,7 +111,7 @@ def _write(
 ) -> None:
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
-    plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
+    plain = json.loads(json.dumps(dict(model_config)))  # copies, since YAML would write a shared list as an alias
     (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
     if module.tokenizer is not None:
@@ -131,18 +131,18 @@ def _write(
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle that a path names: the folder itself, or the bundle in it, if it is a run folder that has one."""
+    """Return the bundle that a path names: the folder itself, or the bundle in it if it is a run folder."""
     path = Path(path)
     inner = path / "bundle"
     return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
 
 
 def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = "cpu") -> Bundle:
-    """Read a bundle, or that of a run folder; only classes of lit_aigc, and of the packages in `trust`, are built.
+    """Read a bundle, or that of a run folder; builds only classes of lit_aigc and of the packages in `trust`.
 
     Raises:
         InputError: If it is no bundle, a file was changed, its config names something that is not trusted, or the
-            device isn't there.
+            device isn't available.
     """
     directory = find_bundle(directory)
     if not (directory / MANIFEST).is_file():
@@ -175,7 +175,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
 
 
 def to_device(module: _Module, device: str) -> _Module:
-    """The module on a device; raises `InputError` if the device isn't there."""
+    """Move a module to a device; raises `InputError` if the device isn't available."""
     try:
         return module.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -183,7 +183,7 @@ def to_device(module: _Module, device: str) -> _Module:
 
 
 def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """The weights that a config asks for, without memory for them; None where that doesn't work."""
+    """Return the weights that a config needs, without allocating them; None if that doesn't work."""
     try:
         with torch.device("meta"):
             return build(config, spec, trust=trust).state_dict()
@@ -201,7 +201,7 @@ def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path)
         module = build(config, spec, trust=trust)
     except InputError:
         raise
-    except Exception as error:  # whatever its values lead a constructor to
+    except Exception as error:  # whatever its values make a constructor raise
         raise InputError(f"The bundle {directory} can't be built from its config: {error}") from error
     if not isinstance(module, GenerativeModule):
         raise InputError(f"The config in the bundle {directory} is not that of a model of lit_aigc.")
@@ -218,7 +218,7 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
     outside = [name for name in files if not _lies_in(directory / Path(name).name, directory)]
     if outside:
         raise InputError(
-            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or no plain file."
+            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or not a plain file."
         )
     changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
     if missing or changed:
@@ -229,7 +229,7 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
 
 
 def _lies_in(file: Path, directory: Path) -> bool:
-    """Whether it is a plain file of this folder, or isn't there: what a link leads to could be endless, or a secret."""
+    """Return whether it is a plain file of this folder, or missing: a link could lead to endless or secret files."""
     return not os.path.lexists(file) or (file.is_file() and file.resolve().parent == directory.resolve())
 
 
