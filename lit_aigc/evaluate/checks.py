@@ -25,19 +25,17 @@ def check_options(config: Mapping[str, Any]) -> None:
         InputError: For the first problem.
     """
     _check_sources(config)
-    number = config["classification_accuracy"]
     if config["num_samples"] < 2:
         raise InputError(f"num_samples={config['num_samples']}: expected at least 2, preferably thousands.")
     if isinstance(config["metrics"], str):
         raise InputError(f"metrics={config['metrics']}: expected a list, such as [{config['metrics']}].")
-    if number is not None and (type(number) is not int or number < 2):
-        raise InputError(
-            f"classification_accuracy={number}: expected the number of samples that a classifier is trained on, such "
-            "as 60_000, or null."
-        )
-    for key, least, of_what in (("nll_samples", 1, "latents per image"), ("nll_images", 2, "test images")):
+    for key, least, what in (
+        ("classification_accuracy", 2, "samples that a classifier is trained on"),
+        ("nll_samples", 1, "latents per image"),
+        ("nll_images", 2, "test images"),
+    ):
         if (value := config[key]) is not None and (type(value) is not int or value < least):
-            raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
+            raise InputError(f"{key}={value}: expected the number of {what}, {least} or more, or null.")
     if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
         raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
     if config["baseline"] and not bootstrap:

@@ -119,6 +119,7 @@ def evaluate_samples(
     _check_reference(extractor, reference, metrics)
     if bootstrap:
         check_draws(bootstrap)
+    # Each metric keeps its own state; what the bootstrap draws from is kept once for all of them.
     computed = {name: METRICS[name].create(extractor, reference, KID_LIMIT) for name in metrics}
     drawn_from = {metric.drawn_from for metric in computed.values()} if bootstrap else set()
     widths = {"features": extractor.num_features, "logits": extractor.num_classes}
@@ -126,6 +127,7 @@ def evaluate_samples(
     for metric in (*computed.values(), *kept.values()):
         metric.to("cpu" if torch.device(device).type == "mps" else device)  # mps has no float64
 
+    # One pass of the extractor serves all metrics.
     n = 0
     for batch in samples:
         features, logits = extract(extractor, batch.images, device)
@@ -137,6 +139,7 @@ def evaluate_samples(
             sample.update(*_moved((getattr(seen, name), batch.start), sample.device))
     n = _sum_over_processes(n, device)
 
+    # From here on all processes hold the same numbers.
     protocol = _protocol(extractor, reference, n)
     real, floor = _real_figures(reference, n)
     drawn = {name: sample.compute() for name, sample in kept.items()}

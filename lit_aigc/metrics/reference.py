@@ -228,10 +228,12 @@ def set_reference(
     Returns:
         The reference; with `halves`, `real` has their figures.
     """
+    # Without a cache one pass does it all; the fingerprint is known once all pixels have been read.
     if cache is None:
         reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
         reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
         return _with_floor(reference, halves.figures() if halves else None)
+    # With a cache the floor has an entry of its own, because it depends on the number of samples.
     fingerprint = images.pixels.fingerprint
     same = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
     digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
