@@ -189,24 +189,30 @@ def is_one_value(override: str) -> bool:
     return parsed is not None and not parsed.is_sweep_override()
 
 
-def is_sweep(override: str) -> bool:
-    """Return whether Hydra reads an override as several values to run in turn."""
+def in_turn(override: str, folders: list[Path]) -> list[str]:
+    """Return the overrides that a multirun takes in turn: ``seed=1`` and ``seed=2`` for ``seed=1,2``.
+
+    Args:
+        override: An override; one with a single value is returned as it is.
+        folders: Config folders, whose files ``glob(...)`` means.
+
+    Raises:
+        InputError: If there is nothing to choose from.
+    """
+    from hydra.core.override_parser.types import Glob
+
     parsed = _parsed(override)
-    return parsed is not None and parsed.is_sweep_override()
-
-
-def swept_values(override: str) -> list[str]:
-    """Return the values that a multirun sets in turn; none for an override with one value, or a glob."""
-    parsed = _parsed(override)
-    if parsed is None or not (parsed.is_choice_sweep() or parsed.is_range_sweep()):
-        return []
-    return list(parsed.sweep_string_iterator())
-
-
-def first_value(override: str) -> str:
-    """Return an override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
-    values = swept_values(override)
-    return f"{_parsed(override).get_key_element()}={values[0]}" if values else override
+    if parsed is None or not parsed.is_sweep_override():
+        return [override]
+    key, value = parsed.get_key_element(), parsed.value()
+    if isinstance(value, Glob):
+        names = sorted(file.stem for folder in folders for file in (folder / key_of(override)).glob("*.yaml"))
+        values = value.filter(names)
+    else:
+        values = list(parsed.sweep_string_iterator()) if parsed.is_discrete_sweep() else []
+    if not values:
+        raise InputError(f"{override} has no values to take in turn: expected {key}=a,b or range(1,3), or glob(a*).")
+    return [f"{key}={one}" for one in values]
 
 
 def _parsed(argument: str) -> Any:

@@ -324,7 +324,7 @@ def test_as_a_command_it_stops_at_ctrl_c_and_goes_on(own, when):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=120) == 75, Path("out.txt").read_text()
-    assert "Paused: the same command goes on." in Path("out.txt").read_text()
+    assert "Paused: repeat the command to resume." in Path("out.txt").read_text()
     assert "Traceback" not in Path("out.txt").read_text()
     states = [json.loads(file.read_text())["status"] for file in Path("runs").glob("compare/*/summary.json")]
     assert states == (["paused"] if when == "while it trains" else [])
