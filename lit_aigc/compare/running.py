@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_aigc.compare.plan import Comparison
 from lit_aigc.compare.records import code_version, describe_run, read_record
+from lit_aigc.config.overrides import folder_options
 from lit_aigc.files import write_atomically
 from lit_aigc.machine.exit_codes import DONE, PAUSED
 from lit_aigc.runs.folder import RunFolder
@@ -75,7 +76,7 @@ def _run(
     arguments = start_or_resume(run_dir, comparison.train_arguments(experiment, seed, run_dir))
     exit_code, why = DONE, ""
     if arguments is not None:
-        exit_code, why = train([*comparison.folder_options(), *arguments])
+        exit_code, why = train([*folder_options(comparison.folders), *arguments])
     if exit_code == PAUSED or (train.stopped and exit_code != DONE):
         return None
     summary = RunFolder(run_dir).read_summary()

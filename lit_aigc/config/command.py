@@ -13,7 +13,7 @@ from typing import Any
 
 from lit_aigc import __version__
 from lit_aigc.config.compose import compose, load
-from lit_aigc.config.overrides import config_folder, groups_in, in_turn, split_arguments
+from lit_aigc.config.overrides import config_folder, folder_options, groups_in, in_turn, split_arguments
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 from lit_aigc.machine.exit_codes import BAD_INPUT, DONE, FAILED
@@ -117,7 +117,7 @@ def _multirun(verb: str, arguments: list[str]) -> int:
     folders, overrides = split_arguments([argument for argument in arguments if argument not in MULTIRUN])
     choices = [in_turn(override, folders) for override in overrides]
     jobs = list(itertools.product(*choices))
-    own = [f"--config-dir={folder.resolve()}" for folder in folders[1:]]
+    own = folder_options(folders[1:])
     compose(verb, [*own, *jobs[0]])  # problems show before any job starts
     for number, job in enumerate(jobs, 1):
         values = [override.lstrip("+") for override, others in zip(job, choices, strict=True) if len(others) > 1]

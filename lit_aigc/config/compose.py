@@ -19,6 +19,7 @@ from lit_aigc.config.overrides import (
     groups_in,
     is_one_value,
     key_of,
+    members,
     problems_of_choices,
     split_arguments,
 )
@@ -172,7 +173,7 @@ def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
         return ""
     folders, overrides = split_arguments(arguments)
     given = {key_of(override): override.partition("=")[2] for override in overrides}
-    known = sorted(file.stem for folder in folders for file in (folder / "experiment").glob("*.yaml"))
+    known = members("experiment", folders)
     fitting = [name for name in known if name.endswith(f"_{given.get('data')}")]
     fitting = fitting or [name for name in known if name.startswith(f"{given.get('model')}_")]
     advice = f"experiment={' or '.join(fitting[:5])}" if fitting else "an experiment for this data: see --help"
@@ -226,8 +227,7 @@ def _missing_groups(defaults: list[Any], folders: list[Path], is_there: Callable
     for group in (key for entry in defaults if isinstance(entry, Mapping) for key in entry):
         if group in _CAN_BE_LEFT_OUT or group.startswith("optional ") or is_there(group):
             continue
-        known = sorted(file.stem for folder in folders for file in (folder / group).glob("*.yaml"))
-        found.append(f"{group}= is needed: expected one of {', '.join(known)}")
+        found.append(f"{group}= is needed: expected one of {', '.join(members(group, folders))}")
     return found
 
 

@@ -109,6 +109,16 @@ def groups_in(folders: list[Path]) -> set[str]:
     return {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"}
 
 
+def members(group: str, folders: Iterable[Path]) -> list[str]:
+    """Return the names that can be chosen from a group, in order."""
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def folder_options(own_folders: Iterable[Path]) -> list[str]:
+    """Return the options that name the user's own config folders to another command."""
+    return [f"--config-dir={folder.resolve()}" for folder in own_folders]
+
+
 def key_of(override: str) -> str:
     """Return the key of an override: ``a.b`` of ``+a.b=1``."""
     return override.partition("=")[0].lstrip("+~").split("@")[0]
@@ -153,7 +163,7 @@ def problems_of_choices(overrides: list[str], groups: set[str], folders: list[Pa
         key, value = key_of(override), override.partition("=")[2]
         if key not in groups or override.startswith("~") or value == "null":
             continue
-        known = sorted(file.stem for folder in folders for file in (folder / key).glob("*.yaml"))
+        known = members(key, folders)
         names = [name.strip(" '\"") for name in value.strip("'\"[]").split(",")]
         found += [f"{key}={name} is unknown{did_you_mean(name, known)}" for name in names if name not in known]
     return found
@@ -206,8 +216,7 @@ def in_turn(override: str, folders: list[Path]) -> list[str]:
         return [override]
     key, value = parsed.get_key_element(), parsed.value()
     if isinstance(value, Glob):
-        names = sorted(file.stem for folder in folders for file in (folder / key_of(override)).glob("*.yaml"))
-        values = value.filter(names)
+        values = value.filter(members(key_of(override), folders))
     else:
         values = list(parsed.sweep_string_iterator()) if parsed.is_discrete_sweep() else []
     if not values:

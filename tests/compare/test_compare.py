@@ -19,6 +19,7 @@ from lit_aigc.compare.records import SAMPLES
 from lit_aigc.compare.report import Report, markers
 from lit_aigc.compare.running import run_list
 from lit_aigc.config.compose import compose, load
+from lit_aigc.config.overrides import folder_options
 from lit_aigc.errors import InputError
 from lit_aigc.train.run import train
 
@@ -234,7 +235,8 @@ def test_overrides_reach_training_as_they_are_typed(own):
     ]
     assert compose("compare", ["experiments=[tiny_a]", "overrides=[]"])["overrides"] == []
     arguments = Comparison(("tiny_a",), (0,), {"batches": 2}, ("model.generator.hidden=[8,8]",), folders=(own,))
-    composed = compose("train", [*arguments.folder_options(), *arguments.train_arguments("tiny_a", 5, Path("x, y"))])
+    words = [*folder_options(arguments.folders), *arguments.train_arguments("tiny_a", 5, Path("x, y"))]
+    composed = compose("train", words)
     assert composed["model"]["generator"]["hidden"] == [8, 8]
     assert (composed["seed"], composed["run_dir"]) == (5, "x, y")
     assert composed["budget"] == {"minutes": None, "samples": None, "batches": 2}
