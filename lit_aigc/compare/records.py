@@ -90,7 +90,7 @@ def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identit
     try:
         bundle = load_bundle(run_dir / "bundle", config["trust"])
         spec = bundle.spec
-        if len(spec.shape) != 3:  # no images
+        if spec.modality != "image":
             return {}
         samples = bundle.module.sample(SAMPLES, noise=Noise(0))
     except InputError:  # a classifier, or a user's own class that isn't trusted

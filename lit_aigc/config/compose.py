@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import TARGET, did_you_mean, locate, problems
+from lit_aigc.config import keys
 from lit_aigc.config.agent_values import overrides_of_agent
 from lit_aigc.config.aliases import CHOICES, current_overrides, rename_keys
-from lit_aigc.config.keys import leaves
 from lit_aigc.config.overrides import (
     added_choices,
     as_text,
@@ -196,7 +196,7 @@ def _secrets(config: Mapping[str, Any]) -> list[str]:
 def _wrong_seeds(config: Mapping[str, Any]) -> list[str]:
     """List whole numbers that torch can't be seeded with, each named where it stands first."""
     wrong: dict[int, str] = {}
-    for key, value in leaves(config).items():
+    for key, value in keys.leaves(config).items():
         if key.rpartition(".")[2] in ("seed", "seeds"):
             for seed in value if isinstance(value, list) else [value]:
                 if type(seed) is int and not 0 <= seed < 2**63:
