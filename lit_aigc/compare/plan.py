@@ -12,7 +12,7 @@ from typing import Any
 from lit_aigc.build import did_you_mean
 from lit_aigc.config.compose import compose
 from lit_aigc.config.keys import get
-from lit_aigc.config.overrides import config_folder, problems_of_list, problems_of_name
+from lit_aigc.config.overrides import config_folder, folder_options, members, problems_of_list, problems_of_name
 from lit_aigc.errors import InputError
 
 _MEASURES = "callbacks.generative_metrics"
@@ -54,7 +54,7 @@ class Comparison:
             raise InputError(f"experiments={experiments}: expected a list of names, such as [dcgan_mnist5k].")
         if repeated := sorted({name for name in experiments if experiments.count(name) > 1}):
             problems.append(f"experiments has {', '.join(repeated)} more than once.")
-        known = [file.stem for folder in (config_folder(), *folders) for file in (folder / "experiment").glob("*.yaml")]
+        known = members("experiment", (config_folder(), *folders))
         if not config["report_only"]:  # records may outlive an experiment's name
             unknown = [name for name in experiments if name not in known]
             problems += [f"experiment {name!r} is unknown{did_you_mean(name, known)}" for name in unknown]
@@ -92,10 +92,6 @@ class Comparison:
         limits = [f"budget.{key}={_number(self.budget.get(key))}" for key in _UNITS]
         return [f"experiment={experiment}", f"seed={seed}", f"run_dir={run_dir}", *limits, *self.overrides]
 
-    def folder_options(self) -> list[str]:
-        """Return the options that name the user's own config folders to another command."""
-        return [f"--config-dir={folder.resolve()}" for folder in self.folders]
-
     def check_experiments(self, metric: str | None) -> None:
         """Compose all experiments, and check that their numbers can stand in one table.
 
@@ -106,7 +102,7 @@ class Comparison:
         for name in self.experiments:
             arguments = self.train_arguments(name, 0, Path("unused"))
             try:
-                config = compose("train", [*self.folder_options(), *arguments])
+                config = compose("train", [*folder_options(self.folders), *arguments])
             except InputError as error:
                 raise InputError(f"experiment {name}: {error}") from error
             data = {f"data.{key}": value for key, value in config["data"].items() if key not in _MAY_DIFFER}

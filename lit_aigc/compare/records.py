@@ -39,7 +39,7 @@ def describe_run(run_dir: Path, summary: Mapping[str, Any], out: Path, identity:
     config = read_yaml(run_dir / "config.yaml") if summary else {}
     facts = {key: summary.get(key) for key in RUN_FACTS if key not in ("status", "error", "seed", "startup_seconds")}
     metrics = {
-        key: _finite(value)
+        key: finite(value)
         for key, value in summary.items()
         if key not in RUN_FACTS and key not in HIDDEN and isinstance(value, int | float)
     }
@@ -57,9 +57,9 @@ def describe_run(run_dir: Path, summary: Mapping[str, Any], out: Path, identity:
     }
 
 
-def _finite(value: float | None) -> float | None:
-    """Return a value, None for one that JSON can't hold."""
-    return value if value is not None and math.isfinite(value) else None
+def finite(value: Any) -> float | None:
+    """Return a finite number as it is, None for anything else, which a JSON file can't hold as a number."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _curve(path: Path) -> dict[str, list[float | None]]:
@@ -74,7 +74,7 @@ def _curve(path: Path) -> dict[str, list[float | None]]:
     for name, (places, values) in columns.items():
         if not name.startswith("train/"):
             at = dict(zip(places, values, strict=True))
-            curve[name] = [_finite(at.get(step)) for step in steps]
+            curve[name] = [finite(at.get(step)) for step in steps]
     return curve
 
 

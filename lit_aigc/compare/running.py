@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lit_aigc.compare.plan import Comparison
 from lit_aigc.compare.records import code_version, describe_run, read_record
+from lit_aigc.config.overrides import folder_options
 from lit_aigc.files import write_atomically
 from lit_aigc.machine.exit_codes import DONE, PAUSED
 from lit_aigc.runs.folder import RunFolder
-from lit_aigc.runs.processes import start_or_resume
+from lit_aigc.runs.processes import TrainingProcesses, start_or_resume
 
 RUNS = Path("runs") / "compare"
-
-
-class Train(Protocol):
-    """Trains: called with the arguments of ``python -m lit_aigc.train``, returns its exit code and why it ended.
-
-    Attributes:
-        stopped: Whether a signal has asked for an end.
-    """
-
-    stopped: bool
-
-    def __call__(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Train to the end, or to a pause."""
 
 
 def _say(text: str) -> None:
@@ -35,7 +23,7 @@ def _say(text: str) -> None:
 
 
 def run_list(
-    comparison: Comparison, train: Train, retry: bool = False, say: Callable[[str], None] = _say
+    comparison: Comparison, train: TrainingProcesses, retry: bool = False, say: Callable[[str], None] = _say
 ) -> tuple[list[dict[str, Any]], bool]:
     """Train whatever has no record yet, one run after another, starting with the first seed of all experiments.
 
@@ -43,7 +31,7 @@ def run_list(
 
     Args:
         comparison: What is compared.
-        train: Trains.
+        train: TrainingProcessess.
         retry: Whether to train again what failed.
         say: Reports progress.
 
@@ -79,14 +67,16 @@ def _to_do(record: Mapping[str, Any], retry: bool) -> bool:
     return record["status"] == "failed" and (retry or record["samples_seen"] is None)
 
 
-def _run(comparison: Comparison, experiment: str, seed: int, code: str, train: Train) -> dict[str, Any] | None:
+def _run(
+    comparison: Comparison, experiment: str, seed: int, code: str, train: TrainingProcesses
+) -> dict[str, Any] | None:
     """Train, or resume what was begun, and return the record; None if the run was paused."""
     identity = comparison.identity(experiment, seed, code)
     run_dir = RUNS / identity
     arguments = start_or_resume(run_dir, comparison.train_arguments(experiment, seed, run_dir))
     exit_code, why = DONE, ""
     if arguments is not None:
-        exit_code, why = train([*comparison.folder_options(), *arguments])
+        exit_code, why = train([*folder_options(comparison.folders), *arguments])
     if exit_code == PAUSED or (train.stopped and exit_code != DONE):
         return None
     summary = RunFolder(run_dir).read_summary()

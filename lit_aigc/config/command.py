@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import math
+import itertools
 import os
 import re
 import sys
@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc import __version__
-from lit_aigc.config.compose import compose, load, read_command_line, register_former_choices
-from lit_aigc.config.overrides import (
-    config_folder,
-    first_value,
-    forced,
-    groups_in,
-    is_sweep,
-    key_of,
-    swept_values,
-)
+from lit_aigc.config.compose import compose, load
+from lit_aigc.config.overrides import config_folder, folder_options, groups_in, in_turn, split_arguments
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 from lit_aigc.machine.exit_codes import BAD_INPUT, DONE, FAILED
@@ -40,8 +32,7 @@ def command(verb: str, main: Callable[[dict[str, Any]], int]) -> None:
 
     def run(arguments: list[str]) -> int:
         if MULTIRUN & set(arguments):
-            _multirun(verb, arguments)
-            return DONE
+            return _multirun(verb, arguments)
         if verb == "train" and RANK_CONFIG in os.environ:
             return main(read_yaml(os.environ[RANK_CONFIG]))
         return main(load(verb, arguments))
@@ -85,7 +76,7 @@ def help_text(verb: str) -> str:
     """Return a verb's help: its keys with their defaults, and the choices of each group, as ``conf/`` says."""
     folder = config_folder()
     text = (folder / f"{verb}.yaml").read_text(encoding="utf-8")
-    body = text.split("\n\n", 1)[-1].split("\nhydra:")[0]
+    body = text.split("\n\n", 1)[-1]
     lines = [
         f"python -m lit_aigc.{verb} [key=value ...]   {_summary(folder / f'{verb}.yaml')}",
         "",
@@ -118,34 +109,20 @@ def _summary(file: Path) -> str:
         return next((line.lstrip("# ").strip() for line in lines if not line.startswith("# @")), "")
 
 
-def _multirun(verb: str, arguments: list[str]) -> None:
-    """Run Hydra's own multirun; each job is a process of its own, so jobs on several devices can follow each other."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
+def _multirun(verb: str, arguments: list[str]) -> int:
+    """Run a verb once per combination of values, and return its exit code.
 
-    rest = [argument for argument in arguments if argument not in MULTIRUN]
-    compose(verb, [first_value(argument) for argument in rest])  # problems show before any job starts
-    register_former_choices()
-    own, overrides, _ = read_command_line(verb, rest)
-    folders = [f"--config-dir={folder.resolve()}" for folder in own[1:]]
-    swept = {key_of(override): len(swept_values(override)) for override in overrides if is_sweep(override)}
-    jobs = math.prod(swept.values())  # 0 with a glob, whose values aren't known here
-    started = []
-
-    def job(config: Any) -> None:
-        task = list(HydraConfig.get().overrides.task)
-        values = ", ".join(override.lstrip("+") for override in task if key_of(override) in swept)
-        started.append(values)
-        progress = f"run {len(started)}" + (f" of {jobs}" if jobs else "")
-        print(f"{progress}: {values}" if values else progress, flush=True)
-        code = run_command(verb, [*folders, *task])
+    Each job is a process of its own, so that jobs on several devices can follow each other.
+    """
+    folders, overrides = split_arguments([argument for argument in arguments if argument not in MULTIRUN])
+    choices = [in_turn(override, folders) for override in overrides]
+    jobs = list(itertools.product(*choices))
+    own = folder_options(folders[1:])
+    compose(verb, [*own, *jobs[0]])  # problems show before any job starts
+    for number, job in enumerate(jobs, 1):
+        values = [override.lstrip("+") for override, others in zip(job, choices, strict=True) if len(others) > 1]
+        print(f"run {number} of {len(jobs)}: {', '.join(values)}".removesuffix(": "), flush=True)
+        code = run_command(verb, [*own, *job])
         if code != DONE:
-            raise SystemExit(code)
-
-    groups = groups_in(own)
-    quiet = "hydra.hydra_logging.root.level=WARNING"  # `job` says which run starts
-    sys.argv[1:] = ["--multirun", *folders, *(forced(override, groups) for override in overrides), quiet]
-    try:
-        hydra.main(config_path=str(config_folder()), config_name=verb, version_base="1.3")(job)()
-    except SystemExit as stop:  # Hydra leaves with 1 for what it can't compose
-        raise SystemExit(stop.code if started or not stop.code else BAD_INPUT) from None
+            return code
+    return DONE

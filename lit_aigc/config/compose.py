@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import TARGET, did_you_mean, locate, problems
+from lit_aigc.config import keys
 from lit_aigc.config.agent_values import overrides_of_agent
 from lit_aigc.config.aliases import CHOICES, KEYS, current_overrides, rename_keys
 from lit_aigc.config.overrides import (
@@ -18,6 +19,7 @@ from lit_aigc.config.overrides import (
     groups_in,
     is_one_value,
     key_of,
+    members,
     problems_of_choices,
     split_arguments,
 )
@@ -64,9 +66,11 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     Raises:
         InputError: With all problems in one message.
     """
-    folders, overrides, schema = read_command_line(verb, arguments)
+    folders, overrides = split_arguments(current_overrides(verb, arguments))
     groups = groups_in(folders)
+    schema = read_yaml(folders[0] / f"{verb}.yaml")
     defaults = schema.pop("defaults", [])
+    overrides = added_choices(overrides, groups, defaults)
     chosen = choices(defaults, overrides)
     found = problems_of_choices(overrides, groups, folders)
     if found := found or _missing_groups(defaults, folders, lambda group: chosen[group] not in ("", "null")):
@@ -87,13 +91,6 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     return {**config, **({"experiment": chosen["experiment"]} if "experiment" in chosen else {})}
 
 
-def read_command_line(verb: str, arguments: list[str]) -> tuple[list[Path], list[str], dict[str, Any]]:
-    """Return the config folders, the overrides with today's names, and the verb's own YAML as it stands."""
-    folders, overrides = split_arguments(current_overrides(verb, arguments))
-    schema = read_yaml(folders[0] / f"{verb}.yaml")
-    return folders, added_choices(overrides, groups_in(folders), schema.get("defaults", [])), schema
-
-
 def _composed_by_hydra(verb: str, folders: list[Path], overrides: list[str], groups: set[str]) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -104,7 +101,7 @@ def _composed_by_hydra(verb: str, folders: list[Path], overrides: list[str], gro
 
     own = ",".join(as_text(f"file://{folder.resolve()}") for folder in folders[1:])
     search = [f"hydra.searchpath=[{own}]"] if own else []
-    register_former_choices()
+    _register_former_choices()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folders[0].resolve()), version_base="1.3"):
@@ -115,7 +112,7 @@ def _composed_by_hydra(verb: str, folders: list[Path], overrides: list[str], gro
         raise InputError(_first_lines(error)) from error
 
 
-def register_former_choices() -> None:
+def _register_former_choices() -> None:
     """Let Hydra find the choices that have another name today, for configs of users that still name them."""
     from hydra.core.config_store import ConfigStore
 
@@ -187,7 +184,7 @@ def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
         return ""
     folders, overrides = split_arguments(arguments)
     given = {key_of(override): override.partition("=")[2] for override in overrides}
-    known = sorted(file.stem for folder in folders for file in (folder / "experiment").glob("*.yaml"))
+    known = members("experiment", folders)
     fitting = [name for name in known if name.endswith(f"_{given.get('data')}")]
     fitting = fitting or [name for name in known if name.startswith(f"{given.get('model')}_")]
     advice = f"experiment={' or '.join(fitting[:5])}" if fitting else "an experiment for this data: see --help"
@@ -209,18 +206,11 @@ def _secrets(config: Mapping[str, Any]) -> list[str]:
 def _wrong_seeds(config: Mapping[str, Any]) -> list[str]:
     """List whole numbers that torch can't be seeded with, each named where it stands first."""
     wrong: dict[int, str] = {}
-
-    def look(node: Any, path: str) -> None:
-        if isinstance(node, Mapping):
-            for key, value in node.items():
-                look(value, f"{path}.{key}" if path else str(key))
-        elif isinstance(node, list):
-            for value in node:
-                look(value, path)
-        elif type(node) is int and path.rpartition(".")[2] in ("seed", "seeds") and not 0 <= node < 2**63:
-            wrong.setdefault(node, path)
-
-    look(config, "")
+    for key, value in keys.leaves(config).items():
+        if key.rpartition(".")[2] in ("seed", "seeds"):
+            for seed in value if isinstance(value, list) else [value]:
+                if type(seed) is int and not 0 <= seed < 2**63:
+                    wrong.setdefault(seed, key)
     return [f"{name}={value}: expected a whole number from 0 to {2**63 - 1}" for value, name in wrong.items()]
 
 
@@ -247,8 +237,7 @@ def _missing_groups(defaults: list[Any], folders: list[Path], is_there: Callable
     for group in (key for entry in defaults if isinstance(entry, Mapping) for key in entry):
         if group in _CAN_BE_LEFT_OUT or group.startswith("optional ") or is_there(group):
             continue
-        known = sorted(file.stem for folder in folders for file in (folder / group).glob("*.yaml"))
-        found.append(f"{group}= is needed: expected one of {', '.join(known)}")
+        found.append(f"{group}= is needed: expected one of {', '.join(members(group, folders))}")
     return found
 
 

@@ -109,6 +109,16 @@ def groups_in(folders: list[Path]) -> set[str]:
     return {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"}
 
 
+def members(group: str, folders: Iterable[Path]) -> list[str]:
+    """Return the names that can be chosen from a group, in order."""
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def folder_options(own_folders: Iterable[Path]) -> list[str]:
+    """Return the options that name the user's own config folders to another command."""
+    return [f"--config-dir={folder.resolve()}" for folder in own_folders]
+
+
 def key_of(override: str) -> str:
     """Return the key of an override: ``a.b`` of ``+a.b=1``."""
     return override.partition("=")[0].lstrip("+~").split("@")[0]
@@ -153,7 +163,7 @@ def problems_of_choices(overrides: list[str], groups: set[str], folders: list[Pa
         key, value = key_of(override), override.partition("=")[2]
         if key not in groups or override.startswith("~") or value == "null":
             continue
-        known = sorted(file.stem for folder in folders for file in (folder / key).glob("*.yaml"))
+        known = members(key, folders)
         names = [name.strip(" '\"") for name in value.strip("'\"[]").split(",")]
         found += [f"{key}={name} is unknown{did_you_mean(name, known)}" for name in names if name not in known]
     return found
@@ -189,24 +199,29 @@ def is_one_value(override: str) -> bool:
     return parsed is not None and not parsed.is_sweep_override()
 
 
-def is_sweep(override: str) -> bool:
-    """Return whether Hydra reads an override as several values to run in turn."""
+def in_turn(override: str, folders: list[Path]) -> list[str]:
+    """Return the overrides that a multirun takes in turn: ``seed=1`` and ``seed=2`` for ``seed=1,2``.
+
+    Args:
+        override: An override; one with a single value is returned as it is.
+        folders: Config folders, whose files ``glob(...)`` means.
+
+    Raises:
+        InputError: If there is nothing to choose from.
+    """
+    from hydra.core.override_parser.types import Glob
+
     parsed = _parsed(override)
-    return parsed is not None and parsed.is_sweep_override()
-
-
-def swept_values(override: str) -> list[str]:
-    """Return the values that a multirun sets in turn; none for an override with one value, or a glob."""
-    parsed = _parsed(override)
-    if parsed is None or not (parsed.is_choice_sweep() or parsed.is_range_sweep()):
-        return []
-    return list(parsed.sweep_string_iterator())
-
-
-def first_value(override: str) -> str:
-    """Return an override of a multirun as the first job has it: ``seed=1,2`` is ``seed=1``."""
-    values = swept_values(override)
-    return f"{_parsed(override).get_key_element()}={values[0]}" if values else override
+    if parsed is None or not parsed.is_sweep_override():
+        return [override]
+    key, value = parsed.get_key_element(), parsed.value()
+    if isinstance(value, Glob):
+        values = value.filter(members(key_of(override), folders))
+    else:
+        values = list(parsed.sweep_string_iterator()) if parsed.is_discrete_sweep() else []
+    if not values:
+        raise InputError(f"{override} has no values to take in turn: expected {key}=a,b or range(1,3), or glob(a*).")
+    return [f"{key}={one}" for one in values]
 
 
 def _parsed(argument: str) -> Any:

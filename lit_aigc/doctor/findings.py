@@ -113,13 +113,12 @@ def threads(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
 def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     """Find misunderstandings of SLURM and torchrun."""
     from lit_aigc.runs.launch import launch as processes
-    from lit_aigc.runs.launch import leaves_the_number_open
+    from lit_aigc.runs.launch import leaves_the_number_open, local_devices
 
     if outlook.problem:
         yield Finding(outlook.problem, "torchrun --rdzv-id=NAME --nproc-per-node=N -m lit_aigc.train ...", stops=True)
     outside, devices = processes(), config["trainer"].get("devices", "auto")
-    asked = len(devices) if isinstance(devices, list) else devices
-    if outside and not leaves_the_number_open(devices) and asked not in (outside.per_node, str(outside.per_node)):
+    if outside and not leaves_the_number_open(devices) and local_devices(config["trainer"]) != outside.per_node:
         yield Finding(
             f"trainer.devices={devices}, but {outside.by} starts {outside.per_node} processes on each node.",
             f"Leave trainer.devices out, or have {outside.by} start as many.",

@@ -47,17 +47,13 @@ class Outlook:
 def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
     """Return what training would do with a composed config."""
     from lit_aigc.machine.precision import accelerator_of
-    from lit_aigc.runs.launch import launch
+    from lit_aigc.runs.launch import launch, local_devices
 
     trainer = config["trainer"]
     accelerator = str(trainer.get("accelerator", "auto"))
     if accelerator == "auto":
         accelerator = "gpu" if machine.gpus else accelerator_of("auto")
-    devices = trainer.get("devices", "auto")
-    if devices in ("auto", -1, "-1"):
-        per_node = max(1, len(machine.gpus)) if accelerator in ("gpu", "cuda") else 1
-    else:
-        per_node = len(devices) if isinstance(devices, list) else int(devices)
+    per_node = local_devices({**trainer, "accelerator": accelerator}, len(machine.gpus))
     launcher, nodes = "the Trainer" if per_node > 1 else "nobody: one process", int(trainer.get("num_nodes") or 1)
     if outside := launch():
         launcher, per_node, nodes = dataclasses.astuple(outside)

@@ -93,11 +93,6 @@ class TensorBoardLogger(RunLogger):
             self._writer.flush()
 
     @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Flush the event file."""
-        self.save()
-
-    @rank_zero_only
     def close(self, exit_code: int) -> None:
         """Close the event file."""
         if self._writer is not None:

@@ -38,7 +38,7 @@ _WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, by which a few lines could expand to more than memory holds."""
+    """Loads safe YAML without aliases, with which a few lines can expand beyond all memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -51,9 +51,9 @@ class Bundle:
     """A bundle, read and built.
 
     Attributes:
-        module: The model in evaluation mode, with the weights of the bundle (the averaged ones of training), and its
-            tokenizer if it is a model of text.
-        spec: The facts about its training data.
+        module: The model in evaluation mode, with the bundle's weights (the averaged ones of training) and, for text,
+            its tokenizer.
+        spec: The facts of the data that it was trained on.
         manifest: Format and code version, data, metrics with their protocol, hashes of the files.
     """
 
@@ -69,14 +69,14 @@ def save_bundle(
     spec: DataSpec,
     summary: Mapping[str, Any],
 ) -> Path:
-    """Write a bundle with the module's current weights; it replaces an older one as soon as it is complete.
+    """Write a bundle with the module's current weights; it replaces an older one only when it is complete.
 
     Args:
-        directory: The bundle's folder.
+        directory: Folder of the bundle.
         module: The model.
         model_config: Its resolved config.
-        spec: The facts about its data.
-        summary: Contents of the run's ``summary.json``: metrics and protocol.
+        spec: The facts of its data.
+        summary: The run's ``summary.json``: metrics and protocol.
 
     Returns:
         The directory.
@@ -138,11 +138,11 @@ def find_bundle(path: str | Path) -> Path:
 
 
 def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = "cpu") -> Bundle:
-    """Read a bundle, or that of a run folder; builds only classes of lit_aigc and of the packages in `trust`.
+    """Read a bundle, or that of a run folder; only classes of lit_aigc and of the packages in `trust` are built.
 
     Raises:
-        InputError: If it is no bundle, a file was changed, its config names something that is not trusted, or the
-            device isn't available.
+        InputError: If it isn't a bundle, if a file was changed, if its config names something that isn't trusted, or
+            if the device is missing.
     """
     directory = find_bundle(directory)
     if not (directory / MANIFEST).is_file():
@@ -164,7 +164,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
     if tokenizer and tokenizer.vocab_size != spec.vocab_size:
         raise InputError(
             f"The tokenizer in {directory} is not that of the model: it has {tokenizer.vocab_size:,} ids, "
-            f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from where it came from."
+            f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from its source."
         )
     _check_weights(_shapes(config, spec, tuple(trust)) or weights, weights, directory)
     module = _build(config, spec, tuple(trust), directory)
@@ -175,7 +175,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
 
 
 def to_device(module: _Module, device: str) -> _Module:
-    """Move a module to a device; raises `InputError` if the device isn't available."""
+    """Return the module on a device; raise `InputError` if the device is missing."""
     try:
         return module.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -183,7 +183,7 @@ def to_device(module: _Module, device: str) -> _Module:
 
 
 def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """Return the weights that a config needs, without allocating them; None if that doesn't work."""
+    """Return the weights that a config asks for, without memory for them; None where that doesn't work."""
     try:
         with torch.device("meta"):
             return build(config, spec, trust=trust).state_dict()
@@ -201,7 +201,7 @@ def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path)
         module = build(config, spec, trust=trust)
     except InputError:
         raise
-    except Exception as error:  # whatever its values make a constructor raise
+    except Exception as error:  # any that a constructor may raise on its values
         raise InputError(f"The bundle {directory} can't be built from its config: {error}") from error
     if not isinstance(module, GenerativeModule):
         raise InputError(f"The config in the bundle {directory} is not that of a model of lit_aigc.")
@@ -224,12 +224,12 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
     if missing or changed:
         raise InputError(
             f"The bundle {directory} was changed after it was written: {', '.join([*sorted(missing), *changed])} "
-            "is not what the manifest says. Get it again from where it came from."
+            "doesn't match the manifest. Get the bundle again from its source."
         )
 
 
 def _lies_in(file: Path, directory: Path) -> bool:
-    """Return whether it is a plain file of this folder, or missing: a link could lead to endless or secret files."""
+    """Return whether a file is missing or a plain file of this folder: a link could lead to a secret, or be endless."""
     return not os.path.lexists(file) or (file.is_file() and file.resolve().parent == directory.resolve())
 
 

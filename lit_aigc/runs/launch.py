@@ -86,8 +86,12 @@ def leaves_the_number_open(devices: Any) -> bool:
     return devices in ("auto", -1, "-1", 1, "1")
 
 
-def local_devices(trainer: Mapping[str, Any]) -> int:
+def local_devices(trainer: Mapping[str, Any], gpus: int | None = None) -> int:
     """Return the number of processes per node that a Trainer config asks for.
+
+    Args:
+        trainer: The config.
+        gpus: The number of GPUs; None: of this machine.
 
     Raises:
         InputError: If it is not a number of devices.
@@ -95,7 +99,8 @@ def local_devices(trainer: Mapping[str, Any]) -> int:
     devices = trainer.get("devices", "auto")
     if devices in ("auto", -1, "-1"):
         on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
-        number = max(1, torch.cuda.device_count()) if on_gpu else 1
+        gpus = torch.cuda.device_count() if gpus is None else gpus
+        number = max(1, gpus) if on_gpu else 1
     elif isinstance(devices, list):
         number = len(devices)
     else:

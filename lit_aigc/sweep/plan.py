@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_aigc.config.compose import compose
-from lit_aigc.config.overrides import key_of, problems_of_list, problems_of_name
+from lit_aigc.config.overrides import folder_options, key_of, problems_of_list, problems_of_name
 from lit_aigc.errors import InputError, not_whole
 from lit_aigc.sweep.sweep_file import OWN_KEYS, Sweep, read_sweep
 from lit_aigc.sweep.trials import SweepFolder
@@ -82,11 +82,7 @@ class Plan:
 
     def trial_arguments(self, values: Mapping[str, Any]) -> list[str]:
         """Return the arguments of a trial's training except its run folder; overrides come last and win."""
-        return [*self.folder_options(), *self.sweep.arguments(values), *self.overrides]
-
-    def folder_options(self) -> list[str]:
-        """Return the options that name the user's own config folders to another command."""
-        return [f"--config-dir={folder.resolve()}" for folder in self.own_folders]
+        return [*folder_options(self.own_folders), *self.sweep.arguments(values), *self.overrides]
 
     def count(self, search: Search) -> int:
         """Return how many trials the whole search has."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_aigc.config.compose import compose
 from lit_aigc.config.keys import get, put
-from lit_aigc.config.overrides import choices, config_folder, groups_in, key_of
+from lit_aigc.config.overrides import choices, config_folder, folder_options, groups_in, key_of
 from lit_aigc.files import write_atomically
 from lit_aigc.machine.lock import is_held
 from lit_aigc.media.console import duration
@@ -87,7 +87,7 @@ class Report:
         if self.best:
             folder = self.folder.path / "conf"
             write_atomically(folder / "experiment" / "best.yaml", self.experiment())
-            options = [*self.plan.folder_options(), f"--config-dir={folder}"]
+            options = [*folder_options(self.plan.own_folders), f"--config-dir={folder}"]
             print(f"best     {shlex.join(['python', '-m', 'lit_aigc.train', *options, 'experiment=best'])}")
 
     def table(self) -> str:

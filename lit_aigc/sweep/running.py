@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from subprocess import Popen
+from typing import Any
 
+from lit_aigc.compare.records import finite
 from lit_aigc.machine.cores import core_count, driver_gpus
 from lit_aigc.machine.exit_codes import DONE, PAUSED
 from lit_aigc.machine.lock import is_held
@@ -22,18 +23,10 @@ POLL_SECONDS = 0.5
 _FAILURES_TO_STOP = 3  # with nothing else: what is wrong then is the same for all
 
 
-class Process(Protocol):
-    """A training that runs, as `subprocess.Popen` is one."""
-
-    def poll(self) -> int | None:
-        """Return the exit code, None while it runs."""
-
-    def terminate(self) -> None:
-        """Ask for a checkpoint and an end."""
-
-
-Start = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
+Start = Callable[[Sequence[str], Path, Mapping[str, str]], Popen[bytes]]
 """Starts a training, as `lit_aigc.runs.processes.start_training` does."""
+Slot = tuple[Trial, Popen[bytes] | None]
+"""A trial that runs, and its process; None: a process that another search has started."""
 
 
 class Trials:
@@ -62,7 +55,7 @@ class Trials:
         self._plan, self._sweep, self._folder, self._search = plan, plan.sweep, plan.folder, search
         self._count = plan.count(search)
         self._start, self._stop, self._wait, self._say = start, stop or StopSignals(), wait, say
-        self._slots: list[tuple[Trial, Process | None] | None] = [None] * plan.parallel
+        self._slots: list[Slot | None] = [None] * plan.parallel
         self._unfinished = [trial for trial in self._folder.trials if trial.status == "running"]
         self._asked_to_end = False
         self._cores = core_count()
@@ -110,7 +103,7 @@ class Trials:
         target, best = self._sweep.target, best_trial(self._folder.trials, self._sweep)
         return target is not None and best is not None and not self._sweep.is_better(target, best.value)
 
-    def _begin(self, place: int, trial: Trial) -> tuple[Trial, Process | None] | None:
+    def _begin(self, place: int, trial: Trial) -> Slot | None:
         """Start or resume a trial; return None if it turns out to be done."""
         run_dir = self._folder.run_dir(trial)
         if is_held(run_dir):  # by a training that outlived the search that started it
@@ -123,7 +116,7 @@ class Trials:
         self._folder.log(trial).parent.mkdir(parents=True, exist_ok=True)
         return trial, self._start(arguments, self._folder.log(trial), self._environment(place))
 
-    def _check(self, place: int, trial: Trial, process: Process | None) -> tuple[Trial, Process | None] | None:
+    def _check(self, place: int, trial: Trial, process: Popen[bytes] | None) -> Slot | None:
         """Take in what a trial has done; return its slot while it runs, None when it has ended."""
         code = process.poll() if process else None
         self._read_curve(trial, process)
@@ -139,7 +132,7 @@ class Trials:
             self._finish(trial, code)
         return None
 
-    def _read_curve(self, trial: Trial, process: Process | None) -> None:
+    def _read_curve(self, trial: Trial, process: Popen[bytes] | None) -> None:
         """Take in new values of the metric, and prune the trial if they are among the worse ones."""
         from lit_aigc.loggers.csv import read_metrics
 
@@ -151,7 +144,7 @@ class Trials:
             trial.curve.append(values[step - 1])
             is_bad = self._search.report(trial.number, step, values[step - 1])
             if is_bad and trial.status == "running" and process and not self._is_over(trial):
-                trial.status, trial.value = "pruned", _finite(values[step - 1])
+                trial.status, trial.value = "pruned", finite(values[step - 1])
                 self._folder.save()  # before the signal: a pruned trial isn't resumed
                 process.terminate()
         if len(trial.curve) > seen:
@@ -166,10 +159,10 @@ class Trials:
         summary = self._summary(trial)
         trial.samples_seen, trial.train_seconds = summary.get("samples_seen"), summary.get("train_seconds")
         if trial.status == "pruned":
-            trial.value = _finite(trial.curve[-1])
+            trial.value = finite(trial.curve[-1])
         else:
             measured = summary.get(self._sweep.metric, (trial.curve or [None])[-1])
-            trial.value = _finite(measured) if code == DONE else None
+            trial.value = finite(measured) if code == DONE else None
             trial.status = "failed" if trial.value is None else "done"
             trial.error = None if trial.value is not None else self._reason(trial, code, summary)
         self._search.finish(trial)
@@ -207,10 +200,6 @@ class Trials:
         environment = environment_of_another_run()
         gpus = gpu_names(environment)
         return environment | shares(place, len(self._slots), environment, self._idle, self._cores, gpus)
-
-
-def _finite(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def shares(

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def read_sweep(path: str | Path) -> Sweep:
         InputError: With everything that is wrong or not supported, in one message.
     """
     content = read_yaml(path)
-    problems = [f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}" for key in content if key not in _KEYS]
+    problems = _unknown("", content, _KEYS)
     method = content.get("method")
     if method not in METHODS:
         problems.append(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
@@ -106,6 +106,10 @@ def read_sweep(path: str | Path) -> Sweep:
     if problems:
         raise InputError(f"{path} can't be run:\n" + "\n".join(problems))
     return Sweep(method, metric, goal, target, tuple(parameters), constants, words, halving, run_cap, content)
+
+
+def _unknown(where: str, node: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    return [f"{where}unknown key {key!r}{did_you_mean(str(key), known)}" for key in node if key not in known]
 
 
 def _words(content: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
@@ -138,11 +142,7 @@ def _metric(node: Any, problems: list[str]) -> tuple[str | None, str, float | No
         problems.append(f"metric is {node!r}: expected name and goal, such as {{name: elbo, goal: maximize}}.")
         return None, "minimize", None
     goal, target = node.get("goal", "minimize"), node.get("target")
-    problems += [
-        f"metric: unknown key {key!r}{did_you_mean(str(key), ('name', 'goal', 'target'))}"
-        for key in node
-        if key not in ("name", "goal", "target")
-    ]
+    problems += _unknown("metric: ", node, ("name", "goal", "target"))
     if goal not in _GOALS:
         problems.append(f"metric.goal is {goal!r}, expected {' or '.join(_GOALS)}.")
     if target is not None and not (isinstance(target, int | float) and math.isfinite(target)):
@@ -158,7 +158,7 @@ def _halving(node: Any, problems: list[str]) -> Halving | None:
     if not isinstance(node, Mapping) or node.get("type") != "hyperband":
         problems.append(f"early_terminate is {node!r}: expected {{type: hyperband, min_iter: 1}}.")
         return None
-    found = [f"early_terminate: unknown key {key!r}{did_you_mean(str(key), known)}" for key in node if key not in known]
+    found = _unknown("early_terminate: ", node, known)
     eta = node.get("eta", 3)
     found += not_whole("early_terminate.eta", eta, least=2)
     keys = ("min_iter",) if "min_iter" in node else ("max_iter", "s")

@@ -133,6 +133,7 @@ def train(config: dict[str, Any], started: float | None = None) -> Run:
 
 
 def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
+    # The data come first: their facts complete the model's config.
     datamodule = instantiate(config["data"])
     spec = datamodule.spec
     torch.manual_seed(config["seed"])
@@ -141,6 +142,8 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     module.begin(config["seed"], config["log_every"], getattr(datamodule, "tokenizer", None))
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
+
+    # A resumed run continues in the middle of the stream of batches.
     budget = Budget(**config["budget"])
     checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module, budget)
     datamodule.start_batch = counters.get("batches", 0)
@@ -152,6 +155,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
         config["checkpoint_seconds"],
         started=started,
     )
+    # The clock decides before the others act on it; a checkpoint is written when they have all had their say.
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
     callbacks = [OnePrecision(), clock, *_nodes(config.get("callbacks"), folder), writer]
     loggers = _loggers(config, folder)
@@ -161,6 +165,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
 
+    # From here on the run leaves traces: whatever can be refused has been refused.
     run = Run(config, folder, datamodule, module, trainer, clock)
     exit_code = FAILED
     try:

@@ -112,7 +112,7 @@ def test_the_signal_ahead_of_the_time_limit_requeues(slurm, submit, tiny, wanted
     wait_until(lambda: int(slurm.state(job)["Restarts"]) == 1, "the requeue", seconds=LONG)
     wait_until(lambda: slurm.state(job)["JobState"] == "PENDING", "the job in the queue", seconds=LONG)
     assert paused_at(run) == 4
-    assert "goes on later" in (tmp_path / f"out-{job}.txt").read_text()
+    assert "resumes later" in (tmp_path / f"out-{job}.txt").read_text()
     assert end_of(slurm, job) == "COMPLETED", (tmp_path / f"out-{job}.txt").read_text()
     assert_same_end(wanted("gan"), run)
 

@@ -130,9 +130,25 @@ def test_a_multirun_takes_what_a_single_run_takes(tmp_path, monkeypatch):
     assert all(one["trainer"]["benchmark"] is True for one in configs)
 
 
+def test_a_multirun_over_all_that_a_pattern_finds(tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        processes.subprocess, "run", lambda a, **_: started.append(a[3:]) or subprocess.CompletedProcess(a, 0)
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "experiment=glob(vae*_mnist5k)", "run_dir=a, b"])
+    with pytest.raises(SystemExit) as stop:
+        config.command("train", lambda _: 1)
+    assert not stop.value.code
+    assert [load("train", arguments)["experiment"] for arguments in started] == ["vae_gan_mnist5k", "vae_mnist5k"]
+    assert capsys.readouterr().out.splitlines()[0] == "run 1 of 2: experiment=vae_gan_mnist5k"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["experiment=glob(nothing*)"], "experiment=glob(nothing*) has no values"),
+        (["model.recipe.ema_decay=interval(0,1)"], "interval(0,1) has no values"),
         (["data=nothing"], "data=nothing is unknown"),
         (["sed=1", "budget.minuts=1,2"], "unknown key 'budget.minuts', did you mean 'minutes'?\nunknown key 'sed'"),
         (["seed=[1"], "seed=[1"),
