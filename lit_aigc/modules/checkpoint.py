@@ -75,8 +75,8 @@ def module_of(checkpoint: Mapping[str, Any], path: str | Path, kind: type, trust
     Raises:
         InputError: If it holds no config, is of another class, or names a class that is not trusted.
     """
-    config, trust = checkpoint[CHECKPOINT_KEY]["model"], tuple(trust)
-    if not config:
+    config, trust = checkpoint[CHECKPOINT_KEY].get("model"), tuple(trust)
+    if not isinstance(config, Mapping) or TARGET not in config:
         raise InputError(
             f"{path} holds no config, since its module was not built from one: give the arguments of its constructor, "
             "such as load_from_checkpoint(path, spec=..., ...)."
@@ -87,4 +87,9 @@ def module_of(checkpoint: Mapping[str, Any], path: str | Path, kind: type, trust
             f"{path} is a checkpoint of {target.__name__}, not of {kind.__name__}: use "
             f"{target.__module__}.{target.__qualname__}.load_from_checkpoint."
         )
-    return build(config, DataSpec.from_dict(checkpoint[CHECKPOINT_KEY]["spec"]), trust)
+    try:
+        return build(config, DataSpec.from_dict(checkpoint[CHECKPOINT_KEY]["spec"]), trust)
+    except InputError:
+        raise
+    except Exception as error:  # whatever its values lead a constructor to
+        raise InputError(f"The model of {path} can't be built from its config: {error}") from error
