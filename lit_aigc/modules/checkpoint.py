@@ -1,4 +1,4 @@
-"""What a checkpoint holds: read without executing anything, refused where it doesn't fit."""
+"""Checkpoints: read without executing anything, built into modules, refused where they don't fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECKPOINT_KEY = "lit_aigc"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
+    """Return a checkpoint's content, on the CPU.
 
     Raises:
         InputError: If the file is missing, damaged, not a checkpoint of lit_aigc, or holds more than plain data.
@@ -52,7 +52,7 @@ def check_fits(checkpoint: Mapping[str, Any], module: torch.nn.Module, path: str
 
 
 def state_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 5) -> list[str]:
-    """How two sets of weights differ in names and shapes, a line each."""
+    """Describe how two sets of weights differ in names and shapes, one line per tensor."""
     lines = [f"  {name}: missing there" for name in ours if name not in theirs]
     lines += [f"  {name}: not in this model" for name in theirs if name not in ours]
     lines += [
