@@ -56,6 +56,7 @@ class Agreement:
         seconds_per_batch = (seconds - self._seconds) / (batches - self._batches)
         if self._trainer.world_size > 1:
             first = self._trainer.is_global_zero
+            # One collective for all: the maximum of the first one's numbers with -1, and of every process's vote.
             clock = [seconds, seconds_per_batch, float(save)] if first else [-1.0, -1.0, -1.0]
             votes = torch.tensor([*clock, float(signaled)], dtype=torch.float64, device=_device(self._trainer))
             seconds, seconds_per_batch, save, signaled = self._trainer.strategy.reduce(votes, reduce_op="max").tolist()

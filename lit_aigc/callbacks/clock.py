@@ -162,6 +162,7 @@ class Clock(Timekeeper):
             )
             progress, pause, validate = self._due(pl_module, seconds)
 
+        # Done takes precedence over a pause. A validation writes its own checkpoint.
         pl_module.progress, pl_module.train_seconds = progress, seconds
         done, pause = progress >= 1.0, pause or signaled
         if done:

@@ -1,4 +1,4 @@
-"""What all models that train against a discriminator share: its logits, and the check of its health."""
+"""The base of models that train against a discriminator: the two steps, logits, and a check of health."""
 
 from __future__ import annotations
 

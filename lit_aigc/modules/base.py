@@ -1,4 +1,4 @@
-"""What every training objective shares: counting, optimizer steps, validation, logging, checkpoints, and sampling."""
+"""The base of all training objectives: counting, optimizer steps, validation, logging, checkpoints, and sampling."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class GenerativeModule(Updates, Sampling):
             InputError: If an optimizer has a wrong option: now, not when training starts.
         """
         if optimizers:
-            self._optimizers, self.optimizer_names = dict(optimizers), tuple(optimizers)
+            self._trained_by, self.optimizer_names = dict(optimizers), tuple(optimizers)
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         for network in (generating, *others):
             network.to(memory_format=layout)
@@ -133,7 +133,7 @@ class GenerativeModule(Updates, Sampling):
         """Return the optimizers that `prepare` was given."""
         return [
             make_optimizer(config, (p for network in networks for p in network.parameters()), self.decays_vectors)
-            for config, *networks in self._optimizers.values()
+            for config, *networks in self._trained_by.values()
         ]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

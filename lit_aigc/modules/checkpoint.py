@@ -1,4 +1,4 @@
-"""What a checkpoint holds: read without executing anything, refused where it doesn't fit."""
+"""Checkpoints: read without executing anything, built into modules, refused where they don't fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECKPOINT_KEY = "lit_aigc"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
+    """Return a checkpoint's content, on the CPU.
 
     Raises:
         InputError: If the file is missing, damaged, not a checkpoint of lit_aigc, or holds more than plain data.
@@ -52,7 +52,7 @@ def check_fits(checkpoint: Mapping[str, Any], module: torch.nn.Module, path: str
 
 
 def state_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 5) -> list[str]:
-    """How two sets of weights differ in names and shapes, a line each."""
+    """Describe how two sets of weights differ in names and shapes, one line per tensor."""
     lines = [f"  {name}: missing there" for name in ours if name not in theirs]
     lines += [f"  {name}: not in this model" for name in theirs if name not in ours]
     lines += [
@@ -75,8 +75,8 @@ def module_of(checkpoint: Mapping[str, Any], path: str | Path, kind: type, trust
     Raises:
         InputError: If it holds no config, is of another class, or names a class that is not trusted.
     """
-    config, trust = checkpoint[CHECKPOINT_KEY]["model"], tuple(trust)
-    if not config:
+    config, trust = checkpoint[CHECKPOINT_KEY].get("model"), tuple(trust)
+    if not isinstance(config, Mapping) or TARGET not in config:
         raise InputError(
             f"{path} holds no config, since its module was not built from one: give the arguments of its constructor, "
             "such as load_from_checkpoint(path, spec=..., ...)."
@@ -87,4 +87,9 @@ def module_of(checkpoint: Mapping[str, Any], path: str | Path, kind: type, trust
             f"{path} is a checkpoint of {target.__name__}, not of {kind.__name__}: use "
             f"{target.__module__}.{target.__qualname__}.load_from_checkpoint."
         )
-    return build(config, DataSpec.from_dict(checkpoint[CHECKPOINT_KEY]["spec"]), trust)
+    try:
+        return build(config, DataSpec.from_dict(checkpoint[CHECKPOINT_KEY]["spec"]), trust)
+    except InputError:
+        raise
+    except Exception as error:  # whatever its values lead a constructor to
+        raise InputError(f"The model of {path} can't be built from its config: {error}") from error

@@ -120,10 +120,12 @@ class LanguageModel(GenerativeModule):
                 f"model.batch_ramp takes a batch in {most} updates, and each process has {len(batch.ids)} rows of it: "
                 "take fewer updates, or a larger data.batch_size."
             )
+        # Each part takes its rows of the state from the batch before, and adds those for the next.
         before, self._state = self._state if batch.carried else None, None
         parts = split_batch(batch, updates)
         per_row = [self._targets_per_row(part) for part in parts]
         targets = sum(number * len(part.ids) for part, number in zip(parts, per_row, strict=True))
+        # What is logged is the mean over all targets, however unequal the parts.
         values: dict[str, Tensor] = {}
         for part, number in zip(parts, per_row, strict=True):
             loss = functools.partial(self._loss, before=before, first=batch.start, share=number)

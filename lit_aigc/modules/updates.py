@@ -132,12 +132,12 @@ class Updates(L.LightningModule):
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
-        """What scales the loss of half precision, or None. Its decisions are equal on all processes."""
+        """The scaler of the loss in half precision, or None. Its decisions are equal on all processes."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     @property
     def loss_scale(self) -> Tensor | float:
-        """By what half precision multiplies a loss: for gradients that are part of one; 1 elsewhere."""
+        """The factor of half precision on a loss, for gradients that are part of one; 1 elsewhere."""
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler else 1.0
 
     def _update_scale(self, scaler: torch.amp.GradScaler) -> None:

@@ -189,18 +189,20 @@ class VAE(Autoencoder):
         y = labels.to(self.device) if self.conditional else None
         with self.evaluating():
             code = self.network.encode(images, y)
+            # log 1/k sum_i w_i is accumulated over chunks of draws, so that memory doesn't grow with their number.
             total = first = None
             step = max(1, _DRAWS // len(images))
             for done in range(0, samples, step):
                 k = min(step, samples - done)
                 draws = [noise.stream(f"posterior {i}") for i in range(done, done + k)]  # the same in any chunks
-                eps = torch.stack([draw.normal(len(images), self.latent_dim) for draw in draws], dim=1)
+                eps = torch.stack([draw.normal(len(images), self.latent_dim) for draw in draws], dim=1)  # (N, k, d)
+                # From here on k rows per image, next to each other.
                 repeated = tuple(part.repeat_interleave(k, dim=0) for part in code)
                 drawn = self.network.infer(
                     repeated, eps.to(self.device).flatten(0, 1), None if y is None else y.repeat_interleave(k)
                 )
                 log_px = self.network.likelihood.log_prob(drawn.parameters, _repeated(images, k))
-                log_weights = (log_px - drawn.log_ratio).double().unflatten(0, (-1, k))
+                log_weights = (log_px - drawn.log_ratio).double().unflatten(0, (-1, k))  # (N, k)
                 first = log_weights[:, 0] if first is None else first
                 part = torch.logsumexp(log_weights, dim=1)
                 total = part if total is None else torch.logaddexp(total, part)

@@ -127,6 +127,7 @@ class VQVAE(GenerativeModule):
 
     def _train_autoencoder(self, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         quantizer = self.network.quantizer
+        # The codebook starts as vectors of the first batch.
         if not quantizer.started:
             with torch.no_grad():
                 vectors = as_rows(self.network.encoder(batch.images).float())
@@ -145,6 +146,7 @@ class VQVAE(GenerativeModule):
             return value, {"loss": value, "reconstruction": squared, "commitment": made.commitment}
 
         values = self.update(optimizer, batch, loss, name="autoencoder", generates=False)
+        # The codes follow the vectors by moving averages over all processes, and not by gradients.
         vectors, codes = (torch.cat(parts) for parts in zip(*seen, strict=True))
         statistics = quantizer.statistics(vectors, codes.flatten())
         quantizer.move(self.trainer.strategy.reduce(statistics, reduce_op="sum"))
@@ -163,6 +165,7 @@ class VQVAE(GenerativeModule):
         """
         noise = Noise(self.seed, batch.start).stream("codebook")
         rank = noise.uniform(len(batch.images), self.network.prior.length, device=self.device).flatten()
+        # Every process offers its vectors of the lowest ranks; of all offers together the lowest are taken.
         number = min(self.network.quantizer.codes, len(rank))
         first = rank.topk(number, largest=False)
         ranked = torch.cat([first.values[:, None], vectors[first.indices]], dim=1)

@@ -120,6 +120,7 @@ class Hierarchical(LatentModel):
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
         """See `LatentModel`; each map of latents is a group, and so is the vector."""
+        # The vector at the top, then group after group; each draws its latents and turns them into the next map.
         mean, log_var, *features = code
         noises = eps.split(self._lengths, dim=1)
         top = _drawn(mean, log_var, noises[0])

@@ -265,6 +265,10 @@ def test_a_checkpoint_of_another_class_or_of_no_trusted_one_is_refused(tmp_path)
     torch.save(content, path)
     with pytest.raises(InputError, match=r"torch\.nn\.Linear is refused"):
         GAN.load_from_checkpoint(path)
+    content["lit_aigc"]["spec"] = {"shape": "of no image"}
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"gan\.ckpt can't be built from its config"):
+        GAN.load_from_checkpoint(path)
 
 
 def test_a_module_that_was_not_built_from_a_config_is_given_its_arguments(tmp_path):
