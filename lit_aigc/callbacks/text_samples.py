@@ -15,7 +15,6 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import log_texts
 from lit_aigc.modules.prompts import encode_prompt, start_of
-from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.text import written
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
@@ -85,7 +84,7 @@ class TextSamples(AtValidation):
     def draw(self, trainer: Trainer, module: Any) -> list[str]:
         """Return texts of the module as it is now, with averaged weights where it has any."""
         prompts = self._encoded(module)
-        if isinstance(module, Translator) and not any(self.prompts):
+        if module.translates and not any(self.prompts):
             prompts = _originals(trainer.datamodule, self.originals)
         return self.texts(module, prompts)
 
@@ -102,7 +101,7 @@ class TextSamples(AtValidation):
             condition = Condition(prompts=tuple(prompts))
             drawn = module.sample(len(prompts), condition=condition, noise=self.noise, **self.options)
         shown = [module.tokenizer.decode(prompt.tolist()) for prompt in prompts]
-        starts = [f"{text}\n→ " if isinstance(module, Translator) else start_of(text, module) for text in shown]
+        starts = [f"{text}\n→ " if module.translates else start_of(text, module) for text in shown]
         return [start + text for start, text in zip(starts, written(drawn, module.tokenizer.decode), strict=True)]
 
     def _encoded(self, module: Any) -> list[Tensor]:

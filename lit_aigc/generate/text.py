@@ -13,7 +13,6 @@ from rich.text import Text
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.modules.prompts import encode_prompt, shortened, start_of
-from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import Bundle
 from lit_aigc.sampling.reading import longest_start
@@ -50,7 +49,7 @@ def write(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> str:
     if asked["stream"] and (n > 1 or len(prompts) > 1):
         raise InputError("stream=true prints one text: give one prompt, and leave n out.")
     module = bundle.module
-    if isinstance(module, Translator) and not all(prompts):
+    if module.translates and not all(prompts):
         raise InputError("This model translates: give what to translate as prompt, or a file of prompts.")
     encoded = [encode_prompt(prompt, module) for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
