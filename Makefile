@@ -1,9 +1,9 @@
-# One word a job. The first call makes .venv and installs into it; later calls only do the job.
+# One target per job. The first call makes .venv and installs into it; later calls only do the job.
 #   make train ARGS="experiment=dcgan_fashion_mnist budget.minutes=2"
 #   make test  ARGS="-k sample_grid"
-#   WORKERS=4 make test                     as many processes; one for each core if left out
-#   PYTHON=python3.12 make train            a certain Python, 3.11 or newer
-#   make train PIP_ARGS="--index-url URL"   options for pip, say for CPU-only wheels of torch
+#   WORKERS=4 make test                     so many processes; default: one per core
+#   PYTHON=python3.12 make train            another Python, 3.11 or newer
+#   make train PIP_ARGS="--index-url URL"   options for pip, such as for CPU-only wheels of torch
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -21,11 +21,11 @@ OFFLINE_TESTS := not slow and not reference_data and not gpu and not cluster and
 help:
 	@echo "make train        train the default experiment (ARGS=... for others)"
 	@echo "make test         the offline tests"
-	@echo "make test-marked  the slow tests, and those on the reference data that LIT_AIGC_DATA names"
+	@echo "make test-marked  the slow tests, and those on the reference data in the folder LIT_AIGC_DATA"
 	@echo "make test-cluster the tests on SLURM: for root, with slurm-wlm and munge installed"
-	@echo "make test-long    the tests that take minutes each: kills, time limits, launchers, more families"
+	@echo "make test-long    the tests that take minutes: kills, time limits, launchers, more model families"
 	@echo "make lint         ruff: rules and format"
-	@echo "make format       let ruff mend what it can"
+	@echo "make format       let ruff fix what it can"
 	@echo "make wheel        build dist/*.whl and dist/*.tar.gz"
 	@echo "make bench        speed, start-up and memory, about 6 minutes"
 	@echo "make clean        remove builds and caches (not .venv, not runs/)"

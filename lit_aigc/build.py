@@ -1,7 +1,7 @@
-"""From plain dicts to networks and modules, without Hydra: training and bundles build the same way.
+"""Build networks and modules from plain dicts, without Hydra, in the same way for training and for bundles.
 
 A node is a mapping with the key ``_target_``, the dotted name of a class or function. Its other keys are keyword
-arguments: plain values, child nodes, or, where the parameter is annotated with a dataclass, the fields of it.
+arguments: plain values, child nodes, or, if the parameter is annotated with a dataclass, the dataclass's fields.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from lit_aigc.errors import InputError
 from lit_aigc.spec import DataSpec
 
 TARGET = "_target_"
-_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
-MOVED = {  # modules whose classes saved files and users' configs name, by their former names
+
+# Former names that saved files and configs of users may hold: of modules, by module, and of single classes.
+MOVED = {
     "lit_aigc.augmentation": "lit_aigc.augmentation.images",
+    "lit_aigc.callbacks.neighbours": "lit_aigc.callbacks.neighbors",
     "lit_aigc.launch": "lit_aigc.runs.launch",
     "lit_aigc.loggers": "lit_aigc.loggers.tensorboard",
     "lit_aigc.metrics.efficientnet": "lit_aigc.metrics.features.efficientnet",
@@ -33,34 +35,45 @@ MOVED = {  # modules whose classes saved files and users' configs name, by their
     "lit_aigc.tokenization": "lit_aigc.tokenization.tokenizers",
     "lit_aigc.wandb_logger": "lit_aigc.loggers.wandb",
 }
-_RENAMED = {"lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel"}
-_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
+_RENAMED = {
+    "lit_aigc.callbacks.neighbors.NearestNeighbours": "lit_aigc.callbacks.neighbors.NearestNeighbors",
+    "lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel",
+}
+
+_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
+_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {
+    "name",
+    "modality",
+    "fingerprint",
+    "evaluation",
+    "token_counts",
+}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``", did you mean 'minutes'?"`` for a misspelt name or the first word of one, or the list of what there is."""
+    """Return ``", did you mean 'minutes'?"`` for a misspelled or incomplete name, or the list of known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(f"{name}_")]
     return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
 def current_name(target: str) -> str:
-    """Give the dotted name that a class or function has today."""
+    """Return today's dotted name of a class or function."""
     module, _, name = target.rpartition(".")
     target = f"{MOVED.get(module, module)}.{name}" if module else target
     return _RENAMED.get(target, target)
 
 
 def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any]:
-    """The class or function that a dotted name means.
+    """Import the class or function that a dotted name means.
 
     Args:
         target: For example ``lit_aigc.networks.dcgan.Generator``.
-        trust: None for a config of the user's own: anything importable. For a config that came from a file, the
-            packages that may be reached beside lit_aigc's own: only classes that are defined in them are.
+        trust: None for the user's own config: anything importable. For a config that came from a file, the packages
+            allowed besides lit_aigc's own: only classes that are defined in them are.
 
     Raises:
-        InputError: If nothing is there, or it is not trusted.
+        InputError: If it doesn't exist, or isn't trusted.
     """
     if not isinstance(target, str):
         raise InputError(f"{TARGET}: {target!r} is not the dotted name of a class, such as package.module.Class.")
@@ -80,12 +93,12 @@ def locate(target: str, trust: Iterable[str] | None = None) -> Callable[..., Any
 
 
 def resolve(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None = None) -> dict[str, Any]:
-    """The model's config made complete: each parameter named like a fact of the spec is filled in, unless it is set.
+    """Complete a model's config: fill in each parameter named like a fact of the spec, unless it is set.
 
     A model with ``conditional: false`` is built as if the data had no classes.
 
     Returns:
-        A new config of plain types: what goes into checkpoints and bundles.
+        A new config of plain types, which goes into checkpoints and bundles.
 
     Raises:
         InputError: If a conditional model meets data without labels.
@@ -118,9 +131,9 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
     """Build a node and its children, depth first.
 
     Args:
-        node: A node, or a plain value, which is returned as it is.
+        node: A node, or a plain value, which is returned unchanged.
         trust: See `locate`.
-        given: Arguments for the outermost target that the config can't hold, passed where its signature has them.
+        given: Arguments that a config can't hold, passed to the outermost target if its signature has them.
     """
     if isinstance(node, (list, tuple)):
         return [instantiate(item, trust) for item in node]
@@ -146,18 +159,21 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
 
 
 def build(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None = None) -> Any:
-    """The LightningModule of a resolved model config.
+    """Build the LightningModule of a resolved model config, which keeps the config for its checkpoints.
 
     Raises:
         InputError: If the config and the spec don't go together.
     """
-    return instantiate(config, trust, spec=spec)
+    module = instantiate(config, trust, spec=spec)
+    if hasattr(module, "config"):
+        module.config = dict(config)
+    return module
 
 
 def problems(
     node: Any, path: str = "", trust: Iterable[str] | None = None, given: Iterable[str] = (), deep: bool = True
 ) -> list[str]:
-    """What is wrong with a node, one sentence each: unknown keys, values of a wrong type, targets that don't exist."""
+    """List what is wrong with a node: unknown keys, values of a wrong type, targets that don't exist."""
     found: list[str] = []
     if isinstance(node, (list, tuple)):
         items = enumerate(node)
@@ -186,7 +202,7 @@ def problems(
 def _misplaced(
     target: Callable[..., Any], node: Mapping[str, Any], path: str, trust: Iterable[str] | None
 ) -> dict[str, str]:
-    """By key, what is wrong with children that make something else than the annotation asks for."""
+    """Return, by key, what is wrong with children that build something else than the annotation asks for."""
     found = {}
     for key, hint in _hints(target).items():
         kinds = tuple(option for option in _options(hint) if _is_kind(option))
@@ -210,7 +226,7 @@ def _misplaced(
 
 
 def _is_kind(option: Any) -> bool:
-    """Whether a class in an annotation tells apart what may be built for it: not plain types, protocols and `Any`."""
+    """Return whether an annotation restricts what may be built for it: plain types, protocols and `Any` don't."""
     return (
         inspect.isclass(option)
         and option.__module__ not in ("builtins", "types", "typing", "collections.abc")
@@ -240,19 +256,16 @@ def _unknown_keys(target: Callable[..., Any], node: Mapping[str, Any], path: str
 
 
 def _dataclass_parameters(target: Callable[..., Any]) -> dict[str, type]:
-    """The parameters that are annotated with a dataclass (or with a dataclass or None)."""
-    hints = _hints(target)
+    """Return the parameters that are annotated with a dataclass, alone or in a union."""
     found = {}
-    for name, hint in hints.items():
-        options = _options(hint)
-        kinds = [option for option in options if dataclasses.is_dataclass(option)]
-        if kinds:
+    for name, hint in _hints(target).items():
+        if kinds := [option for option in _options(hint) if dataclasses.is_dataclass(option)]:
             found[name] = kinds[0]
     return found
 
 
 def _wrong_values(target: Callable[..., Any], node: Mapping[str, Any], path: str) -> list[str]:
-    """Plain values that are not what the parameter's annotation says."""
+    """List plain values that don't fit the parameter's annotation."""
     found = []
     for key, hint in _hints(target).items():
         name = f"{path}.{key}" if path else key
@@ -274,13 +287,14 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of ``A | B``, or the hint alone."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return tuple(o for part in typing.get_args(hint) for o in _options(part)) if union else (hint,)
+    """Return the alternatives of ``A | B``, or the hint alone."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return (hint,)
+    return tuple(option for part in typing.get_args(hint) for option in _options(part))
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be what a hint says; True for hints that say nothing about plain values."""
+    """Return whether a plain value fits a hint; True for hints that don't restrict plain values."""
     if isinstance(value, Mapping) and TARGET in value:
         return True  # built later
     for option in _options(hint):

@@ -116,7 +116,7 @@ TINY = (
     "callbacks.text_samples=null",
     "callbacks.generative_metrics=null",
     "callbacks.curves=null",
-    "callbacks.neighbours=null",
+    "callbacks.neighbors=null",
     "monitor=null",
     "log_every=2",
 )
@@ -142,7 +142,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     """Runs a verb in this process as the command line would: ``command("train", "seed=1") -> Outcome``."""
 
     def run(verb: str, *arguments: str) -> Outcome:
-        from lit_aigc.config.compose import command
+        from lit_aigc.config.command import command
 
         main = importlib.import_module(f"lit_aigc.{verb}.__main__").main
         monkeypatch.setattr(sys, "argv", [f"lit_aigc/{verb}/__main__.py", *arguments])

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-import torch
 import yaml
 
 from lit_aigc.build import TARGET, build, did_you_mean, instantiate, locate, resolve
 from lit_aigc.callbacks.clock import Budget, PauseAfter
-from lit_aigc.config.compose import compose, config_folder
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import config_folder
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_yaml
 from lit_aigc.metrics.features.extractors import SHIPPED, extractor
 from lit_aigc.metrics.reference import has_shipped_reference
+from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.classifier import ImageClassifier
 from lit_aigc.noise import Noise
-from lit_aigc.spec import Condition, DataSpec
+from lit_aigc.spec import DataSpec
 
 CONF = config_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
-MEMBERS = [(file.parent.name, file.stem) for file in FILES if file.parent != CONF]
+MEMBERS = [(file.parent.relative_to(CONF).as_posix(), file.stem) for file in FILES if file.parent != CONF]
+GLOBAL = ("experiment", "measure", "debug")  # groups of settings of all parts
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 
@@ -42,15 +48,14 @@ def relative(file: Path) -> str:
     return file.relative_to(CONF).as_posix()
 
 
+def of_modality(target: str) -> ModuleType:
+    """What tests know of the modality of a DataModule or of a model, by its dotted name."""
+    return importlib.import_module(f"tests.modalities.{locate(target).modality}")
+
+
 def made_up_spec(data: dict) -> DataSpec:
     """A spec of the kind that a data config leads to, without reading or downloading the data."""
-    if data[TARGET] == "lit_aigc.data.text.TextData":
-        return DataSpec("text", (data["context"] or 64,), (0, 299), vocab_size=300, name="pydocs")
-    size, channels = data.get("image_size") or 32, data.get("channels") or 3
-    source = data["source"]
-    name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10"}.get(source.get("dataset"))
-    names = tuple(f"class {i}" for i in range(10))
-    return DataSpec("image", (channels, size, size), (-1.0, 1.0), 10, names, name=name or "mnist5k")
+    return of_modality(data[TARGET]).made_up_spec(data)
 
 
 def targets(node: object) -> list[str]:
@@ -61,14 +66,15 @@ def targets(node: object) -> list[str]:
 
 
 def test_there_is_something_to_walk_over():
-    assert {"data", "model", "trainer", "callbacks", "logger", "experiment"} <= {group for group, _ in MEMBERS}
+    groups = {"data", "model", "model/recipe", "trainer", "callbacks", "logger", "experiment", "measure", "debug"}
+    assert groups == {group for group, _ in MEMBERS}
     assert "dcgan_mnist5k" in EXPERIMENTS
 
 
 @pytest.mark.parametrize("file", FILES, ids=relative)
 def test_the_first_line_says_what_it_is(file):
     lines = file.read_text(encoding="utf-8").splitlines()
-    if file.parent.name == "experiment":
+    if file.parent.name in GLOBAL:
         assert lines.pop(0) == "# @package _global_"
     assert re.match(r"# \w.{9,}", lines[0]), f"{relative(file)} begins with {lines[0]!r}"
 
@@ -94,11 +100,15 @@ def test_every_member_composes(group, name):
         assert composed[group][TARGET]
 
 
-@pytest.mark.parametrize(("group", "name"), [member for member in MEMBERS if member[0] not in ("experiment", "logger")])
+@pytest.mark.parametrize(("group", "name"), [member for member in MEMBERS if member[0] not in (*GLOBAL, "logger")])
 def test_a_misspelt_key_of_every_member_is_refused(group, name):
-    node = train_config(f"{group}={name}")[group]
+    node = train_config(f"{group}={name}")
+    for part in group.split("/"):
+        node = node[part]
+    if group == "model/recipe":
+        node = {TARGET: "", **node}
     key = next(key for key in node if key != TARGET)
-    prefix = group if TARGET in node else f"{group}.{key}"
+    prefix = group.replace("/", ".") if TARGET in node else f"{group}.{key}"
     with pytest.raises(InputError, match="unknown key"):
         train_config(f"{group}={name}", f"+{prefix}.no_such_option=1")
 
@@ -131,19 +141,11 @@ def test_every_generative_experiment_samples(experiment):
     config = train_config(f"experiment={experiment}")
     spec = made_up_spec(config["data"])
     module = build(resolve(config["model"], spec), spec)
-    if spec.modality == "text":
-        prompts = Condition(prompts=(torch.tensor([40, 41]),) * 3)
-        texts = module.sample(3, condition=prompts, noise=Noise(0), max_tokens=5)
-        assert texts.ids.shape == (3, int(texts.lengths.max())) and texts.ids.max() < spec.vocab_size
-        return
-    if not hasattr(module, "generator"):
+    if isinstance(module, ImageClassifier):
         with pytest.raises(InputError, match="can't generate"):
             module.sample(2, noise=Noise(0))
         return
-    samples = module.sample(3, noise=Noise(0))
-    assert samples.shape == (3, *spec.shape)
-    assert samples.dtype == torch.float32
-    assert spec.value_range[0] <= samples.min() < samples.max() <= spec.value_range[1]
+    of_modality(config["data"][TARGET]).check_samples(module, spec)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -164,6 +166,39 @@ def test_every_experiment_monitors_what_it_measures(experiment):
         assert has_shipped_reference(extractor(metrics["extractor"]), made_up_spec(config["data"]))
 
 
+def test_the_recipe_in_yaml_is_that_of_the_code():
+    recipe = yaml.safe_load((CONF / "model" / "recipe" / "default.yaml").read_text())
+    assert recipe == dataclasses.asdict(Recipe())
+
+
+def test_every_callback_has_a_file_of_its_own():
+    listed = yaml.safe_load((CONF / "callbacks" / "default.yaml").read_text())["defaults"]
+    files = {file.stem: yaml.safe_load(file.read_text()) for file in (CONF / "callbacks").glob("*.yaml")}
+    assert {*listed, "default"} <= set(files)
+    assert all(list(content) == [name] for name, content in files.items() if name != "default")
+
+
+def test_groups_that_the_defaults_name_are_there():
+    for file in CONF.glob("*.yaml"):
+        for entry in yaml.safe_load(file.read_text()).get("defaults", []):
+            for group in entry if isinstance(entry, dict) else ():
+                assert (CONF / group.removeprefix("optional ")).is_dir(), f"{file.name}: {group}"
+
+
+def test_measures_follow_the_data_unless_the_config_says_otherwise():
+    def measured(*arguments):
+        config = train_config(*arguments)
+        return config["monitor"], (config["callbacks"]["generative_metrics"] or {}).get("num_samples")
+
+    assert measured("data=mnist") == ("fid_mnist_classifier", 10_000)
+    assert measured("experiment=vae_mnist5k", "data=mnist") == ("elbo", 10_000)
+    assert measured("data=mnist", "callbacks.generative_metrics.num_samples=99")[1] == 99
+    assert measured("data=mnist", "measure=null") == ("fid_mnist_classifier", 5000)
+    assert measured("data=cifar10", "measure=inception") == ("fid_inception", 10_000)
+    assert measured("data=tinyshakespeare", "model=gpt")[0] == "nats_per_char"
+    assert measured("data=mnist", "callbacks.generative_metrics=null") == (None, None)
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_builds_its_callbacks(experiment, tmp_path):
     config = train_config(f"experiment={experiment}")
@@ -179,23 +214,16 @@ def test_every_logger_builds(name, tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (16,)])
-def test_every_model_fits_the_shapes_of_the_data(model, shape):
+def test_every_model_fits_the_shapes_of_the_data(model):
     config = train_config(f"model={model}")["model"]
-    of_text = config[TARGET].startswith(("lit_aigc.modules.language_model.", "lit_aigc.modules.translation."))
-    if of_text != (len(shape) == 1):
-        return
-    if of_text:
-        spec = DataSpec("text", shape, vocab_size=50)
-    else:
-        spec = DataSpec("image", shape, num_classes=3, class_names=("a", "b", "c"))
-    assert build(resolve(config, spec), spec).spec == spec
-    if "conditional" not in config:
-        return
-    plain = build(resolve({**config, "conditional": False}, spec), spec)
-    assert plain.sample(1, noise=Noise(0)).shape == (1, *shape)
-    with pytest.raises(InputError, match="labels"):
-        resolve({**config, "conditional": True}, DataSpec("image", shape))
+    for spec in of_modality(config[TARGET]).SPECS:
+        assert build(resolve(config, spec), spec).spec == spec
+        if "conditional" not in config:
+            continue
+        plain = build(resolve({**config, "conditional": False}, spec), spec)
+        assert plain.sample(1, noise=Noise(0)).shape == (1, *spec.shape)
+        with pytest.raises(InputError, match="labels"):
+            resolve({**config, "conditional": True}, DataSpec(spec.modality, spec.shape))
 
 
 def test_the_walk_would_see_a_missing_target():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -80,9 +81,15 @@ def test_there_is_a_readme_that_says_how_to_start():
 
 @pytest.mark.parametrize("command", LIT_AIGC)
 def test_a_command_of_ours_parses(command):
-    from lit_aigc.config.compose import check_command
+    from lit_aigc.config.compose import compose
+    from lit_aigc.config.overrides import config_folder, in_turn
 
-    check_command(["python", *command[1:]])
+    verb = command[2].removeprefix("lit_aigc.")
+    main = importlib.import_module(f"lit_aigc.{verb}.__main__")
+    words = [word for word in command[3:] if word not in ("-m", "--multirun")]
+    arguments = [in_turn(word, [config_folder()])[0] for word in words]
+    if not {"-h", "--help", "--version"} & set(arguments):
+        compose(getattr(main, "CONFIG", verb), arguments)
 
 
 @pytest.mark.parametrize("command", MAKE)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_aigc.build import did_you_mean
+from lit_aigc.callbacks.base import OfModality
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.choice import default_extractor, is_foreign
 from lit_aigc.metrics.features.extractors import check_extractor, extractor, facts
@@ -22,7 +23,7 @@ from lit_aigc.metrics.table import needs_classes, needs_reference
 REFERENCES = ("shipped", "train", "val", "test")
 
 
-class GenerativeMetrics(L.Callback):
+class GenerativeMetrics(OfModality):
     """Samples with the averaged weights and measures, on all processes, before that validation's checkpoint is saved.
 
     The keys logged are ``fid_<extractor>``, ``kid_…`` and so on, and, where they are on record for this number of
@@ -48,6 +49,8 @@ class GenerativeMetrics(L.Callback):
     Raises:
         InputError: If an option is out of range; for the extractor and its files, before training starts.
     """
+
+    modality = "image"
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class GenerativeMetrics(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the extractor and check that the metrics asked for can be computed."""
         spec = pl_module.spec
-        if self._network is not None or spec.modality != "image":
+        if self._network is not None or not self.fits(pl_module):
             return
         given = self.extractor or default_extractor(spec.name, weights_path=self.weights_path)
         if given is None:

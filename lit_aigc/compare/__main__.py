@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.config.compose import DONE, FAILED, PAUSED, command
+from lit_aigc.config.command import command
 from lit_aigc.config.overrides import split_arguments
 from lit_aigc.files import check_writable
+from lit_aigc.machine.exit_codes import DONE, FAILED, PAUSED
 
 
 def main(config: dict[str, Any]) -> int:
-    """Train what is missing, report on all of it, and return the exit code."""
+    """Train what is missing, report on everything, and return the exit code."""
     from lit_aigc.compare.plan import Comparison
     from lit_aigc.compare.records import newest_records
     from lit_aigc.compare.report import Report, check_targets
-    from lit_aigc.compare.running import TrainingProcesses, run_list
+    from lit_aigc.compare.running import run_list
+    from lit_aigc.runs.processes import TrainingProcesses
 
     arguments = sys.argv[1:]
     comparison = Comparison.from_config(config, split_arguments(arguments)[0][1:])
@@ -40,7 +42,7 @@ def main(config: dict[str, Any]) -> int:
             line = shlex.join(["python", "-m", "lit_aigc.compare", *made_by])
             report.write(config["name"], config["write"], Path(config["images"]), line)
     if paused:
-        print("Paused: the same command goes on.")
+        print("Paused: repeat the command to resume.")
         return PAUSED
     return FAILED if any(record["status"] == "failed" for record in records) else DONE
 

@@ -1,4 +1,4 @@
-"""What is compared, read from a config and checked before anything trains."""
+"""The plan of a comparison, read from a config and checked before anything trains."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.config.compose import compose
-from lit_aigc.config.overrides import config_folder, key_of
+from lit_aigc.config.keys import get
+from lit_aigc.config.overrides import config_folder, folder_options, members, problems_of_list, problems_of_name
 from lit_aigc.errors import InputError
 
+_MEASURES = "callbacks.generative_metrics"
 _UNITS = {"minutes": "min", "samples": "samples", "batches": "batches"}
 _OWN_KEYS = ("experiment", "seed", "run_dir", "resume", "budget")
 _MAY_DIFFER = {"seed", "root", "batch_size", "eval_batch_size", "workers", "resident_gib", "augment"}  # of the data
@@ -21,15 +23,15 @@ _MAY_DIFFER = {"seed", "root", "batch_size", "eval_batch_size", "workers", "resi
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """Which experiments are compared, and how each is trained.
 
     Attributes:
         experiments: Names of experiments.
         seeds: Seeds of each; None: all that are on record.
-        budget: ``minutes``, ``samples``, ``batches``, those that are set.
+        budget: The limits that are set, of ``minutes``, ``samples`` and ``batches``.
         overrides: Overrides for all runs.
         out: Folder of the records.
-        folders: Config folders of the user's own.
+        folders: The user's own config folders.
     """
 
     experiments: tuple[str, ...]
@@ -41,7 +43,7 @@ class Comparison:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], folders: Sequence[Path] = ()) -> Comparison:
-        """The comparison that ``conf/compare.yaml`` asks for.
+        """Read the comparison that a config of ``conf/compare.yaml`` asks for.
 
         Raises:
             InputError: With all problems in one message.
@@ -52,7 +54,7 @@ class Comparison:
             raise InputError(f"experiments={experiments}: expected a list of names, such as [dcgan_mnist5k].")
         if repeated := sorted({name for name in experiments if experiments.count(name) > 1}):
             problems.append(f"experiments has {', '.join(repeated)} more than once.")
-        known = [file.stem for folder in (config_folder(), *folders) for file in (folder / "experiment").glob("*.yaml")]
+        known = members("experiment", (config_folder(), *folders))
         if not config["report_only"]:  # records may outlive an experiment's name
             unknown = [name for name in experiments if name not in known]
             problems += [f"experiment {name!r} is unknown{did_you_mean(name, known)}" for name in unknown]
@@ -67,13 +69,8 @@ class Comparison:
             for key, value in budget.items()
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
         ]
-        for override in config["overrides"]:
-            if not isinstance(override, str) or "=" not in override:
-                problems.append(f"overrides has {override!r}: expected key=value, as in [validations=10].")
-            elif key_of(override).partition(".")[0] in _OWN_KEYS:
-                problems.append(f"overrides can't set {key_of(override)}: it is given for each run.")
-        if not re.fullmatch(r"[\w.-]+", config["name"]):
-            problems.append(f"name={config['name']}: expected letters, digits, _ . and - only; files are named by it.")
+        problems += problems_of_list(config["overrides"], _OWN_KEYS, "validations=10")
+        problems += problems_of_name(config["name"])
         if problems:
             raise InputError("\n".join(problems))
         if seeds is None and not config["report_only"]:
@@ -82,7 +79,7 @@ class Comparison:
         return cls(tuple(experiments), seeds, budget, overrides, Path(config["out"]), tuple(folders))
 
     def identity(self, experiment: str, seed: int, code: str) -> str:
-        """What a run is known by, fit for a file name: ``dcgan_mnist5k.10min.validations=10.seed0.66a8c5b``."""
+        """Return the name of a run, fit for a file: ``dcgan_mnist5k.10min.validations=10.seed0.66a8c5b``."""
         parts = [experiment, "-".join(f"{value:.10g}{_UNITS[key]}" for key, value in self.budget.items())]
         if self.overrides:
             text = ",".join(self.overrides)
@@ -91,34 +88,26 @@ class Comparison:
         return ".".join([*parts, f"seed{seed}", code])
 
     def train_arguments(self, experiment: str, seed: int, run_dir: Path) -> list[str]:
-        """The arguments of ``python -m lit_aigc.train`` for a new run."""
+        """Return the arguments of ``python -m lit_aigc.train`` for a new run."""
         limits = [f"budget.{key}={_number(self.budget.get(key))}" for key in _UNITS]
         return [f"experiment={experiment}", f"seed={seed}", f"run_dir={run_dir}", *limits, *self.overrides]
 
-    def folder_options(self) -> list[str]:
-        """The user's own config folders, for another command."""
-        return [f"--config-dir={folder.resolve()}" for folder in self.folders]
-
     def check_experiments(self, metric: str | None) -> None:
-        """Compose all experiments, and see that their numbers can stand in one table.
+        """Compose all experiments, and check that their numbers can stand in one table.
 
         Raises:
-            InputError: If one has a problem, or they differ in what is measured on which data.
+            InputError: If one has a problem, or if they differ in their data or in how samples are measured.
         """
         facts: dict[str, dict[str, Any]] = {}
         for name in self.experiments:
             arguments = self.train_arguments(name, 0, Path("unused"))
             try:
-                config = compose("train", [*self.folder_options(), *arguments])
+                config = compose("train", [*folder_options(self.folders), *arguments])
             except InputError as error:
                 raise InputError(f"experiment {name}: {error}") from error
             data = {f"data.{key}": value for key, value in config["data"].items() if key not in _MAY_DIFFER}
-            measured = (config.get("callbacks") or {}).get("generative_metrics") or {}
-            measured = {
-                f"callbacks.generative_metrics.{key}": v
-                for key, v in measured.items()
-                if key not in ("every", "metrics")
-            }
+            node = get(config, _MEASURES) or {}
+            measured = {f"{_MEASURES}.{key}": v for key, v in node.items() if key not in ("every", "metrics")}
             facts[name] = {**({} if metric else {"monitor": config["monitor"]}), **data, **measured}
             if not metric and not config["monitor"]:
                 raise InputError(f"experiment {name} has no monitor: give metric=, the key that is to be compared.")
@@ -132,7 +121,7 @@ class Comparison:
                 different.append(f"{key}: " + "; ".join(f"{name} has {value}" for name, value in values.items()))
         if different:
             raise InputError(
-                "The experiments can't be compared, for they differ in what is measured on which data:\n"
+                "The experiments can't be compared: they differ in their data or in how samples are measured:\n"
                 + "\n".join(different)
                 + "\nCompare those that agree, or make them agree with overrides=[KEY=VALUE]."
             )
@@ -143,7 +132,7 @@ def _number(value: float | None) -> str:
 
 
 def _seeds(given: Any, problems: list[str]) -> tuple[int, ...] | None:
-    """``3`` as (0, 1, 2), a list as it is; problems are added to the list."""
+    """Read ``3`` as (0, 1, 2), a list as it is; add what is wrong to `problems`."""
     seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     fine = seeds is None or (
         isinstance(seeds, list)

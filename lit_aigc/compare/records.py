@@ -1,4 +1,4 @@
-"""What is kept of a run: one small JSON file, and a row of its samples as a picture."""
+"""Records of runs: for each one small JSON file, and a row of its samples as a picture."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from lit_aigc import __version__
 from lit_aigc.compare.plan import Comparison
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
-from lit_aigc.machine.cores import core_count
+from lit_aigc.machine.cores import core_count, cpu_name
 from lit_aigc.media.console import HIDDEN, RUN_FACTS
 
-CODE = ("lit_aigc", "conf")  # what a result depends on: commits of anything else leave it valid
+CODE = ("lit_aigc", "conf")  # a result depends on these: commits of anything else leave it valid
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 20  # in the row of samples
 
 
 def describe_run(run_dir: Path, summary: Mapping[str, Any], out: Path, identity: str) -> dict[str, Any]:
-    """What a record tells of a finished or failed run, beside what it was asked for.
+    """Return the results of a finished or failed run for its record.
 
-    Writes a row of samples to ``<out>/<identity>.png`` and, once for all, one of real images, where the model makes
-    images.
+    If the model makes images, also write a row of samples to ``<out>/<identity>.png`` and, once for all runs, a row of
+    real images.
 
     Args:
-        run_dir: The run folder; it may be missing, when the run could not start.
-        summary: What its ``summary.json`` holds; empty for a run that could not start or was killed.
+        run_dir: The run folder; missing if the run could not start.
+        summary: Its ``summary.json``; empty for a run that could not start or was killed.
         out: Folder of the records.
-        identity: What the run is known by.
+        identity: Name of the run.
     """
     config = read_yaml(run_dir / "config.yaml") if summary else {}
     facts = {key: summary.get(key) for key in RUN_FACTS if key not in ("status", "error", "seed", "startup_seconds")}
     metrics = {
-        key: _finite(value)
+        key: finite(value)
         for key, value in summary.items()
         if key not in RUN_FACTS and key not in HIDDEN and isinstance(value, int | float)
     }
@@ -57,13 +57,13 @@ def describe_run(run_dir: Path, summary: Mapping[str, Any], out: Path, identity:
     }
 
 
-def _finite(value: float | None) -> float | None:
-    """The value, None for what JSON can't hold."""
-    return value if value is not None and math.isfinite(value) else None
+def finite(value: Any) -> float | None:
+    """Return a finite number as it is, None for anything else, which a JSON file can't hold as a number."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _curve(path: Path) -> dict[str, list[float | None]]:
-    """A column for each metric at the validations, beside ``train_seconds`` and ``samples_seen``."""
+    """Return a column per metric at the validations, besides ``train_seconds`` and ``samples_seen``."""
     from lit_aigc.loggers.csv import STEP, read_metrics
 
     columns = read_metrics(path) if path.exists() else {}
@@ -74,42 +74,31 @@ def _curve(path: Path) -> dict[str, list[float | None]]:
     for name, (places, values) in columns.items():
         if not name.startswith("train/"):
             at = dict(zip(places, values, strict=True))
-            curve[name] = [_finite(at.get(step)) for step in steps]
+            curve[name] = [finite(at.get(step)) for step in steps]
     return curve
 
 
 def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identity: str) -> dict[str, str]:
-    """Write samples, and real images of the same classes, as one row without gaps each; their names."""
-    import torch
-
+    """Write samples, and real images of the same classes, as one row each without gaps; return the file names."""
     from lit_aigc.build import instantiate
-    from lit_aigc.media.images import make_grid, save_png, to_uint8
+    from lit_aigc.media.images import first_images, make_grid, save_png, to_uint8
+    from lit_aigc.media.modality import of_modality
     from lit_aigc.noise import Noise
     from lit_aigc.runs.bundle import load_bundle
 
     try:
         bundle = load_bundle(run_dir / "bundle", config["trust"])
         spec = bundle.spec
-        if spec.modality != "image":
+        if not of_modality("media", spec.modality).PICTURES:
             return {}
         samples = bundle.module.sample(SAMPLES, noise=Noise(0))
-    except InputError:  # a classifier, or a class of the user's own that isn't trusted
+    except InputError:  # a classifier, or a user's own class that isn't trusted
         return {}
     save_png(make_grid(to_uint8(samples, spec.value_range), SAMPLES, padding=0), out / f"{identity}.png")
     real = out / f"real.{spec.name or 'data'}.{spec.fingerprint[:8]}.png"
     if not real.exists():
-        wanted = torch.arange(SAMPLES) % max(spec.num_classes, 1)
-        row = torch.full((SAMPLES, *spec.shape), 255, dtype=torch.uint8)
-        left = list(range(SAMPLES))
-        for batch in instantiate(config["data"]).real_batches("val"):
-            for i, image in enumerate(batch.images.cpu()):
-                label = int(batch.labels[i]) if batch.labels is not None else 0
-                place = next((place for place in left if int(wanted[place]) == label), None)
-                if place is not None:
-                    row[place] = image
-                    left.remove(place)
-            if not left:
-                break
+        classes = [place % spec.num_classes for place in range(SAMPLES)] if spec.num_classes else None
+        row, _ = first_images(instantiate(config["data"]).real_batches("val"), SAMPLES, spec.shape, classes)
         save_png(make_grid(row, SAMPLES, padding=0), real)
     return {"data": spec.name, "samples": f"{identity}.png", "real": real.name}
 
@@ -119,16 +108,10 @@ def _machine() -> dict[str, Any]:
 
     from lit_aigc.machine.precision import bf16_slowdown
 
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": core_count(),
         "threads": torch.get_num_threads(),
         "bf16_slowdown": round(bf16_slowdown(), 2),
@@ -138,7 +121,7 @@ def _machine() -> dict[str, Any]:
 
 
 def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
-    """The newest record of each experiment and seed with this budget and these overrides, of whatever commit.
+    """Return the newest record of each experiment and seed with this budget and these overrides, of any commit.
 
     Raises:
         InputError: If an experiment has none.
@@ -146,9 +129,8 @@ def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
     newest: dict[tuple[str, int], dict[str, Any]] = {}
     for path in sorted(comparison.out.glob("*.json")):
         record = read_record(path)
-        wanted = record["experiment"] in comparison.experiments and record["seed"] in (
-            [record["seed"]] if comparison.seeds is None else comparison.seeds
-        )
+        wanted = record["experiment"] in comparison.experiments
+        wanted = wanted and (comparison.seeds is None or record["seed"] in comparison.seeds)
         same = record["budget"] == comparison.budget and tuple(record["overrides"]) == comparison.overrides
         place = (record["experiment"], record["seed"])
         if wanted and same and (place not in newest or record["date"] > newest[place]["date"]):
@@ -163,44 +145,44 @@ def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record.
+    """Read a record.
 
     Raises:
-        InputError: If the file is none.
+        InputError: If the file is not a record.
     """
     try:
         record = json.loads(path.read_text())
         missing = [key for key in ("experiment", "seed", "budget", "overrides", "status", "date") if key not in record]
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} can't be read ({error}): delete it, and its run is done again.") from error
+        raise InputError(f"{path} can't be read ({error}): delete it, and its run is repeated.") from error
     if missing:
         raise InputError(f"{path} is not a record ({', '.join(missing)} missing): delete it, or give another out=.")
     return record
 
 
 def code_version(own_folders: Sequence[Path] = (), root: Path = ROOT) -> str:
-    """The last commit that changed the code or its configs; outside of a git checkout the package's version.
+    """Return the last commit that changed the code or its configs; outside a git checkout, the package's version.
 
-    Uncommitted changes, and config folders of the user's own, add ``+`` and four digits that tell their states apart.
+    Uncommitted changes, and the user's own config folders, add ``+`` and four digits that tell their states apart.
 
     Args:
-        own_folders: Config folders of the user's own.
-        root: Where ``lit_aigc/`` and ``conf/`` lie.
+        own_folders: The user's own config folders.
+        root: The folder of ``lit_aigc/`` and ``conf/``.
     """
     version = _git(root, "log", "-1", "--format=%h", "--abbrev=7", "--", *CODE).decode().strip()
-    beside = [file for folder in own_folders for file in sorted(folder.rglob("*.yaml"))]
+    others = [file for folder in own_folders for file in sorted(folder.rglob("*.yaml"))]
     changes = b""
     if version:
         changes = _git(root, "diff", "HEAD", "--", *CODE)
         new = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE).decode().split("\0")
-        beside += [root / name for name in new if name]
-    for file in beside:
+        others += [root / name for name in new if name]
+    for file in others:
         changes += file.name.encode() + file.read_bytes()
     return (version or __version__) + (f"+{hashlib.blake2b(changes).hexdigest()[:4]}" if changes else "")
 
 
 def _git(root: Path, *arguments: str) -> bytes:
-    """What git says; nothing where there is no git or no repository."""
+    """Return git's output; nothing without git or a repository."""
     try:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""The config that a run folder holds: written once, read by whoever goes on with the run."""
+"""The config that a run folder holds: written once, read when the run resumes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import TARGET, current_name, locate
+from lit_aigc.config.aliases import rename_keys
+from lit_aigc.config.keys import get, leaves, put
 from lit_aigc.config.overrides import key_of, split_arguments
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml
 
-CONFIG_VERSION = 2  # of what the settings in a config.yaml mean; `_with_former_defaults` knows the older ones
+CONFIG_VERSION = 2  # of the meaning of settings in a config.yaml; `_with_former_defaults` knows the older ones
 
 _TRAINER_MAY_CHANGE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
@@ -23,22 +25,23 @@ _NEW_DEFAULTS = (  # key, former default, default
     ("callbacks.generative_metrics.reference", "shipped", None),
     ("callbacks.generative_metrics.reference", "train", None),
 )
-_FOLLOW_THE_MACHINE = ("monitor", "callbacks.generative_metrics.extractor")  # what the first start chose holds
+_FOLLOW_THE_MACHINE = ("monitor", "callbacks.generative_metrics.extractor")  # the choice of the first start holds
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
 
 
 def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that a run folder holds, from which a run goes on.
+    """Read the config that a run folder holds, with today's names and with former defaults made explicit.
 
     Args:
         run_dir: The run folder.
-        given: The config of the command line: what it names, and packages in its ``trust``, may be named there too,
-            beside classes of lit_aigc and lightning.
+        given: The config of the command line. Besides classes of lit_aigc and lightning the file may name those that
+            this config names, and those of packages in its ``trust``.
 
     Raises:
         InputError: If the file is damaged, or names something that is not trusted.
     """
-    config = _with_former_defaults(_with_current_names(read_yaml(Path(run_dir) / "config.yaml")))
+    config = _with_current_names(read_yaml(Path(run_dir) / "config.yaml"))
+    config = _with_former_defaults(rename_keys("train", config))
     for target in sorted(_targets(config) - _targets(given)):
         try:
             locate(target, ("lit_aigc", "lightning", *given["trust"]))
@@ -50,10 +53,10 @@ def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _with_former_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """An older config with everything named whose default has changed since, so that the run keeps its meaning.
+    """Make explicit, in an older config, every default that has changed since, so that the run keeps its meaning.
 
-    Version 1, which is not written down: R1 and R2 were taken at augmented images, and adaptive augmentation followed
-    each single batch.
+    Version 1, which isn't stated in the file: R1 and R2 were taken at augmented images, and adaptive augmentation
+    followed each single batch.
     """
     model = config.get("model") or {}
     if config.get("config_version", 1) < 2 and isinstance(augment := model.get("augment"), dict):
@@ -65,7 +68,7 @@ def _with_former_defaults(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_current_names(node: Any) -> Any:
-    """A saved config in which classes have the names that they have today."""
+    """Return a saved config in which classes have today's names."""
     if isinstance(node, Mapping):
         node = {key: _with_current_names(value) for key, value in node.items()}
         return node | ({TARGET: current_name(str(node[TARGET]))} if TARGET in node else {})
@@ -73,7 +76,7 @@ def _with_current_names(node: Any) -> Any:
 
 
 def _targets(node: Any) -> set[str]:
-    """All that a config names to be called."""
+    """Return everything that a config names to be called."""
     if isinstance(node, Mapping):
         own = {str(node[TARGET])} if TARGET in node else set()
         return own.union(*map(_targets, node.values()))
@@ -81,7 +84,16 @@ def _targets(node: Any) -> set[str]:
 
 
 def changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
-    """A saved config with what a resumed run may change taken from the command line."""
+    """Return a saved config with the values that a resumed run may change taken from the command line.
+
+    Args:
+        saved: The saved config; changed in place.
+        composed: The config of the command line.
+        arguments: The command line.
+
+    Raises:
+        InputError: If the command line sets anything else.
+    """
     for override in split_arguments(arguments)[1]:
         key = key_of(override)
         if key == "resume":
@@ -91,35 +103,19 @@ def changed(saved: dict[str, Any], composed: Mapping[str, Any], arguments: list[
                 f"{key} can't change when a run is resumed; what may: {', '.join(_MAY_CHANGE)}. For another setting "
                 "start a new run, with init_from=BUNDLE to start from these weights."
             )
-        _copy_key(composed, saved, key.split("."))
+        while "." in key and not isinstance(get(composed, key.rpartition(".")[0]), Mapping):
+            key = key.rpartition(".")[0]  # the command line has switched off what is above
+        put(saved, key, get(composed, key))
     return saved
 
 
 def different_settings(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Settings that differ between two starts of what should be one run, of those that both have."""
+    """List settings, of those that both have, that differ between two starts of what should be one run."""
     apart = ("run_dir", "resume", "pause_after")
-    ours, theirs = (_leaves({k: v for k, v in tree.items() if k not in apart}) for tree in (config, saved))
-    return [
-        f"{key}={theirs[key]} there, {ours[key]} here"
-        for key in ours
-        if key in theirs
-        and ours[key] != theirs[key]
-        and key not in _FOLLOW_THE_MACHINE
-        and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS
-    ]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    ours, theirs = (leaves({k: v for k, v in tree.items() if k not in apart}) for tree in (config, saved))
+    found = []
+    for key in ours:
+        same = key not in theirs or ours[key] == theirs[key]
+        if not same and key not in _FOLLOW_THE_MACHINE and (key, theirs[key], ours[key]) not in _NEW_DEFAULTS:
+            found.append(f"{key}={theirs[key]} there, {ours[key]} here")
     return found
-
-
-def _copy_key(source: Mapping[str, Any], target: dict[str, Any], path: list[str]) -> None:
-    if len(path) == 1 or not isinstance(source.get(path[0]), Mapping):
-        target[path[0]] = source.get(path[0])  # null: switched off
-        return
-    child = dict(target.get(path[0]) or {})
-    _copy_key(source[path[0]], child, path[1:])
-    target[path[0]] = child

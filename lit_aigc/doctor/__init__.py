@@ -1,1 +1,1 @@
-"""What a machine has, what training would do with it, and what is wrong: ``lit_aigc.doctor``."""
+"""Examine a machine, what training would do with it, and what is wrong: ``lit_aigc.doctor``."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_aigc.config.compose import BAD_INPUT, DONE, help_text, leave_with, load
+from lit_aigc.config.command import help_text, leave_with
+from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
+from lit_aigc.machine.exit_codes import BAD_INPUT, DONE
+
+CONFIG = "train"  # the verb whose config it takes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         report.findings(unfit)
         return BAD_INPUT
     try:
-        config = load("train", list(arguments))
+        config = load(CONFIG, list(arguments))
     except InputError as error:
         config = None
         unfit.append(Finding(str(error), "See python -m lit_aigc.train --help.", stops=True))
@@ -34,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """What ``--help`` prints."""
-    first = "python -m lit_aigc.doctor [key=value ...]   Tell what training would do with these, and what is wrong."
-    return f"{first}\n\n{help_text('train')}"
+    """Return what ``--help`` prints."""
+    first = "python -m lit_aigc.doctor [key=value ...]   Report what training would do with these, and what is wrong."
+    return f"{first}\n\n{help_text(CONFIG)}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an experiment needs beside the machine: its data, and packages of extras."""
+"""Check what an experiment needs besides the machine: its data, and packages of extras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_aigc.doctor.findings import Finding
 from lit_aigc.doctor.outlook import Outlook
 from lit_aigc.errors import InputError
 
-# Where each data set lies under a root: what is looked for to tell which are there.
+# Where each data set lies under a root.
 LAYOUT = {
     "mnist": "MNIST/raw",
     "fashion_mnist": "FashionMNIST/raw",
@@ -27,29 +27,29 @@ _EXTRACTORS = {"inception": "torch_fidelity", "efficientnet_lite0": "efficientne
 
 
 def found_data() -> dict[str, list[str]]:
-    """The data sets that lie in the folder that LIT_AIGC_DATA names, else in ``data``."""
+    """Return the data sets in the folder that LIT_AIGC_DATA names, else in ``data``, by that folder."""
     root = Path(os.environ.get("LIT_AIGC_DATA", "data"))
     return {str(root): [name for name, place in LAYOUT.items() if (root / place).exists()]}
 
 
 def data(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
-    """Data that is not there, or doesn't go with the number of processes."""
+    """Find data that is missing, or that doesn't fit the number of processes."""
     try:
         datamodule = instantiate(config["data"])
         datamodule.check_world_size(outlook.processes)
     except InputError as error:
-        yield Finding(f"data: {error}", "Mend the data's settings.", stops=True)
+        yield Finding(f"data: {error}", "Fix the data's settings.", stops=True)
         return
     source, root = getattr(datamodule, "source", None), getattr(datamodule, "root", None)
     named = "" if os.environ.get("LIT_AIGC_DATA") else " LIT_AIGC_DATA is not set."
-    if hasattr(source, "files"):  # what torchvision knows, and downloads
+    if hasattr(source, "files"):  # data sets that torchvision knows, and downloads
         missing = [file for file in source.files(root) if not file.is_file()]
         if missing:
             yield Finding(
                 f"{source.name}: {len(missing)} files are missing under {root}, such as {missing[0]}.{named}",
                 "Set LIT_AIGC_DATA or data.root to the folder that has them; else training tries to download them.",
             )
-    elif source and list(inspect.signature(source.read).parameters) == ["root"]:  # texts; this only finds the files
+    elif source and list(inspect.signature(source.read).parameters) == ["root"]:  # texts; this only looks for files
         try:
             source.read(root)
         except InputError as error:
@@ -58,7 +58,7 @@ def data(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
 
 
 def packages(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Packages of extras that this config needs."""
+    """Find packages of extras that this config needs and that aren't installed."""
     loggers = [str(node.get("_target_")) for node in (config.get("logger") or {}).values() if isinstance(node, Mapping)]
     if any(target.endswith("TensorBoardLogger") for target in loggers) and not _is_there("tensorboard"):
         yield Finding("logger=tensorboard needs tensorboard.", "pip install 'lit-aigc[tensorboard]'", stops=True)

@@ -1,10 +1,9 @@
-"""What is wrong, each with its cure: the environment, the machine, the packages; no secret is ever looked at."""
+"""Find what is wrong, with a cure for each: environment, machine, packages; no secret is ever read."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import netrc
 import os
 import shutil
@@ -14,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.doctor.machine import GIB, Machine
+from lit_aigc.doctor.machine import GIB, Machine, requirements
 from lit_aigc.doctor.outlook import Outlook
 from lit_aigc.runs.folder import in_sweep
 
 MALWARE = ("2.6.2", "2.6.3")  # of lightning
-_FULL, _NEARLY_FULL = 0.2, 2.0  # GiB that are free
+_FULL, _NEARLY_FULL = 0.2, 2.0  # free GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +26,9 @@ class Finding:
     """Something that is wrong.
 
     Attributes:
-        what: What it is, a sentence.
-        cure: What to do, a sentence.
-        stops: Whether training could not begin, or must not.
+        what: A sentence that describes it.
+        cure: A sentence that says what to do.
+        stops: Whether training can't, or must not, begin.
     """
 
     what: str
@@ -38,29 +37,23 @@ class Finding:
 
 
 def unfit_packages(versions: Mapping[str, str]) -> Iterator[Finding]:
-    """Packages that must not be imported, or are too old; looked at before any is imported."""
+    """Find packages that must not be imported, or are too old, before any is imported."""
     if versions.get("lightning") in MALWARE:
         yield Finding(
             f"lightning {versions['lightning']} is malware: that release stole credentials.",
             "pip install 'lightning>=2.6.6', and change the keys and tokens that this machine could reach.",
             stops=True,
         )
-    from packaging.requirements import Requirement
-
-    try:
-        wanted = [Requirement(text) for text in importlib.metadata.requires("lit-aigc") or []]
-    except importlib.metadata.PackageNotFoundError:  # run from its source tree
-        wanted = []
-    for requirement in wanted:
+    for requirement in requirements():
         found = versions.get(requirement.name)
         if requirement.marker is None and found and not requirement.specifier.contains(found, prereleases=True):
-            told = f"{requirement.name} {found} is installed, {requirement.specifier} is needed."
-            yield Finding(told, f"pip install '{requirement.name}{requirement.specifier}'", stops=True)
+            what = f"{requirement.name} {found} is installed, {requirement.specifier} is needed."
+            yield Finding(what, f"pip install '{requirement.name}{requirement.specifier}'", stops=True)
 
 
 def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
-    """What is asked of the machine and isn't there, or is there and isn't used."""
-    from lit_aigc.machine.precision import SLOW
+    """Find hardware that is asked for and missing, or that is there and not used."""
+    from lit_aigc.machine.precision import SLOW, slowdown
 
     gpus, on_gpu = len(machine.gpus), outlook.accelerator in ("gpu", "cuda")
     if machine.gpus_in_the_machine and not gpus:
@@ -82,7 +75,9 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"Set trainer.precision={machine.precision}.",
             stops=True,
         )
-    elif outlook.accelerator == "cpu" and (factor := machine.slowdown(outlook.precision)) > SLOW:
+    elif outlook.accelerator == "cpu" and (
+        (factor := slowdown(outlook.precision, "cpu", machine.bf16_slowdown)) > SLOW
+    ):
         fastest = machine.precision_on("cpu")
         yield Finding(
             f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {fastest}.",
@@ -98,7 +93,7 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
 
 
 def threads(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
-    """Fewer threads than there are idle cores, or more: those that share a core keep all others waiting."""
+    """Find fewer threads than idle cores, or more: threads that share a core keep all others waiting."""
     idle = machine.cores if machine.idle is None else machine.idle
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked == "1" and idle > 1 and outlook.processes == 1:
@@ -116,15 +111,14 @@ def threads(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
 
 
 def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
-    """SLURM and torchrun taken for what they aren't."""
+    """Find misunderstandings of SLURM and torchrun."""
     from lit_aigc.runs.launch import launch as processes
-    from lit_aigc.runs.launch import leaves_the_number_open
+    from lit_aigc.runs.launch import leaves_the_number_open, local_devices
 
     if outlook.problem:
         yield Finding(outlook.problem, "torchrun --rdzv-id=NAME --nproc-per-node=N -m lit_aigc.train ...", stops=True)
     outside, devices = processes(), config["trainer"].get("devices", "auto")
-    asked = len(devices) if isinstance(devices, list) else devices
-    if outside and not leaves_the_number_open(devices) and asked not in (outside.per_node, str(outside.per_node)):
+    if outside and not leaves_the_number_open(devices) and local_devices(config["trainer"]) != outside.per_node:
         yield Finding(
             f"trainer.devices={devices}, but {outside.by} starts {outside.per_node} processes on each node.",
             f"Leave trainer.devices out, or have {outside.by} start as many.",
@@ -133,7 +127,7 @@ def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     if outlook.nodes > 1 and not outside:
         yield Finding(
             f"trainer.num_nodes={outlook.nodes}: nobody starts the processes on the other nodes.",
-            "Start training by srun or torchrun, which do; leave trainer.num_nodes out.",
+            "Start training with srun or torchrun, which do; leave trainer.num_nodes out.",
             stops=True,
         )
     job = os.environ.get("SLURM_JOB_ID")
@@ -149,14 +143,14 @@ def launch(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
     if "SLURM_STEP_ID" not in os.environ and outlook.lasting and not config.get("run_dir") and not config.get("resume"):
         where = "A notebook" if "JPY_PARENT_PID" in os.environ else "A shell"
         yield Finding(
-            f"{where} in the SLURM job {job} passes for the job itself: all runs of an experiment in it have the one "
-            f"run folder {outlook.run_dir}, and the second takes itself for the first, requeued.",
-            "Give each run its run_dir=PATH.",
+            f"{where} in the SLURM job {job} looks like the job itself: all runs of an experiment in it share the "
+            f"run folder {outlook.run_dir}, and the second is taken for the first, requeued.",
+            "Give each run its own run_dir=PATH.",
         )
 
 
 def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
-    """Folders that can't be written to, and disks that are full."""
+    """Find folders that can't be written to, and disks that are full."""
     if outlook.run_dir:
         there = nearest(outlook.run_dir)
         if problem := cannot_write(there):
@@ -174,13 +168,13 @@ def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
     with contextlib.suppress(RuntimeError):
         if problem := cannot_write(nearest(cache())):
             yield Finding(
-                f"The cache folder {cache()} can't be written to ({problem}): what takes long is done again each time.",
+                f"The cache folder {cache()} can't be written to ({problem}): slow preparations are repeated.",
                 "Set XDG_CACHE_HOME to a folder that can be.",
             )
 
 
 def wandb(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """W&B asked for, and no way to log in."""
+    """Find W&B asked for without a login."""
     nodes = [node for node in (config.get("logger") or {}).values() if isinstance(node, Mapping)]
     asked = [node for node in nodes if str(node.get("_target_")).endswith("WandbLogger")]
     mode = next((node["mode"] for node in asked if node.get("mode")), os.environ.get("WANDB_MODE", "online"))
@@ -193,7 +187,7 @@ def wandb(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def knows_login() -> bool:
-    """Whether there is a key for W&B; it isn't read."""
+    """Return whether there is a key for W&B, without reading it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -204,13 +198,13 @@ def knows_login() -> bool:
 
 
 def nearest(path: Path) -> Path:
-    """The path, or what is there of the folders above it."""
+    """Return the path, or the nearest folder above it that exists."""
     path = Path(path).absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def cannot_write(folder: Path) -> str:
-    """Why a file can't be written to a folder; empty if it can."""
+    """Return why a file can't be written to a folder; empty if it can."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return ""

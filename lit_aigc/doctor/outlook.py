@@ -1,4 +1,4 @@
-"""What ``lit_aigc.train`` would do on this machine with a config."""
+"""Predict what ``lit_aigc.train`` would do with a config on this machine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Outlook:
     """What training would do.
 
     Attributes:
-        accelerator: ``gpu``, ``cpu`` or what else the config names.
-        launcher: Who starts the processes, in words.
+        accelerator: ``gpu``, ``cpu`` or another one that the config names.
+        launcher: What starts the processes.
         per_node: Processes on each node.
-        nodes: Nodes.
+        nodes: Number of nodes.
         strategy: Lightning's strategy.
         precision: ``trainer.precision``, resolved.
         run_dir: The run folder; None if there can't be one.
         lasting: Whether a later start of the same job has the same run folder.
-        problem: Why there can be no run folder.
+        problem: Why there can't be a run folder.
     """
 
     accelerator: str
@@ -45,19 +45,15 @@ class Outlook:
 
 
 def look_ahead(config: Mapping[str, Any], machine: Machine) -> Outlook:
-    """What training would do with a composed config."""
+    """Return what training would do with a composed config."""
     from lit_aigc.machine.precision import accelerator_of
-    from lit_aigc.runs.launch import launch
+    from lit_aigc.runs.launch import launch, local_devices
 
     trainer = config["trainer"]
     accelerator = str(trainer.get("accelerator", "auto"))
     if accelerator == "auto":
         accelerator = "gpu" if machine.gpus else accelerator_of("auto")
-    devices = trainer.get("devices", "auto")
-    if devices in ("auto", -1, "-1"):
-        per_node = max(1, len(machine.gpus)) if accelerator in ("gpu", "cuda") else 1
-    else:
-        per_node = len(devices) if isinstance(devices, list) else int(devices)
+    per_node = local_devices({**trainer, "accelerator": accelerator}, len(machine.gpus))
     launcher, nodes = "the Trainer" if per_node > 1 else "nobody: one process", int(trainer.get("num_nodes") or 1)
     if outside := launch():
         launcher, per_node, nodes = dataclasses.astuple(outside)

@@ -1,4 +1,4 @@
-"""What ``lit_aigc.doctor`` prints: the machine, the environment, what training would do, what is wrong."""
+"""Print the findings of ``lit_aigc.doctor``: machine, environment, what training would do, what is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_aigc.doctor.machine import GIB, Machine, extras, look
 from lit_aigc.doctor.outlook import Outlook, look_ahead
 
 _PREFIXES = ("SLURM_", "TORCHELASTIC_", "WANDB_", "LIT_AIGC_")
-# Variables whose values are shown; of the others of ours only the names are, for they may be secret.
+# Variables whose values are shown; of all others only the names, as the values may be secret.
 _SHOWN = (
     "CUDA_VISIBLE_DEVICES", "LIT_AIGC_DATA", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
     "OMP_NUM_THREADS", "RANK", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_JOB_NAME",
@@ -25,13 +25,13 @@ _MOST_NAMES = 8
 
 
 class Report:
-    """Prints what was found, a section at a time."""
+    """Prints the findings, one section at a time."""
 
     def examine(self, config: Mapping[str, Any] | None) -> list[Finding]:
-        """Print what the machine has and what training would do, and find what is wrong.
+        """Print what the machine has and what training would do, and return what is wrong.
 
         Args:
-            config: As composed for ``lit_aigc.train``; None: only the machine is looked at.
+            config: As composed for ``lit_aigc.train``; None: only the machine is examined.
         """
         from lit_aigc.data import cache
         from lit_aigc.doctor.contents import data, found_data, packages
@@ -53,7 +53,7 @@ class Report:
         ]
 
     def findings(self, found: Sequence[Finding]) -> None:
-        """Print what is wrong, what stops training first."""
+        """Print what is wrong, starting with what stops training."""
         print("What is wrong" if found else "Nothing is wrong.")
         for finding in sorted(found, key=lambda finding: not finding.stops):
             print(f"  {'STOPS ' if finding.stops else 'note  '} {_indented(finding.what)}")
@@ -68,7 +68,7 @@ class Report:
 
 
 def environment() -> dict[str, str]:
-    """The variables that training heeds; of those that may be secret that they are set, not their values."""
+    """Return the variables that training reads; for those that may be secret the names, not the values."""
     names = sorted(name for name in os.environ if name.startswith(_PREFIXES) or name in _SHOWN)
     shown = {name: os.environ[name] for name in names if name in _SHOWN}
     other = [name for name in names if name not in _SHOWN]
@@ -99,7 +99,7 @@ def _machine(machine: Machine, data: Mapping[str, Sequence[str]], cache: str) ->
 
 
 def _outlook(config: Mapping[str, Any], outlook: Outlook) -> dict[str, str]:
-    again = "a later start of this job goes on in it" if outlook.lasting else "a new one at each start"
+    again = "a later start of this job resumes in it" if outlook.lasting else "a new one at each start"
     limits = [f"{value:,} {unit}" for unit, value in config["budget"].items() if value is not None]
     return {
         "experiment": str(config["experiment"]),

@@ -1,11 +1,12 @@
-"""``python -m lit_aigc.evaluate``: a bundle, or images from elsewhere, in numbers with their protocol."""
+"""``python -m lit_aigc.evaluate``: metrics of a bundle, or of images from elsewhere, with their protocol."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from lit_aigc.config.compose import DONE, command
+from lit_aigc.config.command import command
+from lit_aigc.machine.exit_codes import DONE
 
 
 def main(config: dict[str, Any]) -> int:

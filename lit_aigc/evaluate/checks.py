@@ -152,7 +152,7 @@ def check_pair(real: ImageSet, shape: tuple[int, ...], extractor: nn.Module) -> 
             "by the extractor, and the number reflects that difference too.",
             stacklevel=2,
         )
-    if shape[0] == 1 and real.shape[0] == 3 and real.pixels.coloured:
+    if shape[0] == 1 and real.shape[0] == 3 and real.pixels.colored:
         warnings.warn(f"{real.called} has color images, the generated ones are gray.", stacklevel=2)
     if real.count < extractor.num_features:
         warnings.warn(

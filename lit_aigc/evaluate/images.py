@@ -13,7 +13,7 @@ from torch import nn
 from lit_aigc.build import instantiate
 from lit_aigc.data import cache
 from lit_aigc.errors import InputError
-from lit_aigc.evaluate.checks import check_pair
+from lit_aigc.evaluate.checks import check_fit, check_pair
 from lit_aigc.evaluate.models import classification_accuracy, likelihood, memorization
 from lit_aigc.evaluate.output import shown
 from lit_aigc.evaluate.subject import Subject
@@ -39,13 +39,22 @@ from lit_aigc.metrics.reference import (
     shipped_reference,
 )
 from lit_aigc.metrics.table import METRICS, needs_classes, needs_reference
-from lit_aigc.runs.bundle import to_device
+from lit_aigc.runs.bundle import Bundle, to_device
 from lit_aigc.spec import Batch
 
 Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 # Each, where its option is on, gives numbers by key, and their protocol by name.
 _ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorization}
+
+
+def prepare_data(config: Mapping[str, Any], data: Any, bundle: Bundle | None, fake: ImageSet | None) -> None:
+    """Check that a data set can be compared with a model or with images from elsewhere.
+
+    Raises:
+        InputError: If it can't.
+    """
+    check_fit(config, data.spec, bundle, fake)
 
 
 def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:

@@ -1,10 +1,11 @@
-"""``python -m lit_aigc.generate``: images or texts from a bundle, pictures of its latent space, codes of images."""
+"""``python -m lit_aigc.generate``: samples from a bundle, pictures of its latent space, codes of images."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lit_aigc.config.compose import DONE, command
+from lit_aigc.config.command import command
+from lit_aigc.machine.exit_codes import DONE
 
 
 def main(config: dict[str, Any]) -> int:

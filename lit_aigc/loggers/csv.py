@@ -1,6 +1,6 @@
-"""The numbers of a run as a CSV file: written by a logger while it trains, read by whoever draws or compares.
+"""The numbers of a run as a CSV file: written by a logger during training, read for curves and comparisons.
 
-Writing needs no database and survives a kill at any moment; reading gives back the same floats, bit for bit.
+Writing needs no database and survives a kill at any moment; reading returns the same floats, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.files import write_atomically
+from lit_aigc.loggers.base import RunLogger, number
 
 STEP = "samples_seen"
 
 
 def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read a ``metrics.csv``: for each metric, in the file's order, the steps that have a value, and the values.
+    """Read a ``metrics.csv``: the steps that have a value, and the values, per metric in the file's order.
 
     Raises:
-        OSError: The file isn't there or can't be read.
+        OSError: If the file is missing or can't be read.
     """
     columns, rows = _read(Path(path))
     curves: dict[str, tuple[list[int], list[float]]] = {}
@@ -34,19 +34,22 @@ def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
     return curves
 
 
-class CsvLogger(Logger):
-    """The numbers of a run as ``metrics.csv``: one row a step, flushed as it is written.
+class CsvLogger(RunLogger):
+    """Writes the numbers of a run to ``metrics.csv``: one row per step, flushed as it is written.
 
     The first column is samples_seen, the others follow in the order in which they appeared; a new one extends the
-    header, and what had no value at a step is empty there. Floats are written so that reading them gives the same bits.
+    header, and a metric without a value at a step is empty there. Floats are written so that reading them returns the
+    same bits.
 
-    The file has a bound: when it reaches `most_rows`, every second of the rows that hold training figures alone goes,
-    and all that a validation wrote stays.
+    The file has a bound: when it reaches `most_rows`, every second row of those that hold training figures alone is
+    dropped; everything that a validation wrote stays.
 
     Args:
         run_dir: The run folder. A ``metrics.csv`` in it is continued.
         most_rows: About as many rows as the file may have, 10 MB or so.
     """
+
+    kind = "csv"
 
     def __init__(self, run_dir: str, most_rows: int = 50_000) -> None:
         super().__init__()
@@ -59,30 +62,16 @@ class CsvLogger(Logger):
         self._opened = False
 
     @property
-    def name(self) -> str:
-        """The kind of logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Unused: the run folder tells runs apart."""
-        return ""
-
-    @property
     def save_dir(self) -> str:
         """The run folder."""
         return str(self.path.parent)
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder has ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write a row, or add to the last row when the step is still the same.
 
         Args:
-            metrics: Numbers or one-element tensors; Lightning's ``epoch`` is left out, as a stream of batches has none.
+            metrics: Numbers or one-element tensors; Lightning's ``epoch`` is dropped, as a stream of batches has none.
             step: The value of samples_seen.
         """
         self._open()
@@ -142,7 +131,7 @@ class CsvLogger(Logger):
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and the rows that were written to their end."""
+    """Return the columns, and the rows that were written completely."""
     whole_lines = path.read_bytes().rpartition(b"\n")[0].decode()
     reader = csv.DictReader(io.StringIO(whole_lines, newline=""), restval="")
     columns = list(reader.fieldnames or [STEP])
@@ -150,12 +139,12 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _every_second(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Half of the rows that have nothing but training figures, and all others."""
+    """Return half of the rows that have nothing but training figures, and all others."""
     other = [any(value and key != STEP and not key.startswith("train/") for key, value in row.items()) for row in rows]
     return [row for place, (row, stays) in enumerate(zip(rows, other, strict=True)) if stays or place % 2]
 
 
 def _exact(value: Any) -> str:
-    """Text from which the same value can be read."""
-    value = value.item() if hasattr(value, "item") else value
+    """Return text from which the same value can be read."""
+    value = number(value)
     return repr(value) if isinstance(value, float) else str(value)

@@ -7,25 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.errors import InputError
-from lit_aigc.loggers.base import PAUSED, as_markdown, number
+from lit_aigc.loggers.base import RunLogger, as_markdown, number
+from lit_aigc.machine.exit_codes import PAUSED
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class TensorBoardLogger(Logger):
-    """Numbers, pictures and the config for TensorBoard, in ``tensorboard/`` of the run folder.
+class TensorBoardLogger(RunLogger):
+    """Writes numbers, pictures and the config for TensorBoard, to ``tensorboard/`` in the run folder.
 
     Args:
         run_dir: The run folder.
 
     Raises:
-        InputError: The package tensorboard isn't installed.
+        InputError: If the package tensorboard isn't installed.
     """
+
+    kind = "tensorboard"
 
     def __init__(self, run_dir: str) -> None:
         super().__init__()
@@ -39,16 +42,6 @@ class TensorBoardLogger(Logger):
         self._directory = str(Path(run_dir) / "tensorboard")
         self._writer: Any = None
         self._purge_step: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The kind of logger."""
-        return "tensorboard"
-
-    @property
-    def version(self) -> str:
-        """Unused: the run folder tells runs apart."""
-        return ""
 
     @property
     def save_dir(self) -> str:
@@ -98,11 +91,6 @@ class TensorBoardLogger(Logger):
         """Flush the event file."""
         if self._writer is not None:
             self._writer.flush()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Flush the event file."""
-        self.save()
 
     @rank_zero_only
     def close(self, exit_code: int) -> None:

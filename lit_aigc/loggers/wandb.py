@@ -11,39 +11,41 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.loggers.base import PAUSED, number
+from lit_aigc.loggers.base import RunLogger, number
 from lit_aigc.loggers.csv import STEP
+from lit_aigc.machine.exit_codes import PAUSED
 from lit_aigc.runs.folder import in_sweep
 
 if TYPE_CHECKING:
     import numpy as np
 
-_PATIENCE = {"init_timeout": 30.0, "finish_timeout": 120.0}  # seconds that W&B may keep a run waiting
+_PATIENCE = {"init_timeout": 30.0, "finish_timeout": 120.0}  # seconds that a run waits for W&B
 _UNREACHABLE = ("deadline exceeded", "timed out")
 _SECONDS_UNSAVED = 30  # for which W&B's process may keep numbers to itself
 
 
-class WandbLogger(Logger):
-    """Numbers, pictures and the nested config for Weights & Biases.
+class WandbLogger(RunLogger):
+    """Sends numbers, pictures and the nested config to Weights & Biases.
 
     The run's id is, in this order: `id`, the environment variable WANDB_RUN_ID (which a sweep agent sets), the id that
-    an earlier start of the same run folder left in ``wandb/run_id``, a new one; so a resumed run goes on as the same
+    an earlier start of the same run folder left in ``wandb/run_id``, a new one; so a resumed run continues the same
     W&B run.
 
-    Where W&B can't be reached, training goes on: at the start, after a wait of 30 seconds, as an offline run, with a
-    warning; later, what W&B has not got stays in ``wandb/``, and the end waits 2 minutes for it at most. ``wandb sync``
-    sends it afterwards. The environment variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT change these waits.
+    Training continues where W&B can't be reached: at the start, after a wait of 30 seconds, as an offline run, with a
+    warning; later, whatever W&B has not received stays in ``wandb/``, and the end waits for it for 2 minutes at most.
+    ``wandb sync`` sends it afterwards. The environment variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT change
+    these waits.
 
     Args:
-        run_dir: The run folder; what W&B writes locally goes to its ``wandb/``.
+        run_dir: The run folder; W&B's local files go to its ``wandb/``.
         project: Project on W&B; a sweep's own project comes first inside its agent.
         name: Name to show; by default that of the run folder.
-        group: Runs that belong together, say the seeds of one experiment.
+        group: Name of runs that belong together, such as the seeds of one experiment.
         tags: Words to find the run by.
         entity: User or team; by default that of the login.
         notes: Free text.
@@ -52,8 +54,10 @@ class WandbLogger(Logger):
             variable WANDB_MODE, else ``online``.
 
     Raises:
-        InputError: An unknown mode; or, when training starts, W&B knows no login or refuses the run.
+        InputError: If the mode is unknown; or, when training starts, if W&B knows no login or refuses the run.
     """
+
+    kind = "wandb"
 
     def __init__(
         self,
@@ -85,11 +89,6 @@ class WandbLogger(Logger):
         self._recent: collections.deque[tuple[float, dict[str, Any]]] = collections.deque()
 
     @property
-    def name(self) -> str:
-        """The kind of logger."""
-        return "wandb"
-
-    @property
     def version(self) -> str | None:
         """The id of the run, once it is known."""
         return self._run.id if self._run is not None else self._known_id()
@@ -109,7 +108,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Record the config, nested as it is; a sweep's own parameters are there already, and can't change."""
+        """Record the nested config; a sweep's own parameters are there already, and can't change."""
 
         def record(run: Any) -> None:
             new = {key: value for key, value in params.items() if run.config.get(key) != value}
@@ -119,7 +118,6 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers at samples_seen = `step`."""
         """Log numbers at samples_seen = `step`."""
         values = {**{key: number(value) for key, value in metrics.items()}, STEP: int(step or 0)}
         self._send(lambda run: run.log(values))
@@ -137,7 +135,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
-        """Log texts as a table, a row each."""
+        """Log texts as a table, one per row."""
         import wandb
 
         table = wandb.Table(columns=["text"], data=[[text] for text in texts])
@@ -145,7 +143,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """Log a bundle as an artifact of type ``model``; where W&B has gone meanwhile, say how to send it later."""
+        """Log a bundle as an artifact of type ``model``; if W&B has gone meanwhile, say how to send it later."""
         import wandb
 
         artifact = wandb.Artifact(name, type="model", metadata=dict(metadata or {}))
@@ -179,7 +177,7 @@ class WandbLogger(Logger):
         self._run = None
 
     def _stopped_by_sweep(self) -> bool:
-        """Whether W&B has asked for the end of this run: its agent sends the same signal as a cluster that preempts."""
+        """Return whether W&B asked for the end of this run; its agent sends the signal of a cluster that preempts."""
         import wandb
 
         try:
@@ -194,9 +192,9 @@ class WandbLogger(Logger):
     def _send(self, action: Callable[[Any], Any], later: str | None = None) -> None:
         """Act on the run; if W&B's own process has died, on the same run with a new one.
 
-        A scheduler sends its signals to every process of a job, and W&B's takes SIGTERM for its end; the last numbers
-        that it was told are lost with it, so they are told again. Where W&B has gone for good, a warning says how to
-        send `later` what it has not got.
+        A scheduler sends its signals to every process of a job, and SIGTERM ends W&B's; the last numbers that it
+        received are lost with it, so they are sent again. Where W&B has gone for good, a warning says how to send the
+        rest `later`.
         """
         import wandb
 
@@ -209,8 +207,8 @@ class WandbLogger(Logger):
         except (wandb.errors.Error, ConnectionError) as error:
             later = later or f"wandb sync {self.run_dir}/wandb/*run-*"
             warnings.warn(
-                f"Weights & Biases has gone ({type(error).__name__}: {error}): training goes on. Send later what it "
-                f"has not got: `{later}`.",
+                f"Weights & Biases has gone ({type(error).__name__}: {error}): training continues. Send the rest "
+                f"later: `{later}`.",
                 stacklevel=3,
             )
 
@@ -222,7 +220,7 @@ class WandbLogger(Logger):
         self._run = None
         try:
             self._run = self._start()
-        except InputError:  # W&B has changed its mind; a run that goes on is not stopped for that
+        except InputError:  # W&B has changed its mind, which is no reason to stop a run
             self._mode = "offline"
         for _, values in self._recent:
             self.experiment.log(values)
@@ -247,8 +245,8 @@ class WandbLogger(Logger):
                     "Log in with `wandb login`, or take logger.wandb.mode=offline and send it later with `wandb sync`"
                 ) from error
             warnings.warn(
-                f"Weights & Biases can't be reached ({str(error).splitlines()[0]}): training goes on without. Send "
-                f"what it logs later, with `wandb sync {self.run_dir}/wandb/offline-run-*`.",
+                f"Weights & Biases can't be reached ({str(error).splitlines()[0]}): training continues without it. "
+                f"Send its log later with `wandb sync {self.run_dir}/wandb/offline-run-*`.",
                 stacklevel=2,
             )
             wandb.teardown()  # the failed start holds the id

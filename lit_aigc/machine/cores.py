@@ -1,25 +1,42 @@
-"""The cores of this machine: how many this process may use, and how many of them nobody else uses."""
+"""The processors of this machine: the cores that this process may use, how many of them are idle, and the GPUs."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _SECONDS = 0.3  # long enough for thirty ticks of the kernel's clock
 Ticks = Mapping[int, tuple[int, int]]
-"""For each core, ticks of its clock since the machine started: those in use, and all."""
+"""For each core, ticks of its clock since the machine started: those in use, and all of them."""
 
 
 def usable() -> set[int]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def core_count() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(usable())
+
+
+def cpu_name() -> str:
+    """Return the name of the processor."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not on Linux
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def driver_gpus() -> int | None:
+    """Return how many GPUs the NVIDIA driver knows; None without a driver."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else None
 
 
 def idle_cores(
@@ -29,7 +46,7 @@ def idle_cores(
     load: Callable[[], float] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
-    """How many of the cores that this process may use are idle; call it while this process itself rests.
+    """Return how many of the cores that this process may use are idle; call it while this process itself rests.
 
     OpenMP's threads spin while they wait for each other. A thread that has to share its core with another program
     keeps all of them waiting, and work on small tensors becomes ten to fifty times slower. A thread too few costs
@@ -59,7 +76,7 @@ def idle_cores(
 
 
 def proc_stat(path: Path = Path("/proc/stat")) -> dict[int, tuple[int, int]]:
-    """The clocks of all cores in Linux' ``/proc/stat``; empty where there is no such file."""
+    """Read the clocks of all cores from Linux's ``/proc/stat``; empty where there is no such file."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

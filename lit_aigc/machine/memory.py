@@ -1,4 +1,4 @@
-"""Memory that a batch has freed is kept for the next one."""
+"""Keep the memory that a batch has freed for the next one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OPTIONS = {  # of glibc's malloc: its environment variable, its number in mallo
 def keep_freed_memory() -> None:
     """Keep the memory that this process frees for its next allocations.
 
-    By default glibc gives large blocks back to the system as soon as they are freed, and whether the end of the heap
-    goes too is a matter of luck. Training then takes the same megabytes anew in every batch, and the system clears
-    them page by page, which can cost a tenth of the time. Changes no result. What the environment sets stays. Does
-    nothing where the C library is not glibc.
+    By default glibc returns large blocks to the system as soon as they are freed, and sometimes the end of the heap
+    too. Training then allocates the same megabytes again in every batch, and the system clears them page by page,
+    which can cost a tenth of the time. Results don't change. Settings of the environment are respected. Does nothing
+    where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     for name, (number, value) in _OPTIONS.items():

@@ -1,4 +1,4 @@
-"""The precision of training, chosen by what this machine does fast, and what "full precision" means."""
+"""The precision of training, chosen by what this machine does fast, and the meaning of "full precision"."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 AUTO = "auto"
 FULL = "32-true"
 MIXED = "bf16-mixed"
-SLOW = 1.5  # times as long as the alternative: worth a warning
+SLOW = 1.5  # times as long as the alternative, and more, is worth a warning
 log = logging.getLogger(__name__)
-_FULL_NAMES = {"32": FULL, "64": "64-true", "16": "16-mixed", "bf16": MIXED}  # of what the Trainer takes too
+_FULL_NAMES = {"32": FULL, "64": "64-true", "16": "16-mixed", "bf16": MIXED}  # of the short names of the Trainer
 
 
 def accelerator_of(name: str) -> str:
-    """``cpu``, ``cuda`` or ``mps``: what a Trainer's ``accelerator`` means on this machine."""
+    """Return ``cpu``, ``cuda`` or ``mps``: what a Trainer's ``accelerator`` means on this machine."""
     if name in ("gpu", "auto"):
         if torch.cuda.is_available():
             return "cuda"
@@ -29,13 +29,13 @@ def accelerator_of(name: str) -> str:
 
 
 def choose_precision(asked: str, accelerator: str, network: nn.Module, kept: str | None = None) -> str:
-    """The precision to train a network in; logs one line for each surprise.
+    """Return the precision to train a network in; log one line per surprise.
 
     Args:
         asked: ``trainer.precision``: ``auto``, or a choice that is honored.
         accelerator: ``cpu``, ``cuda`` or ``mps``.
-        network: What will be trained. Where this machine can't run one of its layers in bfloat16, it is float32.
-        kept: What the run was trained in so far, which ``auto`` keeps unless it is slow here; None for a new run.
+        network: The network to train. If this machine can't run one of its layers in bfloat16, float32 is chosen.
+        kept: The precision of the run so far, which ``auto`` keeps unless it is slow here; None for a new run.
     """
     asked = _FULL_NAMES.get(asked, asked)
     chosen = asked
@@ -71,31 +71,44 @@ def warn_if_slow(setting: str, precision: str, accelerator: str, advice: str = "
         )
 
 
-def fastest_precision(accelerator: str) -> str:
-    """The ``trainer.precision`` that trains fastest on this machine.
+def fastest_precision(accelerator: str, fast_bf16: bool | None = None) -> str:
+    """Return the ``trainer.precision`` that trains fastest on a machine.
 
     bfloat16 on CUDA from compute capability 8.0, float32 on MPS; on a CPU whatever `bf16_slowdown` measures.
 
     Args:
         accelerator: ``cpu``, ``cuda`` or ``mps``.
+        fast_bf16: Whether the accelerator is faster in bfloat16; None: look at this machine.
     """
-    if accelerator == "cuda":
-        return MIXED if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else FULL
-    return MIXED if accelerator == "cpu" and bf16_slowdown() < 1 else FULL
+    if accelerator not in ("cpu", "cuda"):
+        return FULL
+    if fast_bf16 is None and accelerator == "cuda":
+        fast_bf16 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    elif fast_bf16 is None:
+        fast_bf16 = bf16_slowdown() < 1
+    return MIXED if fast_bf16 else FULL
 
 
-def slowdown(precision: str, accelerator: str) -> float:
-    """How many times as long a precision takes as the fastest one; 1 where that isn't known."""
-    factors = {MIXED: bf16_slowdown(), FULL: 1 / bf16_slowdown()} if accelerator == "cpu" else {}
-    return max(1.0, factors.get(precision, 1.0))
+def slowdown(precision: str, accelerator: str, bf16: float | None = None) -> float:
+    """Return how many times as long a precision takes as the fastest one; 1 where that isn't known.
+
+    Args:
+        precision: A ``trainer.precision``.
+        accelerator: ``cpu``, ``cuda`` or ``mps``.
+        bf16: How many times as long bfloat16 takes on the CPU as float32; None: as measured here.
+    """
+    if accelerator != "cpu":
+        return 1.0
+    bf16 = bf16_slowdown() if bf16 is None else bf16
+    return max(1.0, {MIXED: bf16, FULL: 1 / bf16}.get(precision, 1.0))
 
 
 @functools.cache
 def bf16_slowdown() -> float:
-    """How many times as long this CPU takes in bfloat16 as in float32, measured once per process.
+    """Measure how many times as long this CPU takes in bfloat16 as in float32, once per process.
 
-    A convolution and a matrix product, forward and backward, decide. The flags of the CPU don't, since the kernels that
-    the installed libraries choose are what counts.
+    A convolution and a matrix product, forward and backward, decide. The flags of the CPU don't: what counts are the
+    kernels that the installed libraries choose.
 
     Returns:
         The geometric mean of both ratios: about 0.7 with bfloat16 instructions, 12 or more without.
@@ -109,7 +122,7 @@ def bf16_slowdown() -> float:
 
 
 def machine_class() -> str:
-    """What a figure of speed is measured on, in words: threads, and how bfloat16 compares on the CPU."""
+    """Describe the machine that a speed was measured on: threads, and how bfloat16 compares on the CPU."""
     pace = "fast" if bf16_slowdown() < 1 else "slow"
     threads = torch.get_num_threads()
     return f"CPU {pace} in bfloat16 (float32 x {bf16_slowdown():.2f}), threads: {threads}, torch {torch.__version__}"
@@ -133,11 +146,11 @@ def _forward_and_backward(layer: nn.Module, x: Tensor, bf16: bool) -> None:
 
 
 def _unfit_layer(network: nn.Module) -> str:
-    """The kind of a layer that this CPU can't run in bfloat16: oneDNN has recurrent ones on some CPUs only."""
-    kinds = {type(layer) for layer in network.modules() if isinstance(layer, (nn.LSTM, nn.GRU))}
-    return next(
-        (kind.__name__ for kind in sorted(kinds, key=lambda kind: kind.__name__) if not _runs_in_bf16(kind)), ""
-    )
+    """Return the kind of a layer that this CPU can't run in bfloat16; oneDNN has recurrent ones on some CPUs only."""
+    for kind in (nn.GRU, nn.LSTM):
+        if any(type(layer) is kind for layer in network.modules()) and not _runs_in_bf16(kind):
+            return kind.__name__
+    return ""
 
 
 @functools.cache
@@ -153,7 +166,7 @@ def _runs_in_bf16(kind: type[nn.LSTM] | type[nn.GRU]) -> bool:
 
 @contextlib.contextmanager
 def tensor_float32(allowed: bool) -> Iterator[None]:
-    """Inside, NVIDIA GPUs may round the factors of float32 products to 10 bits (TF32), or may not.
+    """Allow NVIDIA GPUs to round the factors of float32 products to 10 bits (TF32), or forbid it, in a block.
 
     It is several times faster, and good enough for training. By default torch allows it for convolutions only.
     """
@@ -172,6 +185,6 @@ def tensor_float32(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Inside, float32 means float32: neither autocast nor TF32."""
+    """Compute in real float32 in a block: without autocast and TF32."""
     with torch.autocast(device.type, enabled=False), tensor_float32(False):
         yield

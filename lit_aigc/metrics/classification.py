@@ -16,7 +16,8 @@ from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import MIXED, fastest_precision, full_precision
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer, schedule
+from lit_aigc.optimization.optimizers import optimizer
+from lit_aigc.optimization.schedules import schedule
 from lit_aigc.spec import Batch
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.dcgan import class_embedding
 from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim, with_classes
+from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.layers.pyramid import stages
 from lit_aigc.networks.likelihood import Likelihood
 
@@ -126,6 +126,7 @@ class Hierarchical(LatentModel):
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
         """See `LatentModel`; each map of latents is a group, and so is the vector."""
+        # The vector at the top, then group after group; each draws its latents and turns them into the next map.
         mean, log_var, *features = code
         vector_eps, *map_eps = eps.split(self._lengths, dim=1)
         samples = [_sample_posterior(mean, log_var, vector_eps)]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.errors import InputError, check
+from lit_aigc.networks.layers.densities import normal_log_prob
 from lit_aigc.networks.likelihood import Likelihood
 from lit_aigc.networks.prior import StandardNormal
 
@@ -142,8 +142,7 @@ def checked_latent_dim(latent_dim: int) -> int:
     Raises:
         InputError: If it is below 1.
     """
-    if latent_dim < 1:
-        raise InputError(f"latent_dim={latent_dim}: expected 1 or more.")
+    check(("latent_dim", latent_dim, latent_dim >= 1, "1 or more: with fewer there is nothing to learn"))
     return latent_dim
 
 

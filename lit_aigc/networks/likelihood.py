@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import bernoulli_log_prob, normal_log_prob
+from lit_aigc.errors import check
+from lit_aigc.networks.layers.densities import bernoulli_log_prob, normal_log_prob
 from lit_aigc.noise import Noise
 
 LEVELS = 256
@@ -99,8 +99,8 @@ class Gaussian(Likelihood):
 
     def __init__(self, variance: str = "shared") -> None:
         super().__init__()
-        if variance not in ("fixed", "shared", "pixel"):
-            raise InputError(f"likelihood.variance={variance!r} is unknown: expected fixed, shared or pixel.")
+        known = variance in ("fixed", "shared", "pixel")
+        check(("likelihood.variance", variance, known, "fixed, shared or pixel"))
         self.variance = variance
         self.log_var = nn.Parameter(torch.zeros(())) if variance == "shared" else None
 
@@ -148,8 +148,7 @@ class DiscretizedLogisticMixture(Likelihood):
 
     def __init__(self, components: int = 5) -> None:
         super().__init__()
-        if components < 1:
-            raise InputError(f"likelihood.components={components}: expected 1 or more.")
+        check(("likelihood.components", components, components >= 1, "1 or more"))
         self.components = components
 
     def maps(self, channels: int) -> int:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
+from lit_aigc.errors import InputError, check
+from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images ``(N, C, H, W)`` to mean and log-variance of their posterior, ``(N, d)`` each."""
+"""Images ``(N, C, H, W)`` to the mean and log-variance of their posterior, ``(N, d)`` each."""
 
 
 class StandardNormal(nn.Module):
@@ -42,7 +42,7 @@ class VampPrior(nn.Module):
         num_classes: Number of classes: 0.
 
     Raises:
-        InputError: If there is no component, or there are classes.
+        InputError: If there are no components, or there are classes.
     """
 
     def __init__(self, shape: tuple[int, int, int], components: int = 500, num_classes: int = 0) -> None:
@@ -52,8 +52,7 @@ class VampPrior(nn.Module):
                 "The learned images of a VampPrior have no classes: set model.conditional=false, or use the prior "
                 "lit_aigc.networks.prior.StandardNormal."
             )
-        if components < 1:
-            raise InputError(f"prior.components={components}: expected 1 or more.")
+        check(("prior.components", components, components >= 1, "1 or more"))
         self.images = nn.Parameter(0.5 * torch.randn(components, *shape))
 
     def draw(self, eps: Tensor, encode: Encode) -> Tensor:

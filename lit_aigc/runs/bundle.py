@@ -20,8 +20,9 @@ from torch import nn
 from lit_aigc import __version__
 from lit_aigc.build import build
 from lit_aigc.errors import InputError
+from lit_aigc.media.modality import of_modality
 from lit_aigc.modules.base import GenerativeModule
-from lit_aigc.runs.checkpoint import state_differences
+from lit_aigc.modules.checkpoint import state_differences
 from lit_aigc.spec import DataSpec
 from lit_aigc.tokenization.tokenizers import TOKENIZER_FILE, load_tokenizer
 
@@ -37,7 +38,7 @@ _WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, by which a few lines can stand for more than memory holds."""
+    """Loads safe YAML without aliases, with which a few lines can expand beyond all memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -50,8 +51,8 @@ class Bundle:
     """A bundle, read and built.
 
     Attributes:
-        module: The model in evaluation mode, with the weights that the bundle holds (the averaged ones of training),
-            and its tokenizer, if it is one of text.
+        module: The model in evaluation mode, with the bundle's weights (the averaged ones of training) and, for text,
+            its tokenizer.
         spec: The facts of the data that it was trained on.
         manifest: Format and code version, data, metrics with their protocol, hashes of the files.
     """
@@ -68,20 +69,20 @@ def save_bundle(
     spec: DataSpec,
     summary: Mapping[str, Any],
 ) -> Path:
-    """Write a bundle with the module's present weights; an older one at that place is replaced when the new is whole.
+    """Write a bundle with the module's current weights; it replaces an older one only when it is complete.
 
     Args:
-        directory: Where to.
+        directory: Folder of the bundle.
         module: The model.
         model_config: Its resolved config.
         spec: The facts of its data.
-        summary: What the run's ``summary.json`` holds: metrics and protocol.
+        summary: The run's ``summary.json``: metrics and protocol.
 
     Returns:
         The directory.
 
     Raises:
-        OSError: The disk is full or the folder can't be written to; an older bundle stays.
+        OSError: If the disk is full or the folder can't be written to; an older bundle stays.
     """
     directory = Path(directory)
     building = directory.with_name(f".{directory.name}.building")
@@ -110,7 +111,7 @@ def _write(
 ) -> None:
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
-    plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
+    plain = json.loads(json.dumps(dict(model_config)))  # copies, since YAML would write a shared list as an alias
     (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
     if module.tokenizer is not None:
@@ -130,18 +131,18 @@ def _write(
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle that a path names: the folder itself, or the bundle in it, if it is a run folder that has one."""
+    """Return the bundle that a path names: the folder itself, or the bundle in it if it is a run folder."""
     path = Path(path)
     inner = path / "bundle"
     return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
 
 
 def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = "cpu") -> Bundle:
-    """Read a bundle, or that of a run folder; only classes of lit_aigc, and of the packages in `trust`, are built.
+    """Read a bundle, or that of a run folder; only classes of lit_aigc and of the packages in `trust` are built.
 
     Raises:
-        InputError: If it is no bundle, a file was changed, its config names something that is not trusted, or the
-            device isn't there.
+        InputError: If it isn't a bundle, if a file was changed, if its config names something that isn't trusted, or
+            if the device is missing.
     """
     directory = find_bundle(directory)
     if not (directory / MANIFEST).is_file():
@@ -163,7 +164,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
     if tokenizer and tokenizer.vocab_size != spec.vocab_size:
         raise InputError(
             f"The tokenizer in {directory} is not that of the model: it has {tokenizer.vocab_size:,} ids, "
-            f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from where it came from."
+            f"and the model was trained on {spec.vocab_size:,}. Get the bundle again from its source."
         )
     _check_weights(_shapes(config, spec, tuple(trust)) or weights, weights, directory)
     module = _build(config, spec, tuple(trust), directory)
@@ -174,7 +175,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
 
 
 def to_device(module: _Module, device: str) -> _Module:
-    """The module on a device; raises `InputError` if the device isn't there."""
+    """Return the module on a device; raise `InputError` if the device is missing."""
     try:
         return module.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -182,11 +183,11 @@ def to_device(module: _Module, device: str) -> _Module:
 
 
 def _shapes(config: Any, spec: DataSpec, trust: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """The weights that a config asks for, without memory for them; None where that doesn't work."""
+    """Return the weights that a config asks for, without memory for them; None where that doesn't work."""
     try:
         with torch.device("meta"):
             return build(config, spec, trust=trust).state_dict()
-    except Exception:  # what is wrong with it, `_build` tells; a network of the user's may compute when it is built
+    except Exception:  # `_build` says what is wrong; a user's network may compute when it is built
         return None
 
 
@@ -200,7 +201,7 @@ def _build(config: Any, spec: DataSpec, trust: tuple[str, ...], directory: Path)
         module = build(config, spec, trust=trust)
     except InputError:
         raise
-    except Exception as error:  # whatever its values lead a constructor to
+    except Exception as error:  # any that a constructor may raise on its values
         raise InputError(f"The bundle {directory} can't be built from its config: {error}") from error
     if not isinstance(module, GenerativeModule):
         raise InputError(f"The config in the bundle {directory} is not that of a model of lit_aigc.")
@@ -217,18 +218,18 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
     outside = [name for name in files if not _lies_in(directory / Path(name).name, directory)]
     if outside:
         raise InputError(
-            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or no plain file."
+            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or not a plain file."
         )
     changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
     if missing or changed:
         raise InputError(
             f"The bundle {directory} was changed after it was written: {', '.join([*sorted(missing), *changed])} "
-            "is not what the manifest says. Get it again from where it came from."
+            "doesn't match the manifest. Get the bundle again from its source."
         )
 
 
 def _lies_in(file: Path, directory: Path) -> bool:
-    """Whether it is a plain file of this folder, or isn't there: what a link leads to could be endless, or a secret."""
+    """Return whether a file is missing or a plain file of this folder: a link could lead to a secret, or be endless."""
     return not os.path.lexists(file) or (file.is_file() and file.resolve().parent == directory.resolve())
 
 
@@ -238,20 +239,21 @@ def _sha256(file: Path) -> str:
 
 
 def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mapping[str, Any], parameters: int) -> str:
+    media = of_modality("media", spec.modality)
     numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     attribution = (
-        f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
+        f"\n\nTraining data: {spec.attribution}. Give this attribution where you show samples."
+        if spec.attribution
+        else ""
     )
-    text = spec.modality == "text"
-    sample = f"text, {spec.shape[0]:,} tokens at once" if text else " x ".join(map(str, spec.shape))
-    kinds = f"{spec.vocab_size:,} tokens" if text else f"{spec.num_classes} classes"
     return f"""# {summary.get("experiment", "model")}
 
-{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({sample},
-{kinds}) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
+{model_config["_target_"]} with {parameters:,} parameters, trained on `{spec.name}` ({media.describe(spec)}{classes})
+for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
 
-    python -m lit_aigc.generate {'bundle=. prompt="..." n=4 max_tokens=300' if text else "bundle=. n=64 out=samples"}
+    python -m lit_aigc.generate {media.EXAMPLE}
 
 | figure | value |
 |---|---|

@@ -14,16 +14,16 @@ from typing import Any, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.machine.lock import lock
+from lit_aigc.machine.lock import hold
 
 
 def in_sweep() -> bool:
-    """Whether a W&B sweep agent started this process."""
+    """Return whether a W&B sweep agent started this process."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def run_id(named: bool = False) -> tuple[str, bool]:
-    """The id of this run, and whether a later start of the same job has the same one.
+    """Return the id of this run, and whether a later start of the same job has the same id.
 
     It is the id of the SLURM job, the W&B run or the torchelastic run, else the time. Inside a sweep agent W&B's comes
     first: one SLURM job has many trials.
@@ -56,7 +56,7 @@ _IMPORTED = time.monotonic()
 
 
 class RunFolder:
-    """A run's own folder, held by one process at a time.
+    """The folder of a run, held by one process at a time.
 
     Args:
         path: The folder; made by `claim`.
@@ -74,11 +74,11 @@ class RunFolder:
         self._there_before: set[Path] = set()
 
     def exists(self) -> bool:
-        """Whether a run has started in this folder."""
+        """Return whether a run has started in this folder."""
         return (self.path / "config.yaml").exists()
 
     def has_results(self) -> bool:
-        """Whether training has left anything that would be missed."""
+        """Return whether training has left anything worth keeping."""
         return any((self.path / name).exists() for name in ("checkpoints", "metrics.csv", "samples"))
 
     def claim(self) -> None:
@@ -91,27 +91,24 @@ class RunFolder:
             self._new_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._there_before = set(self.path.iterdir())
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = hold(self.path)
+        except BlockingIOError as error:
+            raise InputError(
+                f"The run folder {self.path} is in use by another process: wait for it, or give another run_dir=."
+            ) from error
         except OSError as error:
             raise InputError(
                 f"The run folder {self.path} can't be written to ({error}): give another run_dir=."
             ) from error
-        try:
-            lock(self._lock)
-        except OSError as error:
-            self._lock.close()
-            raise InputError(
-                f"The run folder {self.path} is in use by another process: wait for it, or give another run_dir=."
-            ) from error
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         if self._lock:
             self._lock.close()
             self._lock = None
 
     def abandon(self) -> None:
-        """Undo `claim` and all that was written since: for a new run that could not start."""
+        """Undo `claim` and everything written since: for a new run that could not start."""
         if not self._lock:
             return
         for new in set(self.path.iterdir()) - self._there_before:
@@ -121,11 +118,11 @@ class RunFolder:
                 new.unlink(missing_ok=True)
         self.release()
         for folder in self._new_folders:
-            with contextlib.suppress(OSError):  # another run may have come to lie beside
+            with contextlib.suppress(OSError):  # another run may have been started next to it
                 folder.rmdir()
 
     def read_summary(self) -> dict[str, Any]:
-        """The summary as last written; empty for a new folder."""
+        """Return the summary as last written; empty for a new folder."""
         try:
             return json.loads((self.path / "summary.json").read_text())
         except (FileNotFoundError, NotADirectoryError):
@@ -141,7 +138,7 @@ class RunFolder:
 
 
 def process_seconds() -> float:
-    """Seconds since this process started; where the system doesn't tell, since this module was imported."""
+    """Return the seconds since this process started, or since this module's import if the system doesn't say."""
     try:
         started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started

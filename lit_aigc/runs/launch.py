@@ -1,4 +1,4 @@
-"""Who started the processes of a run: torchrun or SLURM's srun; or nobody, and the Trainer starts all but the first."""
+"""How the processes of a run are started: by torchrun, by SLURM's srun, or by the Trainer, which starts all but one."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NUMBERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STE
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Processes that are there before training starts.
+    """Processes that were started from outside, before training.
 
     Attributes:
         by: The program that started them.
         per_node: Processes on each node.
-        nodes: Nodes.
+        nodes: Number of nodes.
     """
 
     by: str
@@ -38,7 +38,7 @@ class Launch:
 
 
 def launch() -> Launch | None:
-    """How the processes of this run were started from outside; None if this one is the only one so far.
+    """Return how the processes of this run were started from outside; None if there is only this one so far.
 
     Raises:
         InputError: If the nodes have different numbers of processes.
@@ -58,10 +58,10 @@ def launch() -> Launch | None:
 
 
 def with_processes(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """A Trainer config whose ``devices`` and ``num_nodes`` are those that were started from outside, if any were.
+    """Return a Trainer config with the ``devices`` and ``num_nodes`` that were started from outside, if any were.
 
     Raises:
-        InputError: If it asks for another number of them, or for several nodes and nobody started them.
+        InputError: If it asks for other numbers, or for several nodes that nobody started.
     """
     found = launch()
     devices, nodes = trainer.get("devices", "auto"), int(trainer.get("num_nodes") or 1)
@@ -82,20 +82,25 @@ def with_processes(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves_the_number_open(devices: Any) -> bool:
-    """Whether ``trainer.devices`` leaves the number to torchrun or srun: so do all, and one, which is the default."""
+    """Return whether ``trainer.devices`` leaves the number to torchrun or srun: all devices, or one, the default."""
     return devices in ("auto", -1, "-1", 1, "1")
 
 
-def local_devices(trainer: Mapping[str, Any]) -> int:
-    """The number of processes on each node that a Trainer config asks for.
+def local_devices(trainer: Mapping[str, Any], gpus: int | None = None) -> int:
+    """Return the number of processes per node that a Trainer config asks for.
+
+    Args:
+        trainer: The config.
+        gpus: The number of GPUs; None: of this machine.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is not a number of devices.
     """
     devices = trainer.get("devices", "auto")
     if devices in ("auto", -1, "-1"):
         on_gpu = trainer.get("accelerator") in ("auto", "gpu", "cuda")
-        number = max(1, torch.cuda.device_count()) if on_gpu else 1
+        gpus = torch.cuda.device_count() if gpus is None else gpus
+        number = max(1, gpus) if on_gpu else 1
     elif isinstance(devices, list):
         number = len(devices)
     else:
@@ -106,10 +111,10 @@ def local_devices(trainer: Mapping[str, Any]) -> int:
 
 
 def cluster_environment() -> ClusterEnvironment | None:
-    """Lightning's view of the launch, where it would guess wrong; None where it guesses right.
+    """Describe the launch to Lightning where it would guess wrong; return None where it guesses right.
 
-    It takes every SLURM job for one whose processes srun started, asks for settings that ``srun -n2`` doesn't make,
-    lets two steps of one job meet at the same port, and requeues by itself.
+    Lightning assumes that srun started the processes of every SLURM job, asks for settings that ``srun -n2`` doesn't
+    make, gives two steps of one job the same port, and requeues by itself.
     """
     if "SLURM_JOB_ID" not in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
         return None
@@ -133,7 +138,7 @@ class DataParallel(DDPStrategy):
         minutes: How long a process waits for the others before it gives up.
 
     Raises:
-        InputError: If one of them is out of range.
+        InputError: If an option is out of range.
     """
 
     def __init__(self, bucket_mebibytes: float = 25.0, gradients: str = "fp32", minutes: float = 10.0) -> None:
@@ -150,23 +155,23 @@ class DataParallel(DDPStrategy):
         )
 
     def configure_ddp(self) -> None:
-        """Have DDP look for parameters that a backward pass leaves out only where the module may do so, as GANs do."""
+        """Have DDP look for unused parameters only where a backward pass may leave some out, as in a GAN."""
         self._ddp_kwargs["find_unused_parameters"] = not self.lightning_module.trains_all_at_once
         super().configure_ddp()
 
 
 def end_with_the_first_process(grace: float = 30.0) -> None:
-    """In a process that the Trainer started: watch the one that started it, and don't outlive it by `grace` seconds.
+    """In a process that the Trainer started: watch the one that started it, and end `grace` seconds after it.
 
-    Processes that the Trainer started are nobody else's to end, and on GPUs one would wait for the dead one's gradients
-    for ten minutes, its memory held.
+    Nobody else ends processes that the Trainer started. On GPUs one would wait for the dead one's gradients for ten
+    minutes and hold its memory.
     """
     first = int(os.environ[FIRST_PROCESS])
 
     def watch() -> None:
         while os.getppid() == first:
             time.sleep(0.5)
-        time.sleep(grace)  # at a regular end this process ends first
+        time.sleep(grace)  # at a regular end this process is gone by then
         print("lit_aigc.train: the first process of this run has died, so this one ends.", file=sys.stderr, flush=True)
         os._exit(1)
 

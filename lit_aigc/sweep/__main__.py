@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lit_aigc.config.compose import DONE, FAILED, PAUSED, command
+from lit_aigc.config.command import command
 from lit_aigc.config.overrides import split_arguments
+from lit_aigc.machine.exit_codes import DONE, FAILED, PAUSED
 
 
 def main(config: dict[str, Any]) -> int:
-    """Run the trials that are missing, report on all of them, and return the exit code."""
+    """Run the missing trials, report on all of them, and return the exit code."""
     from lit_aigc.machine.cores import core_count, idle_cores
+    from lit_aigc.machine.signals import StopSignals
     from lit_aigc.sweep.plan import Plan
     from lit_aigc.sweep.report import Report
-    from lit_aigc.sweep.running import StopRequest, Trials, too_busy
+    from lit_aigc.sweep.running import Trials, too_busy
 
     plan = Plan.from_config(config, split_arguments(sys.argv[1:])[0][1:])
     folder = plan.folder
@@ -26,26 +28,15 @@ def main(config: dict[str, Any]) -> int:
             idle = idle_cores()
             if busy := too_busy(plan.parallel, idle, core_count()):
                 print(busy)
-            with StopRequest() as stop:
-                trials = Trials(
-                    plan.sweep,
-                    folder,
-                    search,
-                    plan.trial_arguments,
-                    plan.count(search),
-                    plan.parallel,
-                    plan.validations,
-                    stop=stop,
-                    idle=idle,
-                )
-                complete = trials.run()
+            with StopSignals(patient=True) as stop:
+                complete = Trials(plan, search, stop=stop, idle=idle).run()
         report = Report(plan)
         report.show()
         report.write()
     finally:
         folder.release()
     if not complete:
-        print("Paused: the same command goes on.")
+        print("Paused: repeat the command to resume.")
         return PAUSED
     return DONE if report.best else FAILED
 

@@ -1,4 +1,4 @@
-"""A parameter of a sweep file: a distribution of Optuna's, and the value of a setting for what is drawn from it."""
+"""Parameters of a sweep file: for each, a distribution of Optuna's, and the setting's value for a draw from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Drawn = int | float
-# Keys that each distribution of W&B has; those behind the bar may be left out.
+# For each distribution of W&B: the keys that it needs, and those that may be left out.
 _KEYS = {
     "constant": ("value", ""),
     "categorical": ("values", ""),
@@ -25,7 +25,7 @@ _KEYS = {
     "q_log_uniform_values": ("min max", "q"),
     "normal": ("", "mu sigma"),
 }
-_TAIL = 1e-6  # of a normal distribution, on each side, that is not drawn
+_TAIL = 1e-6  # probability at each end of a normal distribution that is never drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Parameter:
 
     Attributes:
         name: Its key in the config, such as ``model.recipe.lr``.
-        distribution: What Optuna draws from; whole numbers stand for choices and for multiples of q.
-        value: The setting's value for what was drawn.
-        grid: All that can be drawn, in order; None where that is no finite number.
-        logarithmic: Whether it is to be looked at on a logarithmic scale.
+        distribution: Optuna's; whole numbers stand for choices and for multiples of q.
+        value: Returns the setting's value for a draw.
+        grid: All possible draws, in order; None if there are infinitely many.
+        logarithmic: Whether it is drawn on a logarithmic scale.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Parameter:
 
 
 def read_parameters(nodes: Any) -> tuple[list[Parameter], dict[str, Any], list[str]]:
-    """The parameters that are searched, those with one value, and what is wrong, a sentence each.
+    """Return the parameters that are searched, those with one value, and what is wrong, one sentence each.
 
     Args:
         nodes: ``parameters`` of a W&B sweep file.
@@ -72,7 +72,7 @@ def read_parameters(nodes: Any) -> tuple[list[Parameter], dict[str, Any], list[s
 
 
 def _kind(name: str, node: Any) -> tuple[str, list[str]]:
-    """The distribution of a node, and what is wrong with its keys."""
+    """Return the distribution of a node, and what is wrong with its keys."""
     where = f"parameters.{name}"
     if not isinstance(node, Mapping):
         return "", [f"{where} is {node!r}: expected value, values, or min and max."]
@@ -81,8 +81,8 @@ def _kind(name: str, node: Any) -> tuple[str, list[str]]:
     keys = set(node) - {"distribution"}
     kind = node.get("distribution") or _implied(node)
     if kind not in _KEYS:
-        told = f"distribution {kind!r} is not supported{did_you_mean(str(kind), _KEYS)}" if kind else "no distribution"
-        return "", [f"{where}: {told}; expected value, values, min and max, or one of {', '.join(_KEYS)}."]
+        what = f"distribution {kind!r} is not supported{did_you_mean(str(kind), _KEYS)}" if kind else "no distribution"
+        return "", [f"{where}: {what}; expected value, values, min and max, or one of {', '.join(_KEYS)}."]
     needed, optional = ({*words.split()} for words in _KEYS[kind])
     problems = [f"{where}: {key} is missing." for key in sorted(needed - keys)]
     extra = sorted(map(str, keys - needed - optional))
@@ -90,7 +90,7 @@ def _kind(name: str, node: Any) -> tuple[str, list[str]]:
 
 
 def _implied(node: Mapping[str, Any]) -> str | None:
-    """What W&B takes a node without a distribution for."""
+    """Return the distribution that W&B infers for a node without one."""
     if "value" in node:
         return "constant"
     if "values" in node:
@@ -101,7 +101,7 @@ def _implied(node: Mapping[str, Any]) -> str | None:
 
 
 def _parameter(name: str, kind: str, node: Mapping[str, Any]) -> Parameter:
-    """A parameter whose keys are there; ValueError for values that can't be."""
+    """Read a node that has all its keys; ValueError for impossible values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if kind == "categorical":
@@ -138,7 +138,7 @@ def _parameter(name: str, kind: str, node: Mapping[str, Any]) -> Parameter:
 
 
 def _number(node: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    """A number; YAML reads ``1e-3``, which has no point, as text."""
+    """Read a number; YAML reads ``1e-3``, which has no point, as text."""
     value = node.get(key, default)
     try:
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else float(str(value))

@@ -1,4 +1,4 @@
-"""The picture of a search: the metric over the trials with the best so far, and over each parameter."""
+"""Draw a search: the metric over the trials with the best so far, and over each parameter."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lit_aigc.compare.picture import DARK, LIGHT
 from lit_aigc.compare.picture import GRAY as GREY
 from lit_aigc.files import write_atomically
 from lit_aigc.sweep.parameters import Parameter
-from lit_aigc.sweep.report import Report, shortened
-from lit_aigc.sweep.running import short
-from lit_aigc.sweep.trials import Trial
+from lit_aigc.sweep.trials import Trial, short, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lit_aigc.sweep.report import Report
+
 DONE, PRUNED, FAILED, BEST = COLOURS[0], GREY, COLOURS[1], COLOURS[2]
-COLUMNS, MOST = 4, 12  # slices a row, and in all
-LONGEST = 150  # characters of the line that tells the best
+COLUMNS, MOST = 4, 12  # slices per row, and in all
+LONGEST = 150  # characters of the line about the best trial
 WIDTH, TOP_HEIGHT, SLICE_HEIGHT = 12.0, 3.6, 2.7  # inches
 
 
@@ -32,7 +32,7 @@ def draw_search(report: Report, path: Path) -> Path:
     """Draw a search.
 
     Args:
-        report: What was found; one trial at least has a value.
+        report: The results; at least one trial has a value.
         path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,16 +51,16 @@ def draw_search(report: Report, path: Path) -> Path:
     over_trials = figure.add_subplot(grid[0, :])
     _style(over_trials, limits, logarithmic)
     _trials(over_trials, report, limits)
-    colours = None
+    colors = None
     for i, parameter in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + i // columns, i % columns])
         _style(axes, limits, logarithmic)
-        colours = _slice(axes, report, parameter, limits)
+        colors = _slice(axes, report, parameter, limits)
         if i % columns == 0:
             axes.set_ylabel(report.sweep.metric, color=DARK)
-    if colours is not None:
+    if colors is not None:
         slices = figure.axes[1:]
-        bar = figure.colorbar(colours, ax=slices, location="right", shrink=0.9, pad=0.01, aspect=30)
+        bar = figure.colorbar(colors, ax=slices, location="right", shrink=0.9, pad=0.01, aspect=30)
         bar.set_label("trial", color=DARK)
         bar.outline.set_visible(False)
         bar.locator = _whole_numbers()
@@ -71,10 +71,10 @@ def draw_search(report: Report, path: Path) -> Path:
 
 
 def shown_range(values: Sequence[float], goal: str) -> tuple[tuple[float, float], bool]:
-    """The limits of the metric's axis, and whether it is logarithmic.
+    """Return the limits of the metric's axis, and whether it is logarithmic.
 
-    From the best value as far as to the third quartile and three interquartile ranges beyond: one trial that went
-    astray doesn't squeeze the others. Logarithmic where the values are positive and span a factor of ten.
+    The axis reaches from the best value to three interquartile ranges beyond the third quartile, so that one outlier
+    doesn't squeeze the others. It is logarithmic if the values are positive and span a factor of ten.
     """
     sign = 1 if goal == "minimize" else -1
     ordered = sorted(sign * value for value in values)
@@ -92,7 +92,7 @@ def shown_range(values: Sequence[float], goal: str) -> tuple[tuple[float, float]
 
 
 def best_so_far(trials: Sequence[Trial], goal: str) -> tuple[list[int], list[float]]:
-    """Numbers of the trials that are done, and the best value up to each."""
+    """Return the numbers of the trials that are done, and the best value up to each."""
     numbers, best = [], []
     better = min if goal == "minimize" else max
     for trial in sorted(trials, key=lambda trial: trial.number):
@@ -104,11 +104,11 @@ def best_so_far(trials: Sequence[Trial], goal: str) -> tuple[list[int], list[flo
 
 def _title(report: Report) -> str:
     counts = {status: sum(t.status == status for t in report.trials) for status in ("done", "pruned", "failed")}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     better = "lower" if report.sweep.goal == "minimize" else "higher"
-    name, left = report.folder.path.name, len(report.sweep.parameters) - MOST
-    more = f"; {left} parameters more than shown" if left > 0 else ""
-    return f"{name}: {report.sweep.metric} ({better} is better) of {len(report.trials)} trials, {told}{more}"
+    name, hidden = report.folder.path.name, len(report.sweep.parameters) - MOST
+    more = f"; {hidden} more parameters not shown" if hidden > 0 else ""
+    return f"{name}: {report.sweep.metric} ({better} is better) of {len(report.trials)} trials, {parts}{more}"
 
 
 def _style(axes: Axes, limits: tuple[float, float], logarithmic: bool) -> None:
@@ -122,7 +122,7 @@ def _style(axes: Axes, limits: tuple[float, float], logarithmic: bool) -> None:
 
 
 def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
-    """The metric over the trials."""
+    """Draw the metric over the trials."""
     looks = {
         "done": {"color": DONE, "marker": "o", "s": 42},
         "pruned": {"facecolors": "white", "edgecolors": PRUNED, "marker": "o", "s": 34},
@@ -158,7 +158,7 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
 
 
 def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float, float]) -> Any:
-    """The metric over one parameter, later trials darker; what `Figure.colorbar` shows the colours of."""
+    """Draw the metric over one parameter, later trials darker; return what `Figure.colorbar` takes."""
     shown = [t for t in sorted(report.trials, key=lambda t: t.number) if t.value is not None]
     choices = parameter.grid is not None and not _numeric(parameter, shown)
     if choices:
@@ -185,7 +185,7 @@ def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float
 
 
 def side_by_side(choices: Sequence[int]) -> list[float]:
-    """Where to draw trials by their choice: one alone at its tick, several evenly around it, none hiding another."""
+    """Return where to draw trials by their choice: evenly around the tick, so that none hides another."""
     totals, before = collections.Counter(choices), collections.Counter()
     places = []
     for choice in choices:
@@ -196,7 +196,7 @@ def side_by_side(choices: Sequence[int]) -> list[float]:
 
 
 def _numeric(parameter: Parameter, trials: Sequence[Trial]) -> bool:
-    """Whether the values are numbers along an axis rather than names; few of them are names."""
+    """Return whether the values are numbers along an axis rather than names; a few numbers count as names."""
     from optuna.distributions import CategoricalDistribution
 
     if not isinstance(parameter.distribution, CategoricalDistribution):
@@ -206,7 +206,7 @@ def _numeric(parameter: Parameter, trials: Sequence[Trial]) -> bool:
 
 
 def _within(value: float, limits: tuple[float, float]) -> float:
-    """A value, at the edge if it lies beyond."""
+    """Return a value, or the edge that it lies beyond."""
     return min(max(value, limits[0]), limits[1])
 
 

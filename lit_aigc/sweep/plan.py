@@ -1,17 +1,16 @@
-"""What ``lit_aigc.sweep`` is asked for, checked before anything trains."""
+"""The plan of a search, read from a config and checked before anything trains."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_aigc.config.compose import compose
-from lit_aigc.config.overrides import key_of
+from lit_aigc.config.overrides import folder_options, key_of, problems_of_list, problems_of_name
 from lit_aigc.errors import InputError, not_whole
-from lit_aigc.sweep.sweep_file import Sweep, read_sweep
+from lit_aigc.sweep.sweep_file import OWN_KEYS, Sweep, read_sweep
 from lit_aigc.sweep.trials import SweepFolder
 
 if TYPE_CHECKING:
@@ -23,17 +22,17 @@ _WITHOUT_EFFECT = ("name", "description", "project", "entity", "program", "run_c
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A search.
+    """What is searched, and how each trial is trained.
 
     Attributes:
-        sweep: What is searched; its metric is set.
-        folder: Where it is recorded.
-        overrides: For all trials.
-        own_folders: Config folders of the user's own.
+        sweep: The search space; its metric is set.
+        folder: The folder that records it.
+        overrides: Overrides for all trials.
+        own_folders: The user's own config folders.
         parallel: Trials at a time.
-        seed: Of the search.
-        validations: Of a whole trial.
-        asked_count: Trials that are asked for, or None.
+        seed: Seed of the search.
+        validations: Validations of a whole trial.
+        asked_count: Number of trials asked for, or None.
     """
 
     sweep: Sweep
@@ -47,7 +46,7 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], own_folders: Sequence[Path] = ()) -> Plan:
-        """The search that ``conf/sweep.yaml`` asks for, its first trial's config composed and checked.
+        """Read the search that a config of ``conf/sweep.yaml`` asks for, and check the config of its first trial.
 
         Raises:
             InputError: With all problems in one message.
@@ -59,13 +58,8 @@ class Plan:
         problems = not_whole("parallel", config["parallel"], least=1) + not_whole("seed", config["seed"], least=0)
         problems += [] if config["count"] is None else not_whole("count", config["count"], least=1)
         name = config["name"] or Path(str(config["file"])).stem
-        if not re.fullmatch(r"[\w.-]+", name):
-            problems.append(f"name={name}: expected letters, digits, _ . and - only; a folder is named by it.")
-        for override in config["overrides"]:
-            if not isinstance(override, str) or "=" not in override:
-                problems.append(f"overrides has {override!r}: expected key=value, as in [budget.samples=20_000].")
-            elif key_of(override).partition(".")[0] in ("run_dir", "resume", "pause_after"):
-                problems.append(f"overrides can't set {key_of(override)}: it is given for each trial.")
+        problems += problems_of_name(name)
+        problems += problems_of_list(config["overrides"], OWN_KEYS, "budget.samples=20_000")
         if problems:
             raise InputError("\n".join(problems))
         sweep = read_sweep(config["file"])
@@ -87,20 +81,15 @@ class Plan:
         return plan._checked()
 
     def trial_arguments(self, values: Mapping[str, Any]) -> list[str]:
-        """The arguments of a trial's training but for its run folder; overrides come last and win."""
-        return [*self.folder_options(), *self.sweep.arguments(values), *self.overrides]
-
-    def folder_options(self) -> list[str]:
-        """The user's own config folders, for another command."""
-        return [f"--config-dir={folder.resolve()}" for folder in self.own_folders]
+        """Return the arguments of a trial's training except its run folder; overrides come last and win."""
+        return [*folder_options(self.own_folders), *self.sweep.arguments(values), *self.overrides]
 
     def count(self, search: Search) -> int:
-        """How many trials there are to be in all."""
-        limits = [n for n in (self.asked_count, self.sweep.run_cap, search.size) if n is not None]
-        return min(limits)
+        """Return how many trials the whole search has."""
+        return min(n for n in (self.asked_count, self.sweep.run_cap, search.size) if n is not None)
 
     def recall(self, retry: bool) -> Search:
-        """The search with all that is on record; with `retry`, what failed is to be run again."""
+        """Return the search with everything on record; with `retry`, failed trials run again."""
         from lit_aigc.sweep.search import Search
 
         search = Search(self.sweep, self.seed)
@@ -111,14 +100,9 @@ class Plan:
         return search
 
     def _checked(self) -> Plan:
-        """With the metric and the number of validations that the config of a first trial has."""
-        first = self.sweep.values(
-            {
-                parameter.name: parameter.grid[0] if parameter.grid else parameter.distribution.low
-                for parameter in self.sweep.parameters
-            }
-        )
-        config = compose("train", self.trial_arguments(first))
+        """Return the plan with the metric and the number of validations that the config of a first trial has."""
+        first = {p.name: p.grid[0] if p.grid else p.distribution.low for p in self.sweep.parameters}
+        config = compose("train", self.trial_arguments(self.sweep.values(first)))
         if self.asked_count is None and self.sweep.run_cap is None and self.sweep.method != "grid":
             raise InputError(f"count= is missing: how many trials of this {self.sweep.method} search?")
         sweep = self.sweep

@@ -1,34 +1,36 @@
-"""What a search found: a table, a picture, and the best config as an experiment."""
+"""The results of a search: a table, a picture, and the best config as an experiment."""
 
 from __future__ import annotations
 
 import csv
 import io
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from lit_aigc.config.compose import compose
-from lit_aigc.config.overrides import choices, config_folder, groups_in, key_of
+from lit_aigc.config.keys import get, put
+from lit_aigc.config.overrides import choices, config_folder, folder_options, groups_in, key_of
 from lit_aigc.files import write_atomically
+from lit_aigc.machine.lock import is_held
 from lit_aigc.media.console import duration
+from lit_aigc.sweep.picture import draw_search
 from lit_aigc.sweep.plan import Plan
-from lit_aigc.sweep.running import best_trial, short, too_many_failures
-from lit_aigc.sweep.trials import Trial, in_use
+from lit_aigc.sweep.running import too_many_failures
+from lit_aigc.sweep.trials import Trial, best_trial, short, shortened
 
 SHOWN = 30  # trials in the printed table
 _NOT_OF_THE_RESULT = ("run_dir", "logger")  # where a trial was recorded
 
 
 class Report:
-    """Table, picture and best config of the trials on record.
+    """Reports on the trials on record: table, picture and best config.
 
     Args:
         plan: What was searched; its folder has the trials.
 
     Attributes:
-        trials: The best first: those that are done, then pruned, running or paused, failed.
-        best: The best that is done, or None.
+        trials: The best first: done ones, then pruned, running or paused, and failed ones.
+        best: The best trial that is done, or None.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -37,8 +39,9 @@ class Report:
         self.trials = sorted(self.folder.trials, key=self._place)
 
     def status(self, trial: Trial) -> str:
-        """As on record; ``paused`` for one that was broken off, which the same command resumes."""
-        return "paused" if trial.status == "running" and not in_use(self.folder.run_dir(trial)) else trial.status
+        """Return a trial's status on record; ``paused`` if it was interrupted: the same command resumes it."""
+        interrupted = trial.status == "running" and not is_held(self.folder.run_dir(trial))
+        return "paused" if interrupted else trial.status
 
     def _place(self, trial: Trial) -> tuple[int, float, int]:
         order = ("done", "pruned", "running", "failed").index(trial.status)
@@ -78,19 +81,17 @@ class Report:
 
     def write(self) -> None:
         """Write ``table.csv``, ``search.png`` and ``conf/experiment/best.yaml``, and print where they are."""
-        from lit_aigc.sweep.picture import draw_search
-
         print(f"table    {write_atomically(self.folder.path / 'table.csv', self.table())}")
         if any(trial.value is not None for trial in self.trials):
             print(f"picture  {draw_search(self, self.folder.path / 'search.png')}")
         if self.best:
             folder = self.folder.path / "conf"
             write_atomically(folder / "experiment" / "best.yaml", self.experiment())
-            options = [*self.plan.folder_options(), f"--config-dir={folder}"]
+            options = [*folder_options(self.plan.own_folders), f"--config-dir={folder}"]
             print(f"best     {shlex.join(['python', '-m', 'lit_aigc.train', *options, 'experiment=best'])}")
 
     def table(self) -> str:
-        """All trials by number, as CSV."""
+        """Return all trials by number, as CSV."""
         text = io.StringIO()
         names = [parameter.name for parameter in self.sweep.parameters]
         writer = csv.writer(text, lineterminator="\n")
@@ -98,13 +99,13 @@ class Report:
         writer.writerow(["trial", "status", self.sweep.metric, *names, "validations", *facts, "run_dir"])
         for trial in self.folder.trials:
             values = [trial.values[name] for name in names]
-            told = [getattr(trial, fact) for fact in facts]
-            own = [trial.number, self.status(trial), trial.value, *values, len(trial.curve), *told]
-            writer.writerow([*("" if cell is None else cell for cell in own), self.folder.run_dir(trial)])
+            rest = [getattr(trial, fact) for fact in facts]
+            row = [trial.number, self.status(trial), trial.value, *values, len(trial.curve), *rest]
+            writer.writerow([*row, self.folder.run_dir(trial)])  # None is an empty cell
         return text.getvalue()
 
     def experiment(self) -> str:
-        """The best trial's config as the text of an experiment: what it set, upon the experiment that it set it on."""
+        """Return the best trial as the text of an experiment: its settings, on top of the experiment that it ran."""
         import yaml
 
         assert self.best
@@ -120,25 +121,7 @@ class Report:
         settings: dict[str, Any] = {}
         for key in dict.fromkeys(keys):
             if key not in groups:
-                _set(settings, key.split("."), _get(config, key.split(".")))
+                put(settings, key, get(config, key))
         best = f"{self.sweep.metric} {self.best.value:.6g}, trial {self.best.number} of {len(self.trials)}"
         body = yaml.safe_dump({"defaults": [*defaults, "_self_"], **settings}, sort_keys=False)
         return f"# @package _global_\n# the best of the sweep {self.folder.path.name}: {best}\n{body}"
-
-
-def shortened(names: list[str]) -> list[str]:
-    """Names by their last part: ``lr`` of ``model.optimizer.lr``; in full where several end alike."""
-    last = [name.rpartition(".")[2] for name in names]
-    return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]
-
-
-def _get(config: Mapping[str, Any], path: list[str]) -> Any:
-    for key in path:
-        config = config[key]
-    return config
-
-
-def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
-    for key in path[:-1]:
-        config = config.setdefault(key, {})
-    config[path[-1]] = value

@@ -1,7 +1,7 @@
-"""What to try next, and what to give up: Optuna, in memory, told again at each start what is on record.
+"""Choose what to try next and what to prune, by Optuna in memory; each start reads the record to it again.
 
-No random state is kept: trial k of a random search is a function of (seed, k), and of a Bayesian one of the trials that
-are known beside. So a search that was broken off goes on as if nothing had happened.
+No random state is kept: trial k of a random search is a function of (seed, k); in a Bayesian search, also of the trials
+known so far. So an interrupted search resumes as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lit_aigc.sweep.trials import Trial
 STATES = {
     "done": optuna.trial.TrialState.COMPLETE,
     "pruned": optuna.trial.TrialState.PRUNED,
-    # So that a Bayesian search keeps away from there; Optuna passes over what is told as failed.
+    # So that a Bayesian search keeps away from there; Optuna ignores trials that are reported as failed.
     "failed": optuna.trial.TrialState.PRUNED,
 }
 
@@ -30,8 +30,8 @@ class Search:
     massively parallel hyperparameter tuning", 2020, for asynchronous successive halving.
 
     Args:
-        sweep: What is searched.
-        seed: Of the search.
+        sweep: The search space.
+        seed: Seed of the search.
     """
 
     def __init__(self, sweep: Sweep, seed: int) -> None:
@@ -48,11 +48,11 @@ class Search:
 
     @property
     def size(self) -> int | None:
-        """The number of points of a grid; None without one."""
+        """The number of points of a grid; None for other methods."""
         return None if self._grid is None else len(self._grid)
 
     def propose(self, number: int) -> dict[str, Drawn]:
-        """What a new trial is to draw, by the name of each parameter."""
+        """Return the draws of a new trial, by the name of each parameter."""
         if self._grid is not None:
             return self._take(number, self._grid[number])
         seed = int.from_bytes(hashlib.blake2b(f"{self._seed}/{number}".encode(), digest_size=4).digest(), "little")
@@ -69,7 +69,7 @@ class Search:
             self.finish(trial)
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """Take in a running trial's value of the metric, its `step`-th from 1 on; whether to give it up."""
+        """Take in a running trial's `step`-th value of the metric, from 1 on; return whether to prune the trial."""
         trial = self._trials[number]
         trial.report(value, step)
         return trial.should_prune()

@@ -1,4 +1,4 @@
-"""A W&B sweep file, read and checked: what is searched, how, and by which command."""
+"""Read and check a W&B sweep file: the search space, the method, and the command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ from lit_aigc.sweep.parameters import Drawn, Parameter, read_parameters
 
 METHODS = ("random", "grid", "bayes")
 _GOALS = ("minimize", "maximize")
-_FOR_WANDB = ("name", "description", "project", "entity", "program")  # said to W&B, of no matter here
+_FOR_WANDB = ("name", "description", "project", "entity", "program")  # for W&B, without effect here
 _KEYS = (*_FOR_WANDB, "command", "method", "metric", "parameters", "early_terminate", "run_cap")
-_OWN = ("run_dir", "resume", "pause_after")
+OWN_KEYS = ("run_dir", "resume", "pause_after")
 
 
 @dataclasses.dataclass(frozen=True)
 class Halving:
-    """Successive halving: at `min_iter` values of the metric, and each `eta` times as many, the best 1/`eta` go on."""
+    """Successive halving: at `min_iter` values of the metric, and each `eta` times as many, the best 1/`eta` stay."""
 
     min_iter: int
     eta: int = 3
@@ -33,18 +33,18 @@ class Halving:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a sweep file asks for.
+    """The content of a sweep file.
 
     Attributes:
         method: ``random``, ``grid`` or ``bayes``.
-        metric: The key of ``summary.json`` and ``metrics.csv`` that is optimised; None: the experiment's monitor.
+        metric: The key of ``summary.json`` and ``metrics.csv`` that is optimized; None: the experiment's monitor.
         goal: ``minimize`` or ``maximize``.
         target: A value at which no more trials are started, or None.
-        parameters: What is searched.
+        parameters: The settings that are searched.
         constants: Settings that are the same in all trials.
-        words: Overrides that its ``command`` gives.
-        halving: When trials are given up, or None.
-        run_cap: The most trials, or None.
+        words: Overrides in its ``command``.
+        halving: When trials are pruned, or None.
+        run_cap: The largest number of trials, or None.
         content: The file as plain types.
     """
 
@@ -60,22 +60,22 @@ class Sweep:
     content: dict[str, Any]
 
     def values(self, drawn: Mapping[str, Drawn]) -> dict[str, Any]:
-        """The values of the searched settings for what was drawn."""
+        """Return the values of the searched settings for what was drawn."""
         return {parameter.name: parameter.value(drawn[parameter.name]) for parameter in self.parameters}
 
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial."""
+        """Return the overrides of a trial."""
         settings = {**self.constants, **values}
         return [*self.words, *(f"{key}={in_hydras_grammar(value)}" for key, value in settings.items())]
 
     def grid(self) -> list[dict[str, Drawn]]:
-        """All combinations, the last parameter changing first."""
+        """Return all combinations, the last parameter changing first."""
         names = [parameter.name for parameter in self.parameters]
         points = itertools.product(*(parameter.grid or () for parameter in self.parameters))
         return [dict(zip(names, point, strict=True)) for point in points]
 
     def is_better(self, value: float, than: float) -> bool:
-        """Whether a value of the metric is better than another."""
+        """Return whether a value of the metric is better than another."""
         return value < than if self.goal == "minimize" else value > than
 
 
@@ -83,10 +83,10 @@ def read_sweep(path: str | Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        InputError: With all that is wrong or not supported, in one message.
+        InputError: With everything that is wrong or not supported, in one message.
     """
     content = read_yaml(path)
-    problems = [f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}" for key in content if key not in _KEYS]
+    problems = _unknown("", content, _KEYS)
     method = content.get("method")
     if method not in METHODS:
         problems.append(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
@@ -97,8 +97,8 @@ def read_sweep(path: str | Path) -> Sweep:
         problems += [f"parameters.{name}: a grid needs values, or whole min and max." for name in endless]
     words = _words(content, problems)
     for name in (*(parameter.name for parameter in parameters), *constants, *map(key_of, words)):
-        if name.partition(".")[0] in _OWN:
-            problems.append(f"{name} can't be set by a sweep: it is given for each trial.")
+        if name.partition(".")[0] in OWN_KEYS:
+            problems.append(f"{name} can't be set by a sweep: each trial gets its own.")
     metric, goal, target = _metric(content.get("metric"), problems)
     run_cap = content.get("run_cap")
     problems += [] if run_cap is None else not_whole("run_cap", run_cap, least=1)
@@ -108,8 +108,12 @@ def read_sweep(path: str | Path) -> Sweep:
     return Sweep(method, metric, goal, target, tuple(parameters), constants, words, halving, run_cap, content)
 
 
+def _unknown(where: str, node: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    return [f"{where}unknown key {key!r}{did_you_mean(str(key), known)}" for key in node if key not in known]
+
+
 def _words(content: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
-    """The overrides in ``command``, which has to run this package's training."""
+    """Return the overrides in ``command``, which has to run this package's training."""
     command = content.get("command") or ["lit_aigc.train"]
     known = [word for word in command if isinstance(word, str)] if isinstance(command, list) else []
     place = next((i for i, word in enumerate(known) if word == "lit_aigc.train" or word.endswith("train.py")), None)
@@ -138,11 +142,7 @@ def _metric(node: Any, problems: list[str]) -> tuple[str | None, str, float | No
         problems.append(f"metric is {node!r}: expected name and goal, such as {{name: elbo, goal: maximize}}.")
         return None, "minimize", None
     goal, target = node.get("goal", "minimize"), node.get("target")
-    problems += [
-        f"metric: unknown key {key!r}{did_you_mean(str(key), ('name', 'goal', 'target'))}"
-        for key in node
-        if key not in ("name", "goal", "target")
-    ]
+    problems += _unknown("metric: ", node, ("name", "goal", "target"))
     if goal not in _GOALS:
         problems.append(f"metric.goal is {goal!r}, expected {' or '.join(_GOALS)}.")
     if target is not None and not (isinstance(target, int | float) and math.isfinite(target)):
@@ -151,14 +151,14 @@ def _metric(node: Any, problems: list[str]) -> tuple[str | None, str, float | No
 
 
 def _halving(node: Any, problems: list[str]) -> Halving | None:
-    """``early_terminate``: type hyperband, eta, and min_iter, or max_iter and s."""
+    """Read ``early_terminate``: type hyperband, eta, and min_iter, or max_iter and s."""
     if node is None:
         return None
     known = ("type", "min_iter", "max_iter", "s", "eta", "strict")
     if not isinstance(node, Mapping) or node.get("type") != "hyperband":
         problems.append(f"early_terminate is {node!r}: expected {{type: hyperband, min_iter: 1}}.")
         return None
-    found = [f"early_terminate: unknown key {key!r}{did_you_mean(str(key), known)}" for key in node if key not in known]
+    found = _unknown("early_terminate: ", node, known)
     eta = node.get("eta", 3)
     found += not_whole("early_terminate.eta", eta, least=2)
     keys = ("min_iter",) if "min_iter" in node else ("max_iter", "s")
@@ -167,4 +167,6 @@ def _halving(node: Any, problems: list[str]) -> Halving | None:
     problems += found
     if found:
         return None
-    return Halving(node["min_iter"] if "min_iter" in node else max(1, node["max_iter"] // eta ** node["s"]), eta)
+    if "min_iter" in node:
+        return Halving(node["min_iter"], eta)
+    return Halving(max(1, node["max_iter"] // eta ** node["s"]), eta)

@@ -1,15 +1,17 @@
-"""The record of a search: one file, written whole after each change, from which a search goes on."""
+"""The record of a search: one file, rewritten after each change, from which the search resumes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.machine.lock import lock
+from lit_aigc.machine.lock import hold
+from lit_aigc.sweep.sweep_file import Sweep
 
 
 @dataclasses.dataclass
@@ -17,11 +19,11 @@ class Trial:
     """A trial.
 
     Attributes:
-        number: From 0 on.
+        number: Number of the trial, from 0 on.
         drawn: What the search drew for each parameter.
-        values: The settings that this means.
-        status: ``running`` (also when broken off), ``done``, ``pruned`` or ``failed``.
-        value: The metric at the end; of a pruned trial its last.
+        values: The settings that the draws mean.
+        status: ``running`` (also when interrupted), ``done``, ``pruned`` or ``failed``.
+        value: The metric at the end; the last value of a pruned trial.
         curve: The metric at each validation that measured it.
         error: Why it failed.
         samples_seen: How many samples it was trained on.
@@ -40,15 +42,15 @@ class Trial:
 
 
 class SweepFolder:
-    """The folder of a search: ``trials.json``, a run folder for each trial, and what is reported.
+    """The folder of a search: ``trials.json``, a run folder per trial, and the report.
 
     Args:
         path: The folder; made by `claim`.
-        asked: What makes this search what it is, as plain types; a record of another one is refused.
+        asked: The definition of this search, as plain types; a record of another search is refused.
 
     Attributes:
         path: The folder.
-        trials: What is on record, by number.
+        trials: The trials on record, by number.
     """
 
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
@@ -63,36 +65,33 @@ class SweepFolder:
         return self.path / "trials.json"
 
     def run_dir(self, trial: Trial) -> Path:
-        """The run folder of a trial."""
+        """Return the run folder of a trial."""
         return self.path / "trials" / f"{trial.number:04d}"
 
     def log(self, trial: Trial) -> Path:
-        """The file of what a trial prints."""
+        """Return the file of a trial's output."""
         return self.path / "trials" / f"{trial.number:04d}.log"
 
     def claim(self) -> None:
         """Hold the folder until the process ends, and read the record.
 
         Raises:
-            InputError: If another process holds it, it can't be written to, or its record is of another search.
+            InputError: If another process holds it, if it can't be written to, or if it records another search.
         """
         try:
             (self.path / "trials").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
-        try:
-            lock(self._lock)
-        except OSError as error:
-            self.release()
+            self._lock = hold(self.path)
+        except BlockingIOError as error:
             raise InputError(
                 f"Another process runs the sweep {self.path}: wait for it, or give another name=."
             ) from error
+        except OSError as error:
+            raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
         if self.record.exists():
             self.trials = self._read()
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -118,13 +117,21 @@ class SweepFolder:
         return trials
 
 
-def in_use(run_dir: Path) -> bool:
-    """Whether a process trains in a run folder."""
-    try:
-        with (run_dir / ".lock").open() as file:
-            lock(file)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def best_trial(trials: Sequence[Trial], sweep: Sweep) -> Trial | None:
+    """Return the best of the trials that are done, the earlier of equals; None if none is."""
+    best: Trial | None = None
+    for trial in trials:
+        if trial.status == "done" and (best is None or sweep.is_better(trial.value, best.value)):
+            best = trial
+    return best
+
+
+def shortened(names: list[str]) -> list[str]:
+    """Shorten names to their last part, ``lr`` of ``model.optimizer.lr``; in full where several end alike."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)]
+
+
+def short(value: Any) -> str:
+    """Write a setting for people: four significant digits of a float."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lit_aigc.config.compose import command
+from lit_aigc.config.command import command
 
 
 def main(config: dict[str, Any]) -> int:

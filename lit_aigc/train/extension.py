@@ -1,4 +1,4 @@
-"""A run that resumes under another budget: what is refused, and what becomes of its learning rate."""
+"""Resume a run under another budget: refuse one that is used up, and report a jump of the learning rate."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from lit_aigc.callbacks.clock import Budget
 from lit_aigc.errors import InputError
-from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
-from lit_aigc.optimization.optimizers import schedule
+from lit_aigc.modules.checkpoint import CHECKPOINT_KEY
+from lit_aigc.modules.recipe import Recipe
 
 
 def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any]) -> None:
     """Refuse a new budget that leaves nothing to train.
 
-    A run that isn't done may get what it has used as its new budget: it ends where it is.
+    A run that isn't done may be given exactly what it has used: it ends where it is.
 
     Args:
-        before: The budget that the run has had.
-        budget: The one that it would get.
-        counters: How far its checkpoint is.
+        before: The budget of the run so far.
+        budget: The new budget.
+        counters: The counters of its checkpoint.
 
     Raises:
-        InputError: Names the limits that are used up.
+        InputError: With the limits that are used up.
     """
     if budget == before or _progress(budget, counters) < 1.0:
         return
@@ -43,16 +43,16 @@ def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any])
 
 
 def change_of_rate(checkpoint: Mapping[str, Any], recipe: Recipe, budget: Budget) -> str:
-    """One line if a new budget moves the learning rate, since schedules run over the budget; empty if it stays.
+    """Return one line if a new budget changes the learning rate, since schedules run over the budget; else nothing.
 
     Args:
-        checkpoint: What the run resumes from.
-        recipe: Has the schedule.
+        checkpoint: The checkpoint that the run resumes from.
+        recipe: The recipe, which names the schedule.
         budget: The new budget.
     """
     counters = checkpoint[CHECKPOINT_KEY]["counters"]
     now = _progress(budget, counters)
-    factors = [schedule(recipe.schedule, at, recipe.warmup, recipe.final) for at in (counters["progress"], now)]
+    factors = [recipe.rate_factor(progress) for progress in (counters["progress"], now)]
     if factors[0] == factors[1]:
         return ""
     groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]

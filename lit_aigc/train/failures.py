@@ -1,4 +1,4 @@
-"""What ends a training in the middle, in words that say which setting helps."""
+"""Known ways in which a run fails, with advice."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SIGNS = {
 
 
 class TrainingFailed(RuntimeError):
-    """Training ended for a known reason: says which, what helps, and how to go on."""
+    """Training ended for a known reason: the message says which, what helps, and how to resume."""
 
 
 def advice(error: BaseException) -> str | None:
-    """What the user can do about an error, or None if it is not one of those that come with the machine."""
+    """Return what the user can do about an error, or None if its reason is not a known one."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return _OUT_OF_MEMORY
     if not isinstance(error, RuntimeError):

@@ -1,4 +1,4 @@
-"""What is about to be trained, on what and where: read before the first batch, when a mistake still costs nothing."""
+"""Describe a run before its first batch, when a mistake still costs nothing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Any
 import lightning as L
 import torch
 
+from lit_aigc.media.modality import of_modality
 from lit_aigc.modules.base import GenerativeModule
-
-_UNITS = {"image": "images", "text": "tokens"}
 
 
 def overview(
     config: Mapping[str, Any], datamodule: Any, module: GenerativeModule, trainer: L.Trainer, folder: Path
 ) -> dict[str, str]:
-    """The facts of a run by a word for each.
+    """Return the facts of a run by name.
 
     Args:
         config: The resolved config.
-        datamodule: The data; its ``sizes()`` give the items in each split, its ``root`` where they lie, if it has them.
+        datamodule: The data; ``sizes()``, the items per split, and ``root``, its folder, are shown if it has them.
         module: The model.
-        trainer: Says which device and precision it really takes.
+        trainer: Has the device and the precision that are really used.
         folder: The run folder.
     """
     limits = [f"{value:,} {unit}" for unit, value in config["budget"].items() if value is not None]
@@ -40,25 +39,21 @@ def overview(
 
 def _data(datamodule: Any) -> str:
     spec = datamodule.spec
-    unit = _UNITS.get(spec.modality, "items")
+    media = of_modality("media", spec.modality)
     parts = [spec.name or type(datamodule).__name__]
     if hasattr(datamodule, "sizes"):
         splits = ", ".join(f"{count:,} {split}" for split, count in datamodule.sizes().items())
-        parts.append(f"{unit} {splits}")
-    if spec.modality == "image":
-        channels, height, width = spec.shape
-        parts.append(f"{height}x{width}, {'gray' if channels == 1 else f'{channels} channels'}")
+        parts.append(f"{media.UNIT} {splits}")
+    parts.append(media.describe(spec))
     if spec.num_classes:
         parts.append(f"{spec.num_classes} classes")
-    if spec.vocab_size:
-        parts.append(f"vocabulary {spec.vocab_size:,}, context {spec.shape[0]:,}")
     if root := getattr(datamodule, "root", None):
         parts.append(f"from {root}")
     return "; ".join(parts)
 
 
 def _networks(module: GenerativeModule) -> dict[str, str]:
-    """The parameters of each network of a module, by its name."""
+    """Return the type and the number of parameters of each network of a module, by its name."""
     found = {}
     for name, network in module.named_children():
         if count := sum(parameter.numel() for parameter in network.parameters()):

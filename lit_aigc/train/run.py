@@ -1,4 +1,4 @@
-"""A training run from config to bundle: a few instantiations in a line."""
+"""A training run from config to bundle: a few instantiations in a row."""
 
 from __future__ import annotations
 
@@ -15,46 +15,41 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_aigc.build import build, instantiate, resolve
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
 from lit_aigc.callbacks.precision import OnePrecision
-from lit_aigc.config.compose import DONE, FAILED, PAUSED, RANK_CONFIG
 from lit_aigc.config.saved import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
+from lit_aigc.loggers.base import run_logger
 from lit_aigc.loggers.csv import CsvLogger
 from lit_aigc.loggers.wandb import WandbLogger
-from lit_aigc.machine import precision
+from lit_aigc.machine.exit_codes import DONE, FAILED, PAUSED
 from lit_aigc.machine.memory import keep_freed_memory
-from lit_aigc.machine.precision import AUTO, accelerator_of, tensor_float32
+from lit_aigc.machine.precision import tensor_float32
 from lit_aigc.media.console import print_facts, print_results
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.modules.checkpoint import check_fits, state_differences
 from lit_aigc.runs.bundle import load_bundle, save_bundle
-from lit_aigc.runs.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
+from lit_aigc.runs.checkpoint import AtomicCheckpointIO, latest_checkpoint
 from lit_aigc.runs.folder import RunFolder, in_sweep, process_seconds, run_id
-from lit_aigc.runs.launch import (
-    FIRST_PROCESS,
-    cluster_environment,
-    end_with_the_first_process,
-    local_devices,
-    with_processes,
-)
+from lit_aigc.runs.launch import FIRST_PROCESS, end_with_the_first_process
+from lit_aigc.runs.processes import RANK_CONFIG
 from lit_aigc.train.extension import change_of_rate, check_extension
 from lit_aigc.train.failures import TrainingFailed, advice
 from lit_aigc.train.overview import overview
+from lit_aigc.train.trainer import build_trainer
 
 RESOLVED_PRECISION = "resolved_precision"  # in summaries: ``trainer.precision`` as this machine does it
-_say = rank_zero_only(logging.getLogger(__name__).warning)  # one line, however many processes
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
 class Run:
-    """What a training run is made of, and left behind.
+    """The parts of a training run, and its results.
 
     Attributes:
         config: The resolved config.
@@ -88,14 +83,12 @@ class Run:
 
 
 def run(config: dict[str, Any]) -> int:
-    """Train, and return the exit code; what stops a run for a known reason is told without a traceback."""
+    """Train, and return the exit code; known reasons of a failure are reported without a traceback."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
-    for of_lightnings_use_of_torch in (".*LeafSpec.*", ".*functional.all_gather is deprecated.*"):
-        warnings.filterwarnings("ignore", message=of_lightnings_use_of_torch)
-    warnings.filterwarnings(
-        "ignore", message=".*`srun` command is available.*"
-    )  # `lit_aigc.runs.launch` looks for itself
+    # Of Lightning's use of torch; and `lit_aigc.runs.launch` finds out about srun itself.
+    for known in (".*LeafSpec.*", ".*functional.all_gather is deprecated.*", ".*`srun` command is available.*"):
+        warnings.filterwarnings("ignore", message=known)
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
     try:
@@ -115,11 +108,13 @@ def train(config: dict[str, Any], started: float | None = None) -> Run:
             default.
 
     Raises:
-        InputError: If something in the config, the data or the run folder has to be mended first.
-        TrainingDiverged: If training went where no update leads back from.
+        InputError: If something in the config, the data or the run folder has to be fixed first.
+        TrainingDiverged: If training diverged.
         TrainingFailed: If memory ran out, or a process that reads data was killed.
     """
     started = time.monotonic() if started is None else started
+    # One line per warning, however many processes.
+    logging.getLogger("lit_aigc").setLevel(logging.NOTSET if rank_zero_only.rank == 0 else logging.ERROR)
     keep_freed_memory()
     environment = dict(os.environ)
     if not torch.cuda.is_available():
@@ -138,17 +133,17 @@ def train(config: dict[str, Any], started: float | None = None) -> Run:
 
 
 def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
+    # The data come first: their facts complete the model's config.
     datamodule = instantiate(config["data"])
     spec = datamodule.spec
     torch.manual_seed(config["seed"])
     model_config = resolve(config["model"], spec)
     module = build(model_config, spec)
-    if config["log_every"] < 1:
-        raise InputError(f"log_every={config['log_every']}: expected a number of batches, 1 or more.")
-    module.config, module.seed, module.log_every = model_config, config["seed"], config["log_every"]
-    module.tokenizer = getattr(datamodule, "tokenizer", None)
+    module.begin(config["seed"], config["log_every"], getattr(datamodule, "tokenizer", None))
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
+
+    # A resumed run continues in the middle of the stream of batches.
     budget = Budget(**config["budget"])
     checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module, budget)
     datamodule.start_batch = counters.get("batches", 0)
@@ -160,22 +155,24 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
         config["checkpoint_seconds"],
         started=started,
     )
-    callbacks = _nodes(config.get("callbacks"), folder)
-    loggers = _loggers(config, folder)
+    # The clock decides before the others act on it; a checkpoint is written when they have all had their say.
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
-    callbacks = [OnePrecision(), clock, *callbacks, writer]
-    trainer = _trainer(config, module, callbacks, loggers, folder, checkpoint_io)
+    callbacks = [OnePrecision(), clock, *_nodes(config.get("callbacks"), folder), writer]
+    loggers = _loggers(config, folder)
+    kept_precision = folder.read_summary().get(RESOLVED_PRECISION)
+    trainer = build_trainer(config, module, callbacks, loggers, folder.path, checkpoint_io, kept_precision)
     datamodule.check_world_size(trainer.world_size)
     if hasattr(trainer.strategy, "check_model"):
         trainer.strategy.check_model(module)
 
+    # From here on the run leaves traces: whatever can be refused has been refused.
     run = Run(config, folder, datamodule, module, trainer, clock)
     exit_code = FAILED
     try:
         _announce(run)
         for logger in loggers:
-            if checkpoint_path and hasattr(logger, "truncate"):
-                logger.truncate(counters["samples_seen"])
+            if checkpoint_path:
+                run_logger(logger).truncate(counters["samples_seen"])
             logger.log_hyperparams(config)
         if rank_zero_only.rank == 0:
             print_facts(overview(config, datamodule, module, trainer, folder.path))
@@ -189,7 +186,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
         exit_code = run.exit_code
     except BaseException as error:
         if rank_zero_only.rank == 0:
-            with contextlib.suppress(OSError):  # a full disk is told by the first error
+            with contextlib.suppress(OSError):  # the first error says that a disk is full
                 folder.write_summary(_summary(run, "failed") | {"error": f"{type(error).__name__}: {error}"})
         if known := advice(error):
             raise TrainingFailed(f"{known} {_what_is_kept(folder)}") from error
@@ -197,8 +194,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     finally:
         clock.signals.uninstall()
         for logger in loggers:
-            if hasattr(logger, "close"):
-                logger.close(exit_code)
+            run_logger(logger).close(exit_code)
     return run
 
 
@@ -207,7 +203,7 @@ def _nodes(nodes: Mapping[str, Any] | None, folder: RunFolder) -> list[Any]:
 
 
 def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
-    """metrics.csv always; W&B by itself inside a sweep agent; what the config asks for."""
+    """Return ``metrics.csv``, the loggers that the config asks for, and inside a sweep agent W&B in any case."""
     chosen = _nodes(config.get("logger"), folder)
     if in_sweep() and not any(isinstance(logger, WandbLogger) for logger in chosen):
         chosen.append(WandbLogger(run_dir=str(folder.path)))
@@ -217,7 +213,7 @@ def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
 def _checkpoint(
     folder: RunFolder, module: GenerativeModule, budget: Budget
 ) -> tuple[AtomicCheckpointIO, Path | None, Mapping[str, Any]]:
-    """The run's newest checkpoint, read and ready for the Trainer; where it is, and how far it got."""
+    """Read the run's newest checkpoint; return it ready for the Trainer, its path, and its counters."""
     found = latest_checkpoint(folder.path)
     if not found:
         return AtomicCheckpointIO(), None, {}
@@ -227,7 +223,7 @@ def _checkpoint(
     before = Budget(**read_yaml(folder.path / "config.yaml")["budget"]) if folder.exists() else budget
     check_extension(before, budget, counters)
     if budget != before and (line := change_of_rate(checkpoint, module.recipe, budget)):
-        _say(line)
+        log.warning(line)
     return AtomicCheckpointIO(found), path, counters
 
 
@@ -247,72 +243,8 @@ def _start_from(module: GenerativeModule, bundle: str, trust: list[str]) -> None
     module.load_state_dict(weights)
 
 
-_NOT_FOR_USERS = {
-    "accumulate_grad_batches", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_model_summary",
-    "enable_progress_bar", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val", "limit_train_batches",
-    "limit_val_batches", "log_every_n_steps", "logger", "max_epochs", "max_steps", "max_time", "min_epochs",
-    "min_steps", "num_sanity_val_steps", "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs",
-    "use_distributed_sampler", "val_check_interval",
-}  # fmt: skip
-
-
-def _trainer(
-    config: Mapping[str, Any],
-    module: GenerativeModule,
-    callbacks: list[Any],
-    loggers: list[Any],
-    folder: RunFolder,
-    checkpoint_io: AtomicCheckpointIO,
-) -> L.Trainer:
-    node = with_processes(config["trainer"])
-    if taken := sorted(_NOT_FOR_USERS & set(node)):
-        raise InputError(
-            f"trainer.{', trainer.'.join(taken)} can't be set: training sets or replaces it. Use budget (how long), "
-            "validations, log_every, model.recipe (clip_norm, accumulate), callbacks, logger or run_dir instead."
-        )
-    if node.get("strategy", "auto") == "auto" and local_devices(node) * node.get("num_nodes", 1) > 1:
-        node["strategy"] = "ddp" if module.trains_all_at_once else "ddp_find_unused_parameters_true"
-    asked = str(node.get("precision", AUTO))
-    if asked.startswith("16") and not torch.cuda.is_available():
-        raise InputError("trainer.precision: half precision (16) needs a GPU: leave it out, or use 32-true.")
-    kept = folder.read_summary().get(RESOLVED_PRECISION)
-    accelerator = accelerator_of(str(node.get("accelerator", "auto")))
-    logging.getLogger(precision.__name__).disabled = rank_zero_only.rank != 0  # one line, however many processes
-    node["precision"] = precision.choose_precision(asked, accelerator, module, kept)
-    unsynced = bool(node.get("sync_batchnorm")) and accelerator != "cuda"  # torch has no such layer for CPUs
-    if unsynced:
-        node["sync_batchnorm"] = False
-    validates = type(module).validation_step is not GenerativeModule.validation_step
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-            trainer = instantiate(
-                node,
-                callbacks=callbacks,
-                logger=loggers,
-                plugins=[plugin for plugin in (checkpoint_io, cluster_environment()) if plugin],
-                default_root_dir=str(folder.path),
-                max_epochs=-1,
-                val_check_interval=1,  # the clock decides
-                check_val_every_n_epoch=None,
-                limit_val_batches=(1.0 if validates else 1) if config["validations"] else 0,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                enable_progress_bar=False,  # the callback `progress` is ours
-                enable_model_summary=False,
-            )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"trainer: this machine can't do accelerator={node.get('accelerator')} devices={node.get('devices')} "
-            f"precision={node.get('precision')} ({error})"
-        ) from error
-    if unsynced and trainer.world_size > 1 and any(isinstance(m, _BatchNorm) for m in module.modules()):
-        _say("trainer.sync_batchnorm applies on GPUs only: each process normalizes by its own part of the batch.")
-    return trainer
-
-
 def _announce(run: Run) -> None:
-    """Leave on disk what this run is, for whoever resumes it and for the processes that the Trainer starts."""
+    """Write the run's config, for whoever resumes it and for the processes that the Trainer starts."""
     if rank_zero_only.rank != 0:
         return
     saved = {**run.config, "config_version": CONFIG_VERSION, "pause_after": dict.fromkeys(run.config["pause_after"])}
@@ -343,9 +275,9 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
     protocol: dict[str, Any] = {}
     for callback in run.trainer.callbacks:
         if hasattr(callback, "summary"):
-            told = callback.summary()
-            protocol |= told.pop("protocol", {})
-            summary |= told
+            values = callback.summary()
+            protocol |= values.pop("protocol", {})
+            summary |= values
     return summary | ({"protocol": protocol} if protocol else {})
 
 
@@ -359,21 +291,19 @@ def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
             bundle = save_bundle(run.folder.path / "bundle", run.module, model_config, run.datamodule.spec, run.summary)
         paths["bundle"] = bundle
         for logger in run.trainer.loggers:
-            if hasattr(logger, "log_bundle"):
-                logger.log_bundle(bundle, name=run.config["experiment"], metadata=run.summary)
+            run_logger(logger).log_bundle(bundle, name=run.config["experiment"], metadata=run.summary)
     if attribution := run.datamodule.spec.attribution:
         paths["data"] = attribution
     run.folder.write_summary(run.summary)
     for logger in run.trainer.loggers:
-        if hasattr(logger, "log_summary"):
-            logger.log_summary(run.summary)
+        run_logger(logger).log_summary(run.summary)
     print_results(run.summary, paths)
 
 
 def _what_is_kept(folder: RunFolder) -> str:
     if not any((folder.path / "checkpoints").glob("*.ckpt")):
         return "No checkpoint was written yet."
-    return f"The checkpoints are kept: python -m lit_aigc.train resume={folder.path} goes on from the last."
+    return f"The checkpoints are kept: python -m lit_aigc.train resume={folder.path} continues from the last."
 
 
 def _restore(environment: Mapping[str, str]) -> None:
@@ -384,7 +314,7 @@ def _restore(environment: Mapping[str, str]) -> None:
 
 
 def _open_folder(config: dict[str, Any]) -> tuple[dict[str, Any], RunFolder]:
-    """The run's folder, held by its first process, and its config: the saved one where the same run goes on."""
+    """Return the run's config, the saved one if the same run continues, and its folder, held by its first process."""
     if RANK_CONFIG in os.environ:  # started by the Trainer: the config is the first process's
         return config, RunFolder(config["run_dir"])
     first = rank_zero_only.rank == 0
@@ -398,12 +328,12 @@ def _open_folder(config: dict[str, Any]) -> tuple[dict[str, Any], RunFolder]:
             if first and (changed := different_settings(saved, config)):
                 raise InputError(
                     f"The run folder {folder.path} holds another run of this job: {', '.join(changed)}. Choose another "
-                    f"run_dir= for this one, or go on with that one by resume={folder.path}"
+                    f"run_dir= for this one, or continue that one with resume={folder.path}"
                 )
             config = {**saved, "pause_after": config["pause_after"]}
         elif folder.exists() and first:
             raise InputError(
-                f"The run folder {folder.path} holds another run: go on with it by resume={folder.path}, or choose "
+                f"The run folder {folder.path} holds another run: continue it with resume={folder.path}, or choose "
                 "another run_dir=."
             )
     if first:

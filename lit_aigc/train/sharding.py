@@ -31,15 +31,15 @@ class Sharded(DDPStrategy):
     """FSDP (Zhao et al., 2023) by torch's ``fully_shard``, for language models that are transformers.
 
     A block's weights are gathered when it computes, the others when the network does. Validation and sampling, which
-    one process may do alone, have the whole network; so has who asks after training. Checkpoints are whole too:
-    training goes on from them under any strategy, on any number of processes.
+    one process may do alone, have the whole network, and so does everyone after training. Checkpoints are whole too:
+    training resumes from them under any strategy, on any number of processes.
 
     Args:
         gradients: ``fp32``, or ``bf16``: half the bytes, and gradients rounded to 8 bits on the way.
         minutes: How long a process waits for the others before it gives up.
 
     Raises:
-        InputError: If one of them is out of range.
+        InputError: If an option is out of range.
     """
 
     def __init__(self, gradients: str = "fp32", minutes: float = 10.0) -> None:
@@ -100,20 +100,20 @@ class Sharded(DDPStrategy):
             module.ema.load_state_dict(average)
 
     def on_validation_start(self) -> None:
-        """From here on the network is whole."""
+        """Make the network whole for validation."""
         self._gather()
 
     def on_validation_end(self) -> None:
-        """The callbacks are done with it."""
+        """Split the network again after the callbacks of validation."""
         self._split_again()
 
     def on_train_end(self) -> None:
-        """Whoever comes after training finds an ordinary network."""
+        """Leave an ordinary network after training."""
         self._gather()
         self._put_away = None
 
     def teardown(self) -> None:
-        """As of other strategies, but that nothing is moved to the CPU."""
+        """Tear down as other strategies do, but move nothing to the CPU."""
         self.optimizers = []
         for part in (self.cluster_environment, self.precision_plugin, self.accelerator, self.checkpoint_io):
             part.teardown()
@@ -121,7 +121,7 @@ class Sharded(DDPStrategy):
     # -- gradients and optimizers
 
     def setup_optimizers(self, trainer: L.Trainer) -> None:
-        """Have Muon, which multiplies gradients as matrices, see whole ones: the same bits, and fewer messages."""
+        """Give whole gradients to Muon, which multiplies them as matrices: the same bits, and fewer messages."""
         super().setup_optimizers(trainer)
         for optimizer in self.optimizers:
             if isinstance(optimizer, torch.optim.Muon):
@@ -130,7 +130,7 @@ class Sharded(DDPStrategy):
 
     @contextlib.contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Inside, gradients are kept, whole, by each process."""
+        """Keep whole gradients in each process in a block."""
         self.lightning_module.network.set_requires_gradient_sync(False)
         try:
             yield
@@ -140,11 +140,11 @@ class Sharded(DDPStrategy):
     # -- checkpoints
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Gather tensor by tensor on the first process, and let it write."""
+        """Gather tensor by tensor on the first process, which writes."""
         super().save_checkpoint(_whole(checkpoint, self.is_global_zero), filepath, storage_options)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Each process takes its part; that of weights and averages was taken by `configure_ddp`."""
+        """Take this process's part of the states; `configure_ddp` has taken that of weights and averages."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             parts = {
@@ -155,13 +155,13 @@ class Sharded(DDPStrategy):
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:
-    """What is gathered by itself, inner parts first: blocks, and what of a decoder computes before its block does."""
+    """Return the parts that are gathered by themselves, inner ones first: blocks, and cross-attention in a decoder."""
     apart = [part.answer for part in network.modules() if isinstance(part, CrossAttention)]
     return apart + [part for part in network.modules() if isinstance(part, Block)]
 
 
 def with_parameters(network: nn.Module, choose: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """A copy of a network with other values, tied where those are; buffers are shared."""
+    """Return a copy of a network with other values, tied where the originals are; buffers are shared."""
     known: dict[int, Any] = {id(buffer): buffer for buffer in network.buffers()}
     known |= {id(own): nn.Parameter(choose(name, own.detach())) for name, own in network.named_parameters()}
     return copy.deepcopy(network, known)
@@ -181,14 +181,14 @@ def _split_matrices(muon: torch.optim.Muon, *_: Any) -> None:
 
 
 def _split_like(weight: Tensor | None, value: Any) -> Any:
-    """The part of a whole tensor that this process has of a weight; of what isn't like the weight, all."""
+    """Return this process's part of a whole tensor, as of a weight; all of a tensor that isn't like the weight."""
     if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or value.shape != weight.shape:
         return value
     return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
 def _whole(values: Any, keep: bool | None = None) -> Any:
-    """The same with whole tensors; those gathered are on the CPU where this process is told to keep them, else None."""
+    """Return the same with whole tensors, on the CPU; gathered ones are None unless this process keeps them."""
 
     def gather(part: DTensor) -> Tensor | None:
         tensor = part.full_tensor()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_aigc.sweep.trials import in_use
+from lit_aigc.machine.lock import is_held
 from tests.cluster.node import Slurm, wait_until
 from tests.cluster.runs import GATE, ROOT, arguments, assert_same_end, checkpoint, environment, summary, train
 
@@ -112,7 +112,7 @@ def test_the_signal_ahead_of_the_time_limit_requeues(slurm, submit, tiny, wanted
     wait_until(lambda: int(slurm.state(job)["Restarts"]) == 1, "the requeue", seconds=LONG)
     wait_until(lambda: slurm.state(job)["JobState"] == "PENDING", "the job in the queue", seconds=LONG)
     assert paused_at(run) == 4
-    assert "goes on later" in (tmp_path / f"out-{job}.txt").read_text()
+    assert "resumes later" in (tmp_path / f"out-{job}.txt").read_text()
     assert end_of(slurm, job) == "COMPLETED", (tmp_path / f"out-{job}.txt").read_text()
     assert_same_end(wanted("gan"), run)
 
@@ -122,7 +122,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_stays_cancelled(slurm, submit, 
     run = wait_for_gate(slurm, tmp_path, job)
     slurm.run("scancel", job)
     assert end_of(slurm, job) == "CANCELLED"
-    wait_until(lambda: summary(run)["status"] != "running" and not in_use(run), "the pause", seconds=LONG)
+    wait_until(lambda: summary(run)["status"] != "running" and not is_held(run), "the pause", seconds=LONG)
     assert paused_at(run) == 4
     assert slurm.state(job)["Restarts"] == "0"
     train(tmp_path, f"resume={run}", "trainer.devices=2", "trust=[gate]")

@@ -19,6 +19,7 @@ from lit_aigc.compare.records import SAMPLES
 from lit_aigc.compare.report import Report, markers
 from lit_aigc.compare.running import run_list
 from lit_aigc.config.compose import compose, load
+from lit_aigc.config.overrides import folder_options
 from lit_aigc.errors import InputError
 from lit_aigc.train.run import train
 
@@ -234,7 +235,8 @@ def test_overrides_reach_training_as_they_are_typed(own):
     ]
     assert compose("compare", ["experiments=[tiny_a]", "overrides=[]"])["overrides"] == []
     arguments = Comparison(("tiny_a",), (0,), {"batches": 2}, ("model.generator.hidden=[8,8]",), folders=(own,))
-    composed = compose("train", [*arguments.folder_options(), *arguments.train_arguments("tiny_a", 5, Path("x, y"))])
+    words = [*folder_options(arguments.folders), *arguments.train_arguments("tiny_a", 5, Path("x, y"))]
+    composed = compose("train", words)
     assert composed["model"]["generator"]["hidden"] == [8, 8]
     assert (composed["seed"], composed["run_dir"]) == (5, "x, y")
     assert composed["budget"] == {"minutes": None, "samples": None, "batches": 2}
@@ -281,7 +283,7 @@ def test_what_is_refused_before_anything_trains(command, own, monkeypatch, argum
 
 def test_the_verb_writes_what_the_records_say(command, own, code, monkeypatch):
     trainer = InThisProcess()
-    monkeypatch.setattr("lit_aigc.compare.running.TrainingProcesses.__call__", lambda self, a: trainer(a))
+    monkeypatch.setattr("lit_aigc.runs.processes.TrainingProcesses.__call__", lambda self, a: trainer(a))
     begin, end = markers("tiny")
     Path("results.md").write_text(f"{begin}\n{end}\n")
     arguments = ["--config-dir", str(own), "experiments=[tiny_a,tiny_bad]", "seeds=1", "budget.batches=2"]
@@ -324,7 +326,7 @@ def test_as_a_command_it_stops_at_ctrl_c_and_goes_on(own, when):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=120) == 75, Path("out.txt").read_text()
-    assert "Paused: the same command goes on." in Path("out.txt").read_text()
+    assert "Paused: repeat the command to resume." in Path("out.txt").read_text()
     assert "Traceback" not in Path("out.txt").read_text()
     states = [json.loads(file.read_text())["status"] for file in Path("runs").glob("compare/*/summary.json")]
     assert states == (["paused"] if when == "while it trains" else [])

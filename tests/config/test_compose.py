@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
-import subprocess
 import sys
 import textwrap
-import warnings
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,15 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_aigc import __version__
-from lit_aigc.config import compose as config
 from lit_aigc.config import overrides
-from lit_aigc.config.compose import check_command, compose, load
+from lit_aigc.config.compose import compose, load
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
-
-ROOT = Path(__file__).parents[2]
-VERBS = ("train", "generate", "evaluate", "compare", "sweep", "doctor")
 
 
 def refusal(*arguments: str, verb: str = "train") -> str:
@@ -41,19 +32,19 @@ def refusal(*arguments: str, verb: str = "train") -> str:
     [
         (
             ["data=text_files", "data.root=notes"],
-            "data=text_files holds text, and the model is a model of images. Choose experiment=gpt_text_files.",
+            "data=text_files is text data, and the model is a model of image data. Choose experiment=gpt_text_files.",
         ),
         (
             ["model=gpt"],
-            "the data holds images, and model=gpt is a model of text. Choose experiment=gpt_multi30k or gpt_pydocs or ",
+            "the data is image data, and model=gpt is a model of text data. Choose experiment=gpt_multi30k or ",
         ),
         (
             ["model=lstm", "data=openmoji"],
-            "data=openmoji holds images, and model=lstm is a model of text. Choose exper",
+            "data=openmoji is image data, and model=lstm is a model of text data. Choose exper",
         ),
         (
             ["data=pydocs", "model=vqvae"],
-            "model=vqvae is a model of images. Choose experiment=gpt_pydocs or lstm_pydocs.",
+            "model=vqvae is a model of image data. Choose experiment=gpt_pydocs or lstm_pydocs.",
         ),
         (["model=gpt2"], "Choose an experiment for this data: see --help."),
     ],
@@ -187,6 +178,27 @@ def test_other_callbacks_leave_the_experiments_settings_of_the_default_ones_behi
     assert "unknown key 'callbacks.sample_grid'" in refusal(*few, "callbacks.sample_grid.rows=3")
     assert compose("train", ["callbacks=null"])["callbacks"] == {}
     assert "logger" not in compose("train", ["logger=null"])
+
+
+def test_a_callback_of_the_users_own_is_added_to_the_others(tmp_path):
+    (tmp_path / "callbacks").mkdir()
+    node = "{_target_: lit_aigc.callbacks.curves.Curves}"
+    (tmp_path / "callbacks" / "mine.yaml").write_text(f"mine: {node}\n")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "exp.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - dcgan_mnist\n  - override /callbacks: [default, mine]\n  - _self_\n"
+    )
+    (tmp_path / "experiment" / "few.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - dcgan_mnist\n  - override /callbacks: mine\n  - _self_\n"
+    )
+    folder, default = f"--config-dir={tmp_path}", compose("train", ["data=mnist"])["callbacks"]
+    both = {**default, "mine": {"_target_": "lit_aigc.callbacks.curves.Curves"}}
+    assert compose("train", [folder, "data=mnist", "+callbacks=mine"])["callbacks"] == both
+    assert compose("train", [folder, "data=mnist", "callbacks=[default,mine]"])["callbacks"] == both
+    assert compose("train", [folder, "experiment=exp"])["callbacks"] == both
+    assert set(compose("train", [folder, "experiment=few"])["callbacks"]) == {"mine"}
+    assert "callbacks=mien is unknown, did you mean 'mine'?" in refusal(folder, "+callbacks=mien")
+    assert set(compose("train", ["logger=wandb", "+logger=tensorboard"])["logger"]) == {"wandb", "tensorboard"}
 
 
 def test_composing_leaves_no_state_behind():
@@ -351,89 +363,6 @@ def test_an_unknown_member_lists_the_users_own_too(own):
     assert "painter" in refusal(f"--config-dir={own}", "model=nothing_like_it")
 
 
-# -- help
-
-
-@pytest.mark.parametrize("verb", ["train", "evaluate", "generate"])
-@pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_answers(command, verb, option):
-    outcome = command(verb, option)
-    assert outcome.code == 0
-    assert f"python -m lit_aigc.{verb}" in outcome.out
-    for key in yaml.safe_load((config.config_folder() / f"{verb}.yaml").read_text()):
-        assert key in ("defaults", "hydra") or f"  {key}:" in outcome.out
-
-
-def test_help_lists_every_choice_with_what_it_is(command):
-    lines = command("train", "--help").out.splitlines()
-    for group in ("experiment", "data", "model"):
-        for file in (config.config_folder() / group).glob("*.yaml"):
-            found = [line.split(maxsplit=1) for line in lines if line.split()[:1] == [file.stem]]
-            assert found and len(found[0]) == 2, f"{group}/{file.name} has no line in --help"
-
-
-@pytest.mark.parametrize(("option", "says"), [("--help", "dcgan_mnist5k"), ("--version", f"lit_aigc {__version__}\n")])
-def test_help_and_version_need_no_torch(option, says):
-    code = (
-        f"import sys; sys.modules['torch'] = sys.modules['hydra'] = None; sys.argv = ['train', '{option}'];"
-        "import runpy; runpy.run_module('lit_aigc.train', run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    assert says in done.stdout
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_says_its_version_and_takes_an_interruption(monkeypatch, capsys, verb):
-    """Also while it imports what it needs, which takes seconds."""
-
-    def start(*arguments: str) -> int | None:
-        monkeypatch.setattr(sys, "argv", [verb, *arguments])
-        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of runpy: the module may have been imported before
-            runpy.run_module(f"lit_aigc.{verb}", run_name="__main__")
-        return stop.value.code
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    assert not start("--version")
-    assert capsys.readouterr().out == f"lit_aigc {__version__}\n"
-    monkeypatch.setattr(config, "compose", interrupt)
-    assert start() == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"lit_aigc.{verb}: interrupted") and error.count("\n") == 1
-    assert ("resume=RUN_DIR" in error) == (verb == "train")
-
-
-@pytest.mark.parametrize("verb", ["train", "generate", "evaluate", "sweep"])
-@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
-def test_seeds_have_one_range(verb, seed):
-    needed = {"generate": ["bundle=x"], "evaluate": ["bundle=x"], "sweep": ["file=x"]}.get(verb, [])
-    assert refusal(f"seed={seed}", *needed, verb=verb) == f"seed={seed}: expected a whole number from 0 to {2**63 - 1}"
-    compose(verb, [f"seed={2**63 - 1}", *needed])
-
-
-def test_the_seed_of_a_part_is_checked_too():
-    message = refusal("callbacks.generative_metrics.seed=-3", "data.seed=-3", "seed=-2")
-    assert [line.partition(":")[0] for line in message.splitlines()] == ["seed=-2", "data.seed=-3"]
-    assert refusal("seeds=[0,-1]", "experiments=[dcgan_mnist5k]", verb="compare").startswith("seeds=-1: expected")
-
-
-# -- commands in documents
-
-
-def test_check_command():
-    assert check_command(["python", "-m", "lit_aigc.train", "seed=1"])["seed"] == 1
-    assert check_command(["python3", "-m", "lit_aigc.train", "-m", "seed=1"])["seed"] == 1
-    assert check_command(["python", "-m", "lit_aigc.train", "--help"]) is None
-    for wrong in ("python -m lit_aigc.train.run", "python -m torch.train", "python train.py", "python"):
-        with pytest.raises(InputError, match="not a command"):
-            check_command(wrong.split())
-    with pytest.raises(InputError, match="'seed'"):
-        check_command(["python", "-m", "lit_aigc.train", "sed=1"])
-
-
 # -- resuming
 
 
@@ -506,77 +435,18 @@ def test_a_saved_config_runs_no_code(saved, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-# -- multirun
+# -- seeds
 
 
-def test_multirun_starts_a_process_a_job(tmp_path, monkeypatch, capsys):
-    started = []
-
-    def run(arguments, **options):
-        started.append(arguments[1:])
-        return subprocess.CompletedProcess(arguments, 0)
-
-    (tmp_path / "mine").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config.subprocess, "run", run)
-    own_folder = ["--config-dir", str(tmp_path / "mine")]
-    monkeypatch.setattr(sys, "argv", ["lit_aigc/train/__main__.py", "-m", "seed=1,2", "run_dir=a, b", *own_folder])
-    with pytest.raises(SystemExit) as stop:
-        config.command("train", lambda _: 1)
-    assert not stop.value.code
-    assert capsys.readouterr() == ("run 1 of 2: seed=1\nrun 2 of 2: seed=2\n", "")
-    assert [arguments[:2] for arguments in started] == [["-m", "lit_aigc.train"]] * 2
-    configs = [load("train", arguments[2:]) for arguments in started]
-    assert [composed["seed"] for composed in configs] == [1, 2]
-    assert {composed["run_dir"] for composed in configs} == {"a, b"}
-    assert all(f"--config-dir={tmp_path / 'mine'}" in arguments for arguments in started)
+@pytest.mark.parametrize("verb", ["train", "generate", "evaluate", "sweep"])
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
+def test_seeds_have_one_range(verb, seed):
+    needed = {"generate": ["bundle=x"], "evaluate": ["bundle=x"], "sweep": ["file=x"]}.get(verb, [])
+    assert refusal(f"seed={seed}", *needed, verb=verb) == f"seed={seed}: expected a whole number from 0 to {2**63 - 1}"
+    compose(verb, [f"seed={2**63 - 1}", *needed])
 
 
-def test_a_job_of_a_multirun_that_fails_ends_it_with_its_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config.subprocess, "run", lambda a, **_: subprocess.CompletedProcess(a, 2))
-    monkeypatch.setattr(sys, "argv", ["lit_aigc/train/__main__.py", "-m", "seed=1,2"])
-    with pytest.raises(SystemExit) as stop:
-        config.command("train", lambda _: 1)
-    assert stop.value.code == 2
-
-
-def test_a_multirun_takes_what_a_single_run_takes(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        config.subprocess, "run", lambda a, **_: started.append(a[3:]) or subprocess.CompletedProcess(a, 0)
-    )
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["train.py", "--multirun", "model=dcgan,mlp_gan", "+seed=range(1,3)", "trainer.benchmark=true", "logger=null"],
-    )
-    with pytest.raises(SystemExit):
-        config.command("train", lambda _: 1)
-    configs = [load("train", arguments) for arguments in started]
-    kinds = [(one["model"]["generator"]["_target_"].split(".")[2], one["seed"]) for one in configs]
-    assert kinds == [("dcgan", 1), ("dcgan", 2), ("mlp", 1), ("mlp", 2)]
-    assert all(one["trainer"]["benchmark"] is True for one in configs)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["data=nothing"], "data=nothing is unknown"),
-        (["sed=1", "budget.minuts=1,2"], "unknown key 'budget.minuts', did you mean 'minutes'?\nunknown key 'sed'"),
-        (["seed=[1"], "seed=[1"),
-        (["data=null"], "data= is needed"),
-        (["--config-dir=/no/such"], "--config-dir /no/such"),
-    ],
-)
-def test_a_multirun_that_cannot_start_leaves_with_2(tmp_path, monkeypatch, capsys, arguments, expected):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config.subprocess, "run", lambda *_, **__: pytest.fail("a job was started"))
-    monkeypatch.setattr(sys, "argv", ["lit_aigc/train/__main__.py", "-m", "seed=1,2", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        config.command("train", lambda _: 1)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("lit_aigc.train: ") and expected in error
-    assert list(tmp_path.iterdir()) == []
+def test_the_seed_of_a_part_is_checked_too():
+    message = refusal("callbacks.generative_metrics.seed=-3", "data.seed=-3", "seed=-2")
+    assert [line.partition(":")[0] for line in message.splitlines()] == ["seed=-2", "data.seed=-3"]
+    assert refusal("seeds=[0,-1]", "experiments=[dcgan_mnist5k]", verb="compare").startswith("seeds=-1: expected")

@@ -13,8 +13,7 @@ from lit_aigc.config.saved import different_settings
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.runs import launch
 from lit_aigc.runs.checkpoint import AtomicCheckpointIO
-from lit_aigc.runs.folder import RunFolder
-from lit_aigc.train import run as training
+from lit_aigc.train import trainer as training
 from lit_aigc.train.run import train
 from tests.equality import assert_equal
 
@@ -84,7 +83,7 @@ def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, c
     modules[0].layer, modules[1].layer = torch.nn.BatchNorm2d(1), torch.nn.LayerNorm(1)
 
     def trainer(module):
-        return training._trainer(config, module, [], [], RunFolder(tmp_path), AtomicCheckpointIO())
+        return training.build_trainer(config, module, [], [], tmp_path, AtomicCheckpointIO(), None)
 
     for module, lines in zip(modules, (1, 0), strict=True):
         caplog.clear()
@@ -94,6 +93,6 @@ def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, c
     assert config["trainer"]["sync_batchnorm"]  # of the run folder, which may resume on GPUs
 
     monkeypatch.setattr(training, "accelerator_of", lambda name: "cuda")
-    monkeypatch.setattr("lit_aigc.machine.precision.choose_precision", lambda asked, *_: asked)
+    monkeypatch.setattr(training, "choose_precision", lambda asked, *_: asked)
     monkeypatch.setattr(training, "instantiate", lambda node, **_: node)
     assert trainer(modules[0])["sync_batchnorm"]

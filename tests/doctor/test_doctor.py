@@ -95,14 +95,14 @@ def test_processes_that_were_started_from_outside(monkeypatch, variables, launch
         ({"TORCHELASTIC_RUN_ID": "none"}, [], True, "torchrun gave this run no id", "--rdzv-id=NAME"),
         (TORCHRUN, ["trainer.devices=3"], True, "torchrun starts 2 processes on each node", "Leave trainer.devices"),
         ({}, ["trainer.num_nodes=2"], True, "nobody starts the processes on the other nodes", "srun or torchrun"),
-        ({}, ["trainer.devices=3"], True, "data: ", "Mend the data's settings"),
+        ({}, ["trainer.devices=3"], True, "data: ", "Fix the data's settings"),
         ({}, ["trainer.accelerator=gpu"], True, "asks for 1 GPUs on each node; torch sees 0", "accelerator=cpu"),
         ({}, ["trainer.precision=16-mixed"], True, "half precision needs a GPU", "trainer.precision=32-true"),
         ({}, ["logger=wandb"], True, "there is no login", "wandb login"),
         ({"WANDB_SWEEP_ID": "abc"}, [], True, "there is no login", "logger.wandb.mode=offline"),
         ({}, ["data=mnist"], False, "files are missing under data, such as data/MNIST/raw", "Set LIT_AIGC_DATA"),
         ({}, ["experiment=gpt_tinyshakespeare"], True, "LIT_AIGC_DATA is not set", "Set LIT_AIGC_DATA"),
-        ({"LIT_AIGC_DATA": "/no/such"}, ["data=image_folder"], True, "data: ", "Mend the data's settings"),
+        ({"LIT_AIGC_DATA": "/no/such"}, ["data=image_folder"], True, "data: ", "Fix the data's settings"),
         ({}, ["sed=1"], True, "unknown key 'sed'", "--help"),
     ],
 )
@@ -205,7 +205,7 @@ def test_malware_is_told_before_it_is_imported(monkeypatch, examine, version):
 
 def test_a_package_that_is_too_old(monkeypatch, examine):
     monkeypatch.setattr(
-        findings.importlib.metadata, "requires", lambda _: ["torch>=2.9", "optuna>=4; extra == 'sweep'"]
+        "lit_aigc.doctor.machine.importlib.metadata.requires", lambda _: ["torch>=2.9", "optuna>=4; extra == 'sweep'"]
     )
     code, text = examine(machine=dataclasses.replace(PLAIN, versions={"torch": "2.1.0+cu118"}))
     assert code == 2

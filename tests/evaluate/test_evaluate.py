@@ -456,8 +456,8 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uin
         (["fake={fake}", "real={real}", "weights_path={real}"], "there is no file"),
         (["fake={fake}", "real={empty}"], "there are no images in it"),
         (["fake={nowhere}", "real={real}"], "does not exist"),
-        (["fake={colours}", "real={real}"], "has colour images, and the extractor mnist_classifier sees grey only"),
-        (["fake={fake}", "real={colours}"], "has colour images, and the extractor mnist_classifier sees grey only"),
+        (["fake={colours}", "real={real}"], "color images, and the extractor mnist_classifier"),
+        (["fake={fake}", "real={colours}"], "color images, and the extractor mnist_classifier"),
         (["fake={fake}", "data=mnist5k", "data.image_size=32"], "images of 32x32 (height x width), fake="),
     ],
 )

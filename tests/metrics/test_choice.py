@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
-from lit_aigc.config.compose import compose, config_folder
+from lit_aigc.config.compose import compose
+from lit_aigc.config.overrides import config_folder
 from lit_aigc.config.saved import different_settings
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import choice
@@ -25,6 +26,15 @@ CLASSIFIERS = {
 }
 
 
+IMAGES = {"cifar10": "fid", "image_folder": "fid", "openmoji": "kid"}
+LIKELIHOODS = {
+    **dict.fromkeys(("pydocs", "tinyshakespeare"), "nats_per_char"),
+    **dict.fromkeys(("python_source", "text_files", "wikitext2"), "bits_per_byte"),
+    "multi30k": "perplexity",
+    "multi30k_en_de": "nats_per_token",
+}
+
+
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     """EfficientNet-Lite0 alone is installed, whatever this machine has."""
@@ -39,11 +49,11 @@ def measured(*arguments: str) -> tuple[dict, str | None]:
 @pytest.mark.parametrize("data", DATA)
 def test_extractor_reference_and_monitor_follow_the_data(data):
     node, monitor = measured(f"data={data}")  # on the default experiment, which is of digits
+    if data in IMAGES:
+        assert (node["extractor"], monitor) == ("efficientnet_lite0", f"{IMAGES[data]}_efficientnet_lite0")
+        return
     if data not in CLASSIFIERS:
-        images = data in ("cifar10", "image_folder", "openmoji")
-        assert (node["extractor"], monitor) == (
-            ("efficientnet_lite0", "fid_efficientnet_lite0") if images else (None, None)
-        )
+        assert (node["extractor"], monitor) == (None, LIKELIHOODS[data])
         return
     extractor, reference = CLASSIFIERS[data]
     assert (node["extractor"], monitor) == (extractor, f"fid_{extractor}")

@@ -132,7 +132,7 @@ def test_a_density_does_not_grow_without_end():
 
 
 def test_an_unknown_variance():
-    with pytest.raises(InputError, match=r"likelihood\.variance='full' is unknown: expected fixed, shared or pixel"):
+    with pytest.raises(InputError, match=r"likelihood\.variance=full: expected fixed, shared or pixel"):
         Gaussian("full")
 
 

@@ -114,7 +114,7 @@ def test_a_run_folder_of_a_stranger_names_nothing_to_run(command, run, canary, p
     "target",
     [
         "torch.utils.collect_env.run", "torch.hub.load", "subprocess.Popen", "lit_aigc.files.write_atomically",
-        "lit_aigc.train.run.train", "lightning.pytorch.cli.subprocess", "lit_aigc.config.compose.subprocess.Popen",
+        "lit_aigc.train.run.train", "lightning.pytorch.cli.subprocess", "lit_aigc.runs.processes.subprocess.Popen",
     ],
 )  # fmt: skip
 def test_functions_and_what_others_import_are_refused_in_a_run_folder(command, run, target):

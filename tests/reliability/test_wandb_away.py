@@ -1,4 +1,4 @@
-"""W&B that can't be reached: training goes on, what it logs can be sent later, the end comes; and keys stay secret."""
+"""W&B that can't be reached: training continues and ends, its log can be sent later, and keys stay secret."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def online(monkeypatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.mark.slow
 def test_a_run_that_can_not_reach_wandb_at_its_start_is_made_offline(command, tiny, tmp_path, online):
-    with pytest.warns(UserWarning, match=r"can't be reached.*training goes on.*wandb sync"):
+    with pytest.warns(UserWarning, match=r"can't be reached.*training continues.*wandb sync"):
         outcome = command("train", *tiny, "logger=wandb", f"run_dir={tmp_path}/run")
     assert outcome.code == 0, outcome.err
     records = wandb_records(tmp_path / "run")
@@ -83,7 +83,7 @@ def test_a_service_that_vanishes_within_a_run_costs_nothing(command, tiny, tmp_p
     server.has_begun = threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     online.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-    with pytest.warns(UserWarning, match=r"has gone.*Send later.*wandb artifact put"):
+    with pytest.warns(UserWarning, match=r"has gone.*Send the rest later.*wandb artifact put"):
         outcome = command("train", *tiny, "logger=wandb", f"run_dir={tmp_path}/run")
     assert server.has_begun.is_set() and outcome.code == 0, outcome.err
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "done"
@@ -107,7 +107,7 @@ def test_a_killed_process_of_wandb_costs_nothing(command, tiny, tmp_path, online
 def test_wandb_that_has_gone_for_good_ends_no_run(tmp_path, monkeypatch):
     logger = WandbLogger(str(tmp_path), mode="offline")
     monkeypatch.setattr(logger, "_start", Mock(side_effect=ConnectionError("closed")))
-    with pytest.warns(UserWarning, match=r"has gone.*closed.*training goes on.*wandb sync"):
+    with pytest.warns(UserWarning, match=r"has gone.*closed.*training continues.*wandb sync"):
         logger.log_metrics({"x": 1.0}, step=1)
 
 

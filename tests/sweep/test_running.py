@@ -8,10 +8,11 @@ import json
 import pytest
 
 from lit_aigc.errors import InputError
-from lit_aigc.sweep import running
-from lit_aigc.sweep.running import StopRequest, Trials, best_trial, gpu_names, shares, start_training, too_busy
-from lit_aigc.sweep.search import Search
-from lit_aigc.sweep.trials import SweepFolder, in_use
+from lit_aigc.machine.lock import is_held
+from lit_aigc.machine.signals import StopSignals
+from lit_aigc.sweep.plan import Plan
+from lit_aigc.sweep.running import Trials, gpu_names, shares, too_busy
+from lit_aigc.sweep.trials import SweepFolder, best_trial
 
 HALVING = {"type": "hyperband", "min_iter": 1, "eta": 2}
 
@@ -50,25 +51,8 @@ def search_of(tmp_path, start):
     def make(sweep, count, parallel=1, stop=None, wait=lambda: None, retry=False, idle=None):
         folder = SweepFolder(tmp_path / "search", {"sweep": sweep.content, "seed": 0})
         folder.claim()
-        search = Search(sweep, 0)
-        for trial in folder.trials:
-            if retry and trial.status == "failed":
-                trial.status, trial.error, trial.curve = "running", None, []
-            search.recall(trial)
-        trials = Trials(
-            sweep,
-            folder,
-            search,
-            sweep.arguments,
-            count,
-            parallel,
-            4,
-            start,
-            stop or StopRequest(),
-            wait,
-            said.append,
-            idle,
-        )
+        plan = Plan(sweep, folder, (), (), parallel, seed=0, validations=4, asked_count=count)
+        trials = Trials(plan, plan.recall(retry), start, stop, wait, said.append, idle)
         return folder, trials
 
     said = make.said = []
@@ -119,16 +103,16 @@ def test_a_search_in_two_parts_equals_one(sweep, search_of, tmp_path):
 
 
 def test_a_stop_pauses_what_runs_and_the_next_start_goes_on(sweep, search_of, start):
-    stop, waits = StopRequest(), []
+    stop, waits = StopSignals(), []
 
     def wait():
         waits.append(True)
-        stop.received = len(waits) >= 6  # the first two are done, two more have begun
+        stop.received = "SIGTERM" if len(waits) >= 6 else None  # the first two are done, two more have begun
 
     folder, complete = finish(search_of, sweep(), 6, parallel=2, stop=stop, wait=wait)
     assert not complete
     assert [trial.status for trial in folder.trials] == ["done", "done", "running", "running"]
-    assert not any(in_use(folder.run_dir(trial)) for trial in folder.trials)
+    assert not any(is_held(folder.run_dir(trial)) for trial in folder.trials)
     begun = len(start.started.arguments)
 
     folder, complete = finish(search_of, sweep(), 6, parallel=2)
@@ -287,10 +271,3 @@ def test_a_trial_is_a_run_of_its_own(sweep, search_of, start, monkeypatch):
     (environment,) = start.started.environments
     assert not {"WANDB_RUN_ID", "LIT_AIGC_CONFIG"} & set(environment)
     assert environment["WANDB_MODE"] == "offline"
-
-
-def test_a_process_writes_to_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(running.sys, "executable", "/bin/echo")
-    process = start_training(["seed=1"], tmp_path / "a.log", {})
-    assert process.wait() == 0
-    assert (tmp_path / "a.log").read_text() == "-m lit_aigc.train seed=1\n"

@@ -18,6 +18,7 @@ from lit_aigc.evaluate.page.page import page
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.files import write_atomically
 from lit_aigc.media.images import make_grid
+from lit_aigc.media.modality import of_modality
 from lit_aigc.metrics.generative import module_samples
 from lit_aigc.metrics.measurement import Curve
 
@@ -57,7 +58,7 @@ def _title(config: Mapping[str, Any]) -> str:
 
 
 def _pictures(config: Mapping[str, Any], subject: Subject) -> dict[str, Image.Image | bytes]:
-    if subject.spec.modality != "image":
+    if not of_modality("media", subject.spec.modality).PICTURES:
         return {}
     if subject.bundle:
         images = torch.cat([batch.images for batch in module_samples(subject.bundle.module, _SAMPLES, config["seed"])])

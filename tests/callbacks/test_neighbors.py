@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_aigc.callbacks.neighbours import NearestNeighbours
+from lit_aigc.callbacks.neighbors import NearestNeighbors
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.neighbors import nearest
@@ -96,7 +96,7 @@ class PictureLogger:
 
 
 def callback(**options):
-    return NearestNeighbours(**{"num_samples": 10, "neighbours": 3, "rows": 2, **options})
+    return NearestNeighbors(**{"num_samples": 10, "neighbours": 3, "rows": 2, **options})
 
 
 @pytest.mark.parametrize("noisy", [0, 4])
@@ -190,13 +190,13 @@ def test_an_unknown_extractor_shows_before_training():
         callback(extractor="mnist").setup(None, None, "fit")
 
 
-NODE = "{_target_: lit_aigc.callbacks.neighbours.NearestNeighbours, num_samples: 20, neighbours: 2}"
+NODE = "{_target_: lit_aigc.callbacks.neighbors.NearestNeighbors, num_samples: 20, neighbours: 2}"
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_at_the_end_of_a_training(tiny, tmp_path, devices):
-    arguments = [a for a in tiny if not a.startswith(("callbacks.neighbours", "trainer.devices"))]
-    arguments += [f"callbacks.neighbours={NODE}", f"trainer.devices={devices}", f"run_dir={tmp_path / 'run'}"]
+    arguments = [a for a in tiny if not a.startswith(("callbacks.neighbors", "trainer.devices"))]
+    arguments += [f"callbacks.neighbors={NODE}", f"trainer.devices={devices}", f"run_dir={tmp_path / 'run'}"]
     if devices > 1:
         command = [sys.executable, "-m", "lit_aigc.train", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=dict(os.environ))
