@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import log_picture
 from lit_aigc.loggers.csv import read_metrics
+from lit_aigc.metrics.measurement import Curve, panels
 
-Curve = tuple[list[int], list[float]]
 COLOURS = ("#3366cc", "#dc3912", "#109618", "#990099", "#ff9900", "#0099c6", "#666666")
 
 
@@ -40,30 +40,6 @@ class Curves(Callback):
         if not (folder / "metrics.csv").exists():
             return None
         return draw_curves(read_metrics(folder / "metrics.csv"), folder / "curves.png")
-
-
-def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
-    """Sort curves into panels: training losses, other training values by name, metrics by family (``fid_…``, ``is_…``).
-
-    Args:
-        curves: As `lit_aigc.loggers.csv.read_metrics` gives them.
-
-    Returns:
-        Title of the panel to its curves by short name; losses first; what has no value, and the clock, is left out.
-    """
-    sorted_curves: dict[str, dict[str, Curve]] = {"training losses": {}}
-    for name, (steps, values) in curves.items():
-        if not steps or name == "train_seconds":
-            continue
-        short = name.removeprefix("train/")
-        if short != name and "loss" in short:
-            title = "training losses"
-        elif short != name:
-            title = "training: " + short.rpartition("_")[2]
-        else:
-            title = name.partition("_")[0].partition("/")[0]
-        sorted_curves.setdefault(title, {})[short] = (steps, values)
-    return {title: group for title, group in sorted_curves.items() if group}
 
 
 def draw_curves(curves: Mapping[str, Curve], path: str | Path) -> Path | None:

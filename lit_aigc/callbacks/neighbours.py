@@ -18,7 +18,7 @@ from lit_aigc.media.images import save_png
 from lit_aigc.media.sheets import Panel, draw_sheet
 from lit_aigc.metrics.features.extractors import extractor as find_extractor
 from lit_aigc.metrics.generative import module_samples
-from lit_aigc.metrics.neighbours import nearest
+from lit_aigc.metrics.neighbors import nearest
 from lit_aigc.metrics.reference import extract
 from lit_aigc.noise import Noise
 

@@ -11,10 +11,9 @@ from lit_aigc.config.compose import DONE, command
 def main(config: dict[str, Any]) -> int:
     """Measure what the config asks for, show a table, write JSON and a page, and return the exit code."""
     from lit_aigc.evaluate.checks import check_options
-    from lit_aigc.evaluate.output import options, page_file, picture_file, results_file, settled
+    from lit_aigc.evaluate.output import options, page_file, picture_file, print_evaluation, results_file, settled
     from lit_aigc.evaluate.page.content import write_page
     from lit_aigc.evaluate.run import measured
-    from lit_aigc.evaluate.table import print_evaluation
     from lit_aigc.files import write_atomically
 
     check_options(config)

@@ -22,13 +22,13 @@ class Likelihood(nn.Module):
     """A distribution of images given parameter maps.
 
     Attributes:
-        discrete: Whether it gives probabilities, which can be reported in bits, and not densities.
+        discrete: Whether it gives probabilities, which can be stated in bits, rather than densities.
     """
 
     discrete = True
 
     def maps(self, channels: int) -> int:
-        """Return the number of parameter maps, the decoder's output channels, for images of so many channels."""
+        """Return the number of parameter maps for images of this many channels: the decoder's output channels."""
         return channels
 
     def observe(self, images: Tensor, noise: Noise) -> Tensor:
@@ -36,15 +36,15 @@ class Likelihood(nn.Module):
         return images
 
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """Return log-probabilities ``(N,)`` of observed images ``(N, C, H, W)``; parameters are ``(N, maps, H, W)``."""
+        """Map parameters ``(N, maps, H, W)`` and observed images ``(N, C, H, W)`` to log-probabilities ``(N,)``."""
         raise NotImplementedError
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Return the expected images ``(N, C, H, W)``, given parameters ``(N, maps, H, W)``."""
+        """Map ``(N, maps, H, W)`` to the expected images ``(N, C, H, W)``."""
         raise NotImplementedError
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
-        """Draw images ``(N, C, H, W)``, image i with item i of the noise, given parameters ``(N, maps, H, W)``."""
+        """Map ``(N, maps, H, W)`` to images ``(N, C, H, W)``, image i drawn with item i of the noise."""
         raise NotImplementedError
 
 
@@ -52,9 +52,9 @@ class Bernoulli(Likelihood):
     """Independent pixels, on or off; parameters are logits.
 
     Args:
-        binarize: Draw each pixel's value with its gray level as probability, anew each time that it is seen (dynamic
-            binarization; Salakhutdinov and Murray, 2008). Otherwise gray levels in [0, 1] stand for themselves, as in
-            the textbook VAE: the cross-entropy is then not a log-probability, but widely reported.
+        binarize: Sample each pixel with its gray level as probability, again each time the image is seen (dynamic
+            binarization; Salakhutdinov and Murray, 2008). Otherwise gray levels in [0, 1] are the targets, as in the
+            textbook VAE: the cross-entropy is then not a log-probability of anything, but it is widely reported.
     """
 
     def __init__(self, binarize: bool = False) -> None:
@@ -79,7 +79,7 @@ class Bernoulli(Likelihood):
         return 2 * torch.sigmoid(parameters.float()) - 1
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
-        """Draw black and white images."""
+        """Return black and white images."""
         chance = noise.uniform(len(parameters), *parameters.shape[1:], device=parameters.device)
         return torch.where(chance < torch.sigmoid(parameters.float()), 1.0, -1.0)
 
@@ -88,8 +88,8 @@ class Gaussian(Likelihood):
     """Independent normal pixels; the parameters are means and, with `variance` ``pixel``, log-variances.
 
     Args:
-        variance: ``fixed`` at 1; ``shared``: one learned for all (Rybkin, Daniilidis and Levine, "Simple and effective
-            VAE training with calibrated decoders", 2021); ``pixel``: predicted for each.
+        variance: ``fixed`` at 1; ``shared``: learned, one for all pixels (Rybkin, Daniilidis and Levine, "Simple and
+            effective VAE training with calibrated decoders", 2021); ``pixel``: predicted for each pixel.
 
     Raises:
         InputError: If `variance` is unknown.
@@ -126,24 +126,25 @@ class Gaussian(Likelihood):
         parameters = parameters.float()
         if self.variance == "pixel":
             mean, log_var = parameters.chunk(2, dim=1)
-            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))  # one level: a density may grow without bound
+            # At least one gray level: a density has no upper bound.
+            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))
         return parameters, parameters.new_zeros(()) if self.log_var is None else self.log_var
 
 
 class DiscretizedLogisticMixture(Likelihood):
     """A mixture of logistics for the 256 levels of a pixel (Salimans et al., "PixelCNN++", 2017, section 2.1).
 
-    One mixture component is drawn for all channels of a pixel; given it, a channel's mean depends linearly on the
-    channels before it (section 2.2). Probabilities of the 256 levels sum to 1.
+    All channels of a pixel share a mixture component; given the component, the mean of a channel depends linearly on
+    the channels before it (section 2.2). Probabilities of the 256 levels sum to 1.
 
     Args:
-        components: Of the mixture.
+        components: Number of components.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there are none.
     """
 
-    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level to where only the ends of the range matter
+    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level to where nearly all mass is at the ends of the range
 
     def __init__(self, components: int = 5) -> None:
         super().__init__()
@@ -151,7 +152,7 @@ class DiscretizedLogisticMixture(Likelihood):
         self.components = components
 
     def maps(self, channels: int) -> int:
-        """Per component: one logit, a mean and a log-scale per channel, and a coefficient per pair of channels."""
+        """Return the number of maps: per component a logit, mean and log-scale per channel, coefficients per pair."""
         return self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
@@ -162,21 +163,22 @@ class DiscretizedLogisticMixture(Likelihood):
         scale = torch.exp(-log_scales)
         upper = scale * (x - means + 1 / (LEVELS - 1))
         lower = scale * (x - means - 1 / (LEVELS - 1))
-        # log(sigmoid(upper) - sigmoid(lower)), which cancels where both are near 0 or 1, as a sum of stable terms
+        below_upper, above_lower = F.logsigmoid(upper), F.logsigmoid(-lower)
+        # log(sigmoid(upper) - sigmoid(lower)) cancels if both are near 0 or 1; these terms are stable.
         width = 2 / (LEVELS - 1) * scale
-        between = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-        log_p = torch.where(
-            x < -1 + 1 / LEVELS, F.logsigmoid(upper), torch.where(x > 1 - 1 / LEVELS, F.logsigmoid(-lower), between)
-        )
+        between = below_upper + above_lower + torch.log(-torch.expm1(-width))
+        # The first and the last level extend to infinity.
+        log_p = torch.where(x > 1 - 1 / LEVELS, above_lower, between)
+        log_p = torch.where(x < -1 + 1 / LEVELS, below_upper, log_p)
         log_p = log_p.sum(dim=2) + F.log_softmax(logits, dim=1)  # (N, K, H, W)
         return torch.logsumexp(log_p, dim=1).flatten(1).sum(dim=1)
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """See `Likelihood`; of the means before they are clipped to the range."""
+        """See `Likelihood`; the mean of the components' means, before they are clipped to the range."""
         channels = self._channels(parameters)
         logits, means, _, coefficients = self._split(parameters.float(), channels)
         columns: list[Tensor] = []
-        for channel in range(channels):  # the expectation of a linear function: that of the channels before
+        for channel in range(channels):  # means are linear in earlier channels, so expectations are too
             columns.append(self._mean(means, coefficients, columns, channel))
         weights = F.softmax(logits, dim=1)
         return torch.stack([(weights * column).sum(dim=1) for column in columns], dim=1).clamp(-1, 1)
@@ -198,7 +200,7 @@ class DiscretizedLogisticMixture(Likelihood):
         return torch.cat(columns, dim=1)
 
     def _channels(self, parameters: Tensor) -> int:
-        """Return the number of image channels that so many maps are for."""
+        """Return the number of image channels that this many maps belong to."""
         return next(c for c in range(1, 65) if self.maps(c) >= parameters.shape[1])
 
     def _split(self, parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -209,12 +211,12 @@ class DiscretizedLogisticMixture(Likelihood):
         return logits[:, :, 0], means, log_scales.clamp(*self._LOG_SCALES), torch.tanh(coefficients)
 
     def _means(self, means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
-        """Return means (N, K, C, H, W), each moved by the channels before it in the image x (N, 1, C, H, W)."""
+        """Return means (N, K, C, H, W), each shifted by the earlier channels of the image x (N, 1, C, H, W)."""
         columns = [x[:, :, channel] for channel in range(x.shape[2])]
         return torch.stack([self._mean(means, coefficients, columns, c) for c in range(x.shape[2])], dim=2)
 
     def _mean(self, means: Tensor, coefficients: Tensor, before: list[Tensor], channel: int) -> Tensor:
-        """Return the mean (N, K, H, W) of a channel, given the ones before it."""
+        """Return the mean (N, K, H, W) of a channel, given the earlier ones."""
         mean = means[:, :, channel]
         first = channel * (channel - 1) // 2
         for earlier in range(channel):

@@ -15,7 +15,7 @@ from PIL import Image
 from lit_aigc.callbacks.neighbours import NearestNeighbours
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.neighbours import nearest
+from lit_aigc.metrics.neighbors import nearest
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 from lit_aigc.train.run import train

@@ -332,7 +332,7 @@ def test_pairs_that_are_warned_of(tmp_path, recwarn):
     assert not recwarn
     with pytest.warns(UserWarning, match=r"different sizes, 8x6 and 8x8"):
         check_pair(real, (3, 8, 8), MeanColour())
-    with pytest.warns(UserWarning, match="the generated ones are grey"):
+    with pytest.warns(UserWarning, match="the generated ones are gray"):
         check_pair(real, (1, 8, 6), MeanColour())
     wide = MeanColour()
     wide.num_features = N + 1
@@ -346,5 +346,5 @@ def test_features_that_are_not_finite_are_refused():
             features, logits = super().forward(images)
             return features * float("nan"), logits
 
-    with pytest.raises(InputError, match="mean_colour gives features that are not finite"):
+    with pytest.raises(InputError, match="mean_colour returns features that are not finite"):
         extract(Broken(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "cpu")

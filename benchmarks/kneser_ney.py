@@ -14,15 +14,15 @@ Gram = tuple[int, ...]
 
 
 class KneserNey:
-    """Probabilities of the next token given those before it in the same sentence.
+    """Probabilities of the next token given the tokens before it in the same sentence.
 
-    The longest n-grams count how often they occur, and so do those that begin a sentence; other shorter ones how many
-    different tokens they follow. A context that training never saw gives way to the next shorter one, and the empty
-    one is mixed with equal probabilities. The probabilities of all `vocab_size` ids sum to one.
+    The longest n-grams, and those that begin a sentence, count how often they occur; other shorter ones count how many
+    different tokens they follow. A context that training never saw falls back to the next shorter one, and the empty
+    one is interpolated with the uniform distribution. The probabilities of all `vocab_size` ids sum to one.
 
     Args:
         order: Length of the longest n-grams.
-        vocab_size: Number of ids; 0 is the end of a sentence, and in a context its beginning.
+        vocab_size: Number of ids; 0 is the end of a sentence, and in a context the beginning.
 
     Raises:
         InputError: If an argument is out of range.
@@ -34,10 +34,10 @@ class KneserNey:
         self.order, self.vocab_size = order, vocab_size
         self.counts: list[Counter[Gram]] = []
         self.discounts: list[tuple[float, float, float]] = []
-        self._contexts: list[dict[Gram, tuple[int, float]]] = []  # by order: total count, probability that is given on
+        self._contexts: list[dict[Gram, tuple[int, float]]] = []  # by order: total count, share of shorter contexts
 
     def fit(self, sentences: Iterable[Sequence[int]]) -> KneserNey:
-        """Counts n-grams of sentences: ids without any boundary, each from 1 to ``vocab_size - 1``.
+        """Count n-grams of sentences: ids without any boundary, each from 1 to ``vocab_size - 1``.
 
         Raises:
             InputError: If there is no sentence, or an id is outside the vocabulary.
@@ -50,7 +50,7 @@ class KneserNey:
             for n, counter in enumerate(occurrences, start=1):
                 counter.update(ids[start : start + n] for start in range(len(ids) - n + 1))
         if not number:
-            raise InputError("A Kneser-Ney model needs some sentences to count, and there are none.")
+            raise InputError("A Kneser-Ney model needs sentences to count, and there are none.")
         (low,), (high,) = min(occurrences[0]), max(occurrences[0])
         if low < 0 or high >= self.vocab_size or occurrences[0][(BOUNDARY,)] != 2 * number:
             raise InputError(
@@ -63,7 +63,7 @@ class KneserNey:
         return self
 
     def probability(self, token: int, context: Sequence[int]) -> float:
-        """Of a token after the last ``order - 1`` of a context, which begins with 0 if the sentence begins there."""
+        """Return the probability of a token, given a context that begins with 0 if the sentence begins there."""
         found = 1 / self.vocab_size
         for n in range(1, min(self.order, len(context) + 1) + 1):
             before = tuple(context[len(context) - n + 1 :])
@@ -77,7 +77,7 @@ class KneserNey:
         return found
 
     def nats(self, sentences: Iterable[Sequence[int]]) -> tuple[float, int]:
-        """Minus the log-probability of sentences and of their ends, and the number of tokens with the ends."""
+        """Return minus the log-probability of sentences and their ends, and the number of tokens, including ends."""
         total, tokens = 0.0, 0
         for sentence in sentences:
             ids = (BOUNDARY, *map(int, sentence), BOUNDARY)
@@ -87,7 +87,7 @@ class KneserNey:
         return total, tokens
 
     def perplexity(self, sentences: Iterable[Sequence[int]]) -> float:
-        """Of a token of sentences, the ends of which count."""
+        """Return the perplexity per token of sentences, including their ends."""
         total, tokens = self.nats(sentences)
         return math.exp(total / tokens)
 
@@ -104,7 +104,7 @@ class KneserNey:
 
 
 def _adjusted(grams: Counter[Gram], longer: Counter[Gram]) -> Counter[Gram]:
-    """How many different tokens each n-gram follows; how often it occurs, if it begins a sentence."""
+    """Count how many different tokens each n-gram follows, or how often it occurs if it begins a sentence."""
     found: Counter[Gram] = Counter(gram[1:] for gram in longer)
     for gram, count in grams.items():
         if len(gram) > 1 and gram[0] == BOUNDARY:
@@ -113,9 +113,9 @@ def _adjusted(grams: Counter[Gram], longer: Counter[Gram]) -> Counter[Gram]:
 
 
 def _discounts(counts: Iterable[int]) -> tuple[float, float, float]:
-    """What is taken from a count of 1, of 2, and of 3 or more (Chen and Goodman, 1999, equation 26).
+    """Return the discounts of a count of 1, of 2, and of 3 or more (Chen and Goodman, 1999, equation 26).
 
-    Where so few n-grams occur that this has no sense: 0.5, 1 and 1.5.
+    If there are too few n-grams for this formula, they are 0.5, 1 and 1.5.
     """
     n = Counter(counts)
     if all(n[k] for k in (1, 2, 3, 4)):

@@ -3,12 +3,17 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from kneser_ney import KneserNey, _discounts
+
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.kneser_ney import KneserNey, _discounts
 
 SIZE = 7
 

@@ -1,8 +1,7 @@
-"""Whether generated images repeat training images: distances, calibrated by those of real images that no model saw.
+"""Test whether generated images repeat training images, calibrated by real images that no model saw.
 
-Everything here is computed from distances to the training images, as `lit_aigc.metrics.neighbours` finds them, of
-generated images and of real test images. Nothing is assumed of how distances are distributed: samples are compared with
-the test images by rank alone.
+Everything here is computed from distances of generated images and of real test images to the training images, see
+`lit_aigc.metrics.neighbors`. No distribution of distances is assumed: samples are compared with test images by rank.
 """
 
 from __future__ import annotations
@@ -16,22 +15,23 @@ import torch
 from torch import Tensor
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.measurement import Measurement, by_key
 
-NEIGHBOURS = 50  # training images that tell what is near: the number of Carlini et al.
-QUANTILE = 0.01  # of the test images, below which a sample is suspect
-LEVEL = 0.01  # probability that a generator is called a copier that draws from the distribution of the test images
-TWIN = 1.0  # grey levels, root mean square: what rounding two images to 8 bits can do to their difference
+NEIGHBORS = 50  # training images that define what is near: the number of Carlini et al.
+QUANTILE = 0.01  # of the test images; a sample below it is suspect
+LEVEL = 0.01  # probability of accusing a generator that draws from the distribution of the test images
+TWIN = 1.0  # gray levels, root mean square: how much rounding two images to 8 bits can change their difference
 _NORMAL = 1.959963984540054  # the 97.5 % quantile of a normal distribution
 
 
 @dataclasses.dataclass(frozen=True)
 class Nearness:
-    """How near n images lie to the training images in one space.
+    """The distances of n images from the training images in one space.
 
     Attributes:
         distances: ``(n, k)`` float64 to the k nearest training images, the nearest first.
-        places: ``(n, k)`` int64, which these are.
-        own: ``(n,)`` float64, how far the nearest training image is from its own nearest other one.
+        places: ``(n, k)`` int64, their places among the training images.
+        own: ``(n,)`` float64, the distance of the nearest training image from the nearest other one.
     """
 
     distances: Tensor
@@ -40,18 +40,18 @@ class Nearness:
 
     @property
     def closeness(self) -> Tensor:
-        """``(n,)`` float64 from 0, a copy, to 1: the nearest distance over the mean of the k nearest.
+        """Nearest distance over the mean of the k nearest, ``(n,)`` float64, from 0 (a copy) to 1.
 
-        The normalised distance of Carlini et al., "Extracting training data from diffusion models" (2023,
-        arXiv:2301.13188), without their factor. A copy, also one with noise on it, is much nearer to one
-        training image than to the others around; a smooth picture is near to many.
+        The normalized distance of Carlini et al., "Extracting training data from diffusion models" (2023,
+        arXiv:2301.13188), without their factor. A copy, even a noisy one, is much nearer to one training
+        image than to its neighbors; a smooth picture is near to many.
         """
         nearest, mean = self.distances[:, 0], self.distances.mean(dim=1)
         return torch.where(mean > 0, nearest / mean, 0.0)
 
     @property
     def authentic(self) -> Tensor:
-        """``(n,)`` bool: farther from the nearest training image than the nearest other training image is.
+        """Whether it is farther from the nearest training image than the next training image is, ``(n,)`` bool.
 
         Alaa et al., "How faithful is your synthetic data?" (2022, arXiv:2102.08921).
         """
@@ -59,15 +59,15 @@ class Nearness:
 
 
 def copying_z(fake: Tensor, real: Tensor) -> float:
-    """The data-copying statistic of Meehan et al. (2020, arXiv:2004.05675), on all of the space as one cell.
+    """Return the data-copying statistic of Meehan et al. (2020, arXiv:2004.05675), with all of the space as one cell.
 
-    The z-score of Mann and Whitney's U, corrected for ties: standard normal if distances of samples are distributed as
-    those of test images are; far below 0 where samples are nearer to the training images; above 0 where they are
-    farther, as those of a model that fits badly are.
+    The z-score of Mann and Whitney's U, corrected for ties: standard normal if distances of samples and of test images
+    have the same distribution; far below 0 if samples are nearer to the training images; above 0 if they are farther,
+    as with a model that fits badly.
 
     Args:
         fake: ``(n,)`` distances of samples to the nearest training image.
-        real: ``(m,)`` of real test images.
+        real: ``(m,)`` those of real test images.
 
     Returns:
         z; 0 if all distances are equal.
@@ -75,7 +75,7 @@ def copying_z(fake: Tensor, real: Tensor) -> float:
     n, m = len(fake), len(real)
     _, which, counts = torch.cat([fake, real]).unique(return_inverse=True, return_counts=True)
     counts = counts.double()
-    ranks = (counts.cumsum(0) - (counts - 1) / 2)[which]  # of equal ones the mean of theirs
+    ranks = (counts.cumsum(0) - (counts - 1) / 2)[which]  # ties share their mean rank
     u = float(ranks[:n].sum()) - n * (n + 1) / 2
     ties = float((counts**3 - counts).sum()) / ((n + m) * max(n + m - 1, 1))
     variance = n * m / 12 * (n + m + 1 - ties)
@@ -83,16 +83,16 @@ def copying_z(fake: Tensor, real: Tensor) -> float:
 
 
 class Below(NamedTuple):
-    """How many samples lie below a low quantile of the test images.
+    """Samples below a low quantile of the test images.
 
     Attributes:
-        count: Of n samples.
+        count: Their number, out of n samples.
         share: ``count / n``.
         low: Lower end of the 95 % interval of the share.
         high: Upper end.
-        expected: What the share is in the mean for samples that are distributed as the test images are.
+        expected: Mean of the share for samples from the distribution of the test images.
         threshold: The quantile.
-        p_value: Probability of so large a count, or a larger one, for such samples.
+        p_value: Probability of this count or a larger one for such samples.
     """
 
     count: int
@@ -105,16 +105,16 @@ class Below(NamedTuple):
 
 
 def below_quantile(fake: Tensor, real: Tensor, quantile: float = QUANTILE) -> Below:
-    """Whether more samples than there should be lie below a quantile of real test images.
+    """Test whether too many samples lie below a quantile of real test images.
 
     The quantile is the r-th smallest of m test images, r = floor(quantile (m + 1)) but at least 1. Of n samples from
     the same continuous distribution the number below it is beta-binomial, B(n, r, m - r + 1), whatever the distribution
-    is (the precedence test: Nelson, 1963, Technometrics 5:491-499), so the p-value is exact, and knows that the
-    quantile is an estimate. Ties make it larger than it need be, never smaller.
+    (the precedence test: Nelson, 1963, Technometrics 5:491-499), so the p-value is exact and takes into account that
+    the quantile is an estimate. Ties can only make it larger.
 
     Args:
-        fake: ``(n,)`` of samples, small where suspect.
-        real: ``(m,)`` of real test images.
+        fake: ``(n,)`` values of samples, small if suspect.
+        real: ``(m,)`` values of real test images.
         quantile: Which one, in (0, 1).
     """
     n, m = len(fake), len(real)
@@ -128,7 +128,7 @@ def below_quantile(fake: Tensor, real: Tensor, quantile: float = QUANTILE) -> Be
 
 
 def wilson(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share ``count / n`` (Wilson, 1927, J. Am. Stat. Assoc. 22:209-212)."""
+    """Return the 95 % interval of a share ``count / n`` (Wilson, 1927, J. Am. Stat. Assoc. 22:209-212)."""
     z2, share = _NORMAL**2, count / n
     middle = share + z2 / (2 * n)
     reach = _NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -137,9 +137,9 @@ def wilson(count: int, n: int) -> tuple[float, float]:
 
 
 def more_often(count: int, n: int, real_count: int, m: int) -> float:
-    """Probability of ``count`` or more of n samples, if they are as likely as ``real_count`` of m test images.
+    """Return the probability of ``count`` or more of n samples, if as likely as ``real_count`` of m test images.
 
-    Fisher's exact test, one-sided (1935, J. R. Stat. Soc. 98:39-82): the hypergeometric tail, given the sum of both.
+    Fisher's exact test, one-sided (1935, J. R. Stat. Soc. 98:39-82): the tail of the hypergeometric distribution.
     """
     both = count + real_count
     j = torch.arange(count, min(both, n) + 1, dtype=torch.float64)
@@ -148,19 +148,19 @@ def more_often(count: int, n: int, real_count: int, m: int) -> float:
 
 
 def rank_p_values(fake: Tensor, real: Tensor) -> Tensor:
-    """For each sample the share of the test images, and of itself, that lie as low: ``(n,)`` float64 in (0, 1].
+    """Return for each sample the share of the test images, including itself, that are as low: ``(n,)`` float64, (0, 1].
 
-    Of a sample that is distributed as the test images are it is below q with a probability of at most q.
+    For a sample from the distribution of the test images it is below q with a probability of at most q.
     """
     lower = torch.searchsorted(real.sort().values, fake.contiguous(), right=True)
     return (1 + lower) / (1 + len(real))
 
 
 def twins(distances: Tensor) -> Tensor:
-    """``(n,)`` bool: which of some images are the same as another but for the rounding to 8 bits.
+    """Return which images equal another one up to the rounding to 8 bits: ``(n,)`` bool.
 
     Args:
-        distances: ``(n,)`` to the nearest other one, root mean square in grey levels.
+        distances: ``(n,)`` to the nearest other image, root mean square in gray levels.
     """
     return distances <= TWIN
 
@@ -168,44 +168,44 @@ def twins(distances: Tensor) -> Tensor:
 def judge(
     fake: Mapping[str, Nearness], real: Mapping[str, Nearness], among: Tensor
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All figures of an audit, and the verdict.
+    """Return all figures of an audit, including the verdict.
 
-    ``memorised`` is true if one of these tests rejects, each at the level `LEVEL` over their number: in each space,
-    that too many samples lie below the `QUANTILE` of the test images' closeness (`below_quantile`); and that samples
-    are twins of training images more often than test images are (`more_often`). For a generator that draws from the
+    ``memorised`` is true if one of these tests rejects, each at `LEVEL` divided by their number: in each space, that
+    too many samples lie below the `QUANTILE` of the test images' closeness (`below_quantile`); and that samples are
+    twins of training images more often than test images are (`more_often`). For a generator that draws from the
     distribution of the test images it is true with a probability of at most `LEVEL`.
 
     Args:
-        fake: Of n generated images in each space, by its name: ``pixels``, with distances as root mean squares in grey
-            levels, and names of extractors.
-        real: Of m real test images in the same spaces.
-        among: ``(n,)``, distances of samples to the nearest other sample in grey levels.
+        fake: Nearness of n generated images in each space, by its name: ``pixels``, with distances as root mean squares
+            in gray levels, and names of extractors.
+        real: Nearness of m real test images in the same spaces.
+        among: ``(n,)`` distances of samples to the nearest other sample in gray levels.
 
     Returns:
-        The figures by key, as ``docs/memorisation.md`` lists them; and the p-value of each test with what it is from.
+        The figures by key, see ``docs/memorization.md``; and the p-value of each test with what it is computed from.
 
     Raises:
-        InputError: If there are so few images that a generator of nothing but copies would pass.
+        InputError: If there are so few images that a generator that only copies would pass.
     """
     samples, images = fake["pixels"].distances[:, 0], real["pixels"].distances[:, 0]
     n, m, number = len(samples), len(images), len(fake) + 1
     if not n or not m or below_quantile(torch.zeros(n), torch.ones(m)).p_value > LEVEL / number:
         raise InputError(
-            f"{n} samples and {m} real test images are too few for a memorisation audit: a model that only copies "
-            "couldn't be told from an honest one. Expected some hundreds of each."
+            f"{n} samples and {m} real test images are too few for a memorization audit: a model that only copies "
+            "couldn't be distinguished from an honest one. Expected some hundreds of each."
         )
-    values: dict[str, Any] = {}
+    shares, authentic, scores = [], [], []
     tests: dict[str, Any] = {}
     for space, nearness in fake.items():
         found = below_quantile(nearness.closeness, real[space].closeness)
-        name = f"memorised_share_{space}"
-        values |= {name: found.share, f"{name}_low": found.low, f"{name}_high": found.high}
-        tests[name] = {key: getattr(found, key) for key in ("count", "expected", "threshold", "p_value")}
-    for space, nearness in fake.items():
-        values[f"authenticity_{space}"] = float(nearness.authentic.double().mean())
-        values[f"authenticity_real_{space}"] = float(real[space].authentic.double().mean())
-    for space, nearness in fake.items():
-        values[f"copying_z_{space}"] = copying_z(nearness.distances[:, 0], real[space].distances[:, 0])
+        share = Measurement("memorised_share", space, found.share, low=found.low, high=found.high)
+        tests[share.key()] = {key: getattr(found, key) for key in ("count", "expected", "threshold", "p_value")}
+        shares.append(share)
+        of_fake, of_real = (float(each.authentic.double().mean()) for each in (nearness, real[space]))
+        authentic.append(Measurement("authenticity", space, of_fake, real=of_real))
+        z = copying_z(nearness.distances[:, 0], real[space].distances[:, 0])
+        scores.append(Measurement("copying_z", space, z))
+    values = by_key([*shares, *authentic, *scores])
     copies, real_copies = int(twins(samples).sum()), int(twins(images).sum())
     tests["duplicates_of_training"] = {"p_value": more_often(copies, n, real_copies, m)}
     values |= {"duplicates_of_training": copies, "duplicates_of_training_real": real_copies}

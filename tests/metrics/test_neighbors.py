@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics import neighbours as module
-from lit_aigc.metrics.neighbours import nearest, nearest_vectors
+from lit_aigc.metrics import neighbors as module
+from lit_aigc.metrics.neighbors import nearest, nearest_vectors
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
 

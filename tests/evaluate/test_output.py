@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from lit_aigc.evaluate.table import print_evaluation
+from lit_aigc.evaluate.output import print_evaluation
 
 EXTRACTOR = "fashion_mnist_classifier"
 RESULTS = {

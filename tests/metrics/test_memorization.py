@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.memorisation import (
+from lit_aigc.metrics.memorization import (
     LEVEL,
     Nearness,
     below_quantile,

@@ -1,4 +1,4 @@
-"""Nearest training images: whether a generator invents or repeats what it was shown."""
+"""Find the nearest training images: does a generator invent, or repeat what it was shown?"""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Describe = Callable[[Tensor], Tensor]
 """uint8 images ``(N, C, H, W)`` to features ``(N, d)``."""
 
 _PAIRS, _COLUMNS = 2**20, 4096  # distances, and vectors of the stream, in memory at a time
-_NUMBERS = 2**24  # of the vectors in memory at a time as floats, on either side
+_NUMBERS = 2**24  # numbers of vectors in memory at a time as floats, on either side
 _EXACT = 1024  # products of numbers from -128 to 127 whose sum is a whole number of float32: 1024 * 128**2 = 2**24
 
 
 def nearest(
     queries: Tensor, batches: Iterable[Batch], k: int, describe: Describe | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest of a stream of images to each of some others, as `nearest_vectors` finds them.
+    """Find the k nearest images of a stream for each query, see `nearest_vectors`.
 
     Args:
         queries: uint8 ``(n, C, H, W)``.
         batches: The stream: uint8 images.
-        k: Number of neighbours.
-        describe: The features whose Euclidean distance counts; None: the root mean square of the differences of the
-            pixels in grey levels, from 0 for the same image to 255.
+        k: Number of neighbors.
+        describe: Returns the features whose Euclidean distance counts; None: the root mean square of the differences of
+            the pixels in gray levels, from 0 for the same image to 255.
 
     Returns:
-        Distances ``(n, k)`` float64, the nearest first, and the places ``(n, k)`` int64 of the neighbours in the
+        Distances ``(n, k)`` float64, the nearest first, and the places ``(n, k)`` int64 of the neighbors in the
         stream.
 
     Raises:
@@ -45,66 +45,72 @@ def nearest(
 
 @torch.no_grad()
 def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of a stream of vectors to each of some others, found by comparing them all.
+    """Find the k nearest vectors of a stream for each query, by comparing them all.
 
     Memory is that of the queries and of a part of the stream of fixed size. Distances of uint8 vectors are exact:
-    products of matrices in float32 whose sums are whole numbers below 2^24. Those of others are computed in float64,
-    and of the neighbours once more from differences, so that equal vectors are at distance 0.
+    products of matrices in float32 whose sums are whole numbers below 2^24. Others are computed in float64, those of
+    the neighbors once more from differences, so that equal vectors are at distance 0.
 
     Args:
         queries: ``(n, d)``, uint8 or floats.
         blocks: The stream: ``(N, d)`` of the same type, of any N.
-        k: Number of neighbours.
+        k: Number of neighbors.
 
     Returns:
-        Euclidean distances ``(n, k)`` float64, the nearest first, and the places ``(n, k)`` int64 of the neighbours in
-        the stream; of two at the same distance the one that came first.
+        Euclidean distances ``(n, k)`` float64, the nearest first, and the places ``(n, k)`` int64 of the neighbors in
+        the stream; of two at the same distance, the one that came first.
 
     Raises:
         InputError: If the stream has fewer than k vectors.
     """
-    n, whole = len(queries), queries.dtype == torch.uint8
-    distances = torch.full((n, k), torch.inf, dtype=torch.float64)
-    places = torch.full((n, k), -1)
+    squares, places = nearest_squares(queries.cpu(), blocks, k)
+    return squares.sqrt(), places
+
+
+def nearest_squares(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Find the same as `nearest_vectors`, with squared distances, on the device of the queries."""
+    n, device, whole = len(queries), queries.device, queries.dtype == torch.uint8
+    distances = torch.full((n, k), torch.inf, dtype=torch.float64, device=device)
+    places = torch.full((n, k), -1, device=device)
     start = 0
     for block in _joined(blocks):
-        y = _numbers(block)
+        y = _numbers(block.to(device))
         lengths = _squares(y)
         step = max(1, min(_PAIRS // len(y), _NUMBERS // y.shape[1]))
         for rows in map(slice, range(0, n, step), range(step, n + step, step)):
             x = _numbers(queries[rows])
             found = (_squares(x)[:, None] + lengths - 2.0 * _products(x, y)).clamp_min_(0.0)  # (rows, N)
             close, at = _smallest(found, min(k, len(y)), whole)
-            if not whole:  # what a small difference of large numbers lost is computed again
+            if not whole:  # recompute what a small difference of large numbers lost
                 close = torch.stack([(x - y[column]).square().sum(dim=1) for column in at.T], dim=1)
             close, order = torch.cat([distances[rows], close], dim=1).sort(dim=1, stable=True)
             distances[rows] = close[:, :k]
             places[rows] = torch.cat([places[rows], at + start], dim=1).gather(1, order[:, :k])
         start += len(y)
     if n and start < k:
-        raise InputError(f"There are fewer than {k} images to look for neighbours among: ask for fewer neighbours.")
-    return distances.sqrt(), places
+        raise InputError(f"There are fewer than {k} images to look for neighbors among: ask for fewer neighbors.")
+    return distances, places
 
 
 def _numbers(vectors: Tensor) -> Tensor:
-    """float32 from -128 to 127 of uint8, float64 of others."""
-    return vectors.cpu().float() - 128.0 if vectors.dtype == torch.uint8 else vectors.cpu().double()
+    """Return uint8 as float32 from -128 to 127, others as float64."""
+    return vectors.float() - 128.0 if vectors.dtype == torch.uint8 else vectors.double()
 
 
 def _squares(x: Tensor) -> Tensor:
-    """Squared lengths ``(n,)`` float64."""
+    """Return squared lengths ``(n,)`` float64."""
     return x.double().square().sum(dim=1)
 
 
 def _products(x: Tensor, y: Tensor) -> Tensor:
-    """Inner products ``(n, N)`` float64 of all pairs; exact for whole numbers."""
+    """Return the inner products ``(n, N)`` float64 of all pairs; exact for whole numbers."""
     if x.dtype == torch.float64:
         return x @ y.T
     return sum((a @ b.T).double() for a, b in zip(x.split(_EXACT, dim=1), y.split(_EXACT, dim=1), strict=True))
 
 
 def _smallest(found: Tensor, k: int, whole: bool) -> tuple[Tensor, Tensor]:
-    """The k smallest of each row, ascending, and where they are; of equal whole numbers the first ones."""
+    """Return the k smallest of each row, ascending, and their places; of equal whole numbers, the first ones."""
     if not whole:
         return found.topk(k, dim=1, largest=False)
     n = found.shape[1]
@@ -115,7 +121,7 @@ def _smallest(found: Tensor, k: int, whole: bool) -> tuple[Tensor, Tensor]:
 
 
 def _joined(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same stream in blocks of a size that is quick to work on."""
+    """Yield the same stream in blocks of an efficient size."""
     held: list[Tensor] = []
     for block in blocks:
         most = max(1, min(_COLUMNS, _NUMBERS // block.shape[1]))
