@@ -126,7 +126,6 @@ class Hierarchical(LatentModel):
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
         """See `LatentModel`; each map of latents is a group, and so is the vector."""
-        # The vector at the top, then group after group; each draws its latents and turns them into the next map.
         mean, log_var, *features = code
         vector_eps, *map_eps = eps.split(self._lengths, dim=1)
         samples = [_sample_posterior(mean, log_var, vector_eps)]

@@ -142,7 +142,7 @@ def checked_latent_dim(latent_dim: int) -> int:
     Raises:
         InputError: If it is below 1.
     """
-    check(("latent_dim", latent_dim, latent_dim >= 1, "1 or more: with fewer there is nothing to learn"))
+    check(("latent_dim", latent_dim, latent_dim >= 1, "1 or more"))
     return latent_dim
 
 

@@ -12,7 +12,7 @@ from lit_aigc.errors import InputError, check
 from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images ``(N, C, H, W)`` to the mean and log-variance of their posterior, ``(N, d)`` each."""
+"""Images ``(N, C, H, W)`` to mean and log-variance of their posterior, ``(N, d)`` each."""
 
 
 class StandardNormal(nn.Module):
@@ -42,7 +42,7 @@ class VampPrior(nn.Module):
         num_classes: Number of classes: 0.
 
     Raises:
-        InputError: If there are no components, or there are classes.
+        InputError: If there is no component, or there are classes.
     """
 
     def __init__(self, shape: tuple[int, int, int], components: int = 500, num_classes: int = 0) -> None:

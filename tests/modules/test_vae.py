@@ -453,7 +453,7 @@ def test_a_user_is_told_in_one_message(command, small, tmp_path, wrong, message)
 
 
 def test_a_vamp_prior_is_refused_to_a_conditional_model(small, tmp_path):
-    with pytest.raises(InputError, match="VampPrior's learned images have no classes"):
+    with pytest.raises(InputError, match="learned images of a VampPrior have no classes"):
         start(small(), VAMP, "model.conditional=true", f"run_dir={tmp_path}/run")
     assert not (tmp_path / "run").exists()
 
