@@ -1,11 +1,11 @@
-"""Time and peak memory of a memorisation audit: 1,000 samples and the test images against all training images.
+"""Time and peak memory of a memorization audit: 1,000 samples and the test images against all training images.
 
-The samples are validation images, so the time of generating them is not in it.
+The samples are validation images, so it doesn't include the time to generate them.
 
     python benchmarks/audit_cost.py DATA_ROOT [samples [test images [extractor or none]]]
 
-with Fashion-MNIST in torchvision's layout in DATA_ROOT. Quoted are the clock, the processors' own time, which other
-programs on the machine disturb less, and how much the peak of resident memory grew after the data were read.
+with Fashion-MNIST in torchvision's layout in DATA_ROOT. It reports wall-clock time, processor time, which other
+programs on the machine disturb less, and how much the peak of resident memory grew after the data was read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How waiting OpenMP threads share cores with other programs: steps a second of a small network.
+"""How waiting OpenMP threads share cores with other programs: steps per second of a small network.
 
     python benchmarks/busy_cores.py [rounds]
 
-On a quiet machine, about a minute a round. Each variable is measured alone, next to one busy process, and
-next to a second process that does the same work. The variables take turns, so that slow changes of the machine hit
+On an idle machine, about a minute per round. Each variable is measured alone, next to one busy process, and
+next to a second process that does the same work. The variables alternate, so that slow changes of the machine affect
 all of them.
 """
 
@@ -24,11 +24,11 @@ VARIABLES = {
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
 }
-BESIDE = ("nothing", "a busy process", "the same work")
+LOADS = ("nothing", "a busy process", "the same work")
 
 
 def work() -> None:
-    """Train a small network for two seconds from the moment that a line arrives, and print steps a second."""
+    """Train a small network for two seconds from the moment that a line arrives, and print steps per second."""
     import torch
     from torch import nn
 
@@ -55,11 +55,11 @@ def work() -> None:
     print(steps / passed)
 
 
-def measure(variables: dict[str, str], beside: str) -> float:
-    """Steps a second, of one process."""
+def measure(variables: dict[str, str], load: str) -> float:
+    """Return the steps per second of one process."""
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     environment = {name: value for name, value in os.environ.items() if name not in names} | variables
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"])] if beside == "a busy process" else []
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"])] if load == "a busy process" else []
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, "work"],
@@ -68,7 +68,7 @@ def measure(variables: dict[str, str], beside: str) -> float:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(2 if beside == "the same work" else 1)
+        for _ in range(2 if load == "the same work" else 1)
     ]
     try:
         for process in processes:
@@ -84,19 +84,19 @@ def measure(variables: dict[str, str], beside: str) -> float:
 
 
 def main(rounds: int) -> None:
-    print(f"{idle_cores()} of {core_count()} cores are idle; steps a second, median (lowest to highest) of {rounds}")
-    found = {(name, beside): [] for name in VARIABLES for beside in BESIDE}
+    print(f"{idle_cores()} of {core_count()} cores are idle; steps per second, median (lowest to highest) of {rounds}")
+    results = {(name, load): [] for name in VARIABLES for load in LOADS}
     for turn in range(rounds):
-        for beside in BESIDE:
+        for load in LOADS:
             for name in list(VARIABLES)[:: 1 if turn % 2 == 0 else -1]:
-                found[name, beside].append(measure(VARIABLES[name], beside))
-    print(f"\n| beside it | {' | '.join(VARIABLES)} |\n|{'---|' * (len(VARIABLES) + 1)}")
-    for beside in BESIDE:
+                results[name, load].append(measure(VARIABLES[name], load))
+    print(f"\n| other load | {' | '.join(VARIABLES)} |\n|{'---|' * (len(VARIABLES) + 1)}")
+    for load in LOADS:
         cells = []
         for name in VARIABLES:
-            values = found[name, beside]
+            values = results[name, load]
             cells.append(f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-        print(f"| {beside} | {' | '.join(cells)} |")
+        print(f"| {load} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

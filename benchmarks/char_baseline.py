@@ -1,10 +1,10 @@
-"""A plain PyTorch loop on the characters of tinyshakespeare: what a language model of ours has to beat.
+"""A plain PyTorch loop on the characters of tinyshakespeare: the baseline for our language models.
 
     LIT_AIGC_DATA=DATA python benchmarks/char_baseline.py [--json OUT] [--iterations 2000]
 
-The CPU setting that nanoGPT's README publishes (1.88 nats a character there): the GPT-2 block, learned positions,
+The CPU setting that nanoGPT's README publishes (1.88 nats per character there): the GPT-2 block, learned positions,
 4 layers, 4 heads, 128 wide, context 64, batches of 12, 2,000 iterations, AdamW, float32; every 250 iterations the loss
-of 20 batches of each split. Nothing of lit_aigc is used. It prints the seconds of training T, those evaluations
+of 20 batches of each split. It uses nothing of lit_aigc. It prints the seconds of training T, those evaluations
 included, and then the nats per character of the whole validation text, in windows of its context that don't overlap.
 """
 

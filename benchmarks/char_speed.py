@@ -1,6 +1,6 @@
-"""How soon the transformer of `gpt_tinyshakespeare` reaches the plain loop's loss, in one run on one machine.
+"""How quickly the transformer of `gpt_tinyshakespeare` reaches the plain loop's loss, in one run on one machine.
 
-The plain loop (`char_baseline.py`, nanoGPT's published setting for a CPU) takes T seconds, its evaluations included;
+The plain loop (`char_baseline.py`, nanoGPT's published setting for a CPU) takes T seconds, including its evaluations;
 then ours trains for T / 5, for T, and for three minutes. Both score the last 10 % of the text in windows of their own
 context.
 
@@ -40,7 +40,7 @@ def main() -> None:
     print(machine_class())
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--minutes", type=float, nargs="*", default=[3.0], help="trainings beside those of T / 5 and T")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[3.0], help="trainings in addition to T / 5 and T")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

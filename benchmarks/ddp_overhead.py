@@ -1,11 +1,11 @@
-"""What a second process costs: the figures that docs/scaling.md puts into its formula, measured on this machine.
+"""The cost of a second process: the figures in the formula of docs/scaling.md, measured on this machine.
 
 * all-reduce: seconds for 1 KiB to 64 MiB between two processes (gloo on CPUs, NCCL on GPUs), and the line
   ``latency + bytes / bandwidth`` through them;
-* training: for a few experiments the seconds of a batch on one process and on two with twice the batch, in turns, and
-  the bytes that each batch sends, counted where DDP hands a bucket of gradients over.
+* training: for a few experiments the seconds per batch on one process and on two with twice the batch, alternating, and
+  the bytes that each batch sends, counted where DDP passes on a bucket of gradients.
 
-Both processes need a core of their own, and nothing else should run: otherwise the second process pays for that too.
+Both processes need a core of their own, and nothing else should run: otherwise it counts as a cost of the second one.
 
     OMP_NUM_THREADS=1 python benchmarks/ddp_overhead.py [batches]
 """
@@ -41,7 +41,7 @@ ROUNDS = 3
 
 
 class Count(L.Callback):
-    """Writes down the seconds of a batch (the median) and the bytes that DDP reduced for it."""
+    """Record the seconds per batch (the median) and the number of bytes that DDP reduced for it."""
 
     def __init__(self, run_dir: str) -> None:
         self.file = Path(run_dir) / "count.json"
@@ -113,7 +113,7 @@ def measured_reduce() -> list[float]:
 
 
 def line(seconds: list[float]) -> tuple[float, float]:
-    """Latency in seconds (the smallest size's) and bandwidth in bytes a second (the largest size's)."""
+    """Return latency in seconds (the smallest size's) and bandwidth in bytes per second (the largest size's)."""
     return seconds[0], SIZES[-1] / (seconds[-1] - seconds[0])
 
 
@@ -141,7 +141,7 @@ def main(batches: int) -> None:
     for size, each in zip(SIZES, seconds, strict=True):
         print(f"  {size / 1024:10,.0f} KiB  {each * 1e3:9.3f} ms   {size / each / 2**20:9.1f} MiB/s")
     print(f"  latency {latency * 1e3:.3f} ms, bandwidth {bandwidth / 2**20:.0f} MiB/s\n")
-    print(f"training, {PER_PROCESS} samples a process and batch, fp32, milliseconds a batch")
+    print(f"training, {PER_PROCESS} samples per process and batch, fp32, milliseconds per batch")
     for name, more in EXPERIMENTS.items():
         turns = [[batch(name, more, processes, batches) for processes in (1, 2)] for _ in range(ROUNDS)]
         one, two = (statistics.median(turn[side]["seconds"] for turn in turns) for side in (0, 1))
@@ -150,7 +150,7 @@ def main(batches: int) -> None:
         print(
             f"  {name:15} one {one * 1e3:7.2f}  two {two * 1e3:7.2f}  efficiency {one / two:4.0%}  "
             f"{sent['parameters'] / 1e6:.2f} M parameters, {sent['bytes'] / 1e6:.2f} MB in {sent['buckets']:.1f} "
-            f"buckets sent a batch; without overlap the formula says {predicted * 1e3:.2f}"
+            f"buckets sent per batch; without overlap the formula says {predicted * 1e3:.2f}"
         )
 
 

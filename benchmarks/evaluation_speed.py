@@ -1,11 +1,11 @@
-"""FID from two folders of PNG, end to end, beside torch-fidelity (extra ``[features]``): images a second, and equality.
+"""FID from two folders of PNGs, end to end, compared with torch-fidelity (extra ``[features]``): speed and equality.
 
 Both sides read the same files, compute the 2048 features of the same Inception-v3 (random weights, so that nothing is
-downloaded) at the same batch size, and the distance; nothing is cached. The sides take turns within one run, since
-machines change their speed from minute to minute; quoted are medians, of the times and of the ratios of neighbouring
-turns, by the clock and by the processors' own time, which other programs on the machine disturb less.
+downloaded) at the same batch size, and the distance; nothing is cached. The sides alternate within one run, since
+machines change their speed from minute to minute. It reports medians of the times and of the ratios of adjacent
+turns, in wall-clock time and in processor time, which other programs on the machine disturb less.
 
-    python benchmarks/evaluation_speed.py [images of a folder [rounds [batch size [height and width]]]]
+    python benchmarks/evaluation_speed.py [images per folder [rounds [batch size [height and width]]]]
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def random_weights(folder: Path) -> Path:
 
 
 def pictures(n: int, size: int) -> tuple[Tensor, Tensor]:
-    """Real digits in a colour each, and others of them blurred: uint8 ``(n, 3, size, size)`` each, n at most 2,250."""
+    """Make digits in a color each, and other digits, blurred: uint8 ``(n, 3, size, size)`` each, n at most 2,250."""
     data = instantiate(load("evaluate", ["data=mnist5k", f"data.image_size={size}"])["data"])
-    grey = torch.cat([batch.images for batch in data.real_batches("train", limit=2 * n)]).float()
-    colours = torch.rand(len(grey), 3, 1, 1, generator=torch.Generator().manual_seed(0))
-    coloured = 255.0 - (255.0 - 127.0 * colours) * grey / 255.0
-    blurred = F.avg_pool2d(coloured[n:], 3, stride=1, padding=1, count_include_pad=False)
-    return coloured[:n].round().to(torch.uint8), blurred.round().to(torch.uint8)
+    gray = torch.cat([batch.images for batch in data.real_batches("train", limit=2 * n)]).float()
+    colors = torch.rand(len(gray), 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    colored = 255.0 - (255.0 - 127.0 * colors) * gray / 255.0
+    blurred = F.avg_pool2d(colored[n:], 3, stride=1, padding=1, count_include_pad=False)
+    return colored[:n].round().to(torch.uint8), blurred.round().to(torch.uint8)
 
 
 def timed(function: Callable[[], float]) -> tuple[float, float, float]:

@@ -1,11 +1,11 @@
-"""The Fréchet distance of 2048 features beside torch-fidelity's (extra ``[features]``), from the same moments.
+"""The Fréchet distance of 2048 features compared with torch-fidelity's (extra ``[features]``), from the same moments.
 
 torch-fidelity takes the eigenvalues of the general matrix ``S1 S2``; lit_aigc those of the symmetric ``A^T S2 A`` with
-``A A^T = S1``. The sides take turns within one run, since machines change their speed from minute to minute; quoted are
-medians, of the times and of the ratios of neighbouring turns, by the clock and by the processors' own time, which
-other programs on the machine disturb less.
+``A A^T = S1``. The sides alternate within one run, since machines change their speed from minute to minute. It reports
+medians of the times and of the ratios of adjacent turns, in wall-clock time and in processor time, which other programs
+on the machine disturb less.
 
-    python benchmarks/frechet_speed.py [rounds [features [items of a set]]]
+    python benchmarks/frechet_speed.py [rounds [features [items per set]]]
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Images per second of `lit_aigc.train` on SNGAN and R3GAN, beside a straightforward implementation of the same.
+"""Images per second of `lit_aigc.train` on SNGAN and R3GAN, compared with a straightforward implementation.
 
-The plain side has the same layers, losses, penalties, batch size and learning rates, written down as the papers have
-them: fp32, NCHW, a pass for real and one for fake images, new images for the generator's step, upsampling and
-pooling as steps of their own, `torch.nn.utils.parametrizations.spectral_norm`, Adam that is not fused. It starts from
-the weights of lit_aigc's networks, and its outputs are compared with theirs before anything is timed. Images lie in
-memory on both sides.
+The plain side has the same layers, losses, penalties, batch size and learning rates, implemented as in the papers:
+fp32, NCHW, separate passes for real and for fake images, new images for the generator's step, upsampling and
+pooling as separate steps, `torch.nn.utils.parametrizations.spectral_norm`, Adam without fusion. It starts from
+the weights of lit_aigc's networks, and its outputs are compared with theirs before anything is timed. Both sides keep
+the images in memory.
 
-The sides take turns of a few seconds within one run (see training_speed.py).
+The sides alternate in turns of a few seconds within one run (see training_speed.py).
 
-    python benchmarks/gan_throughput.py [rounds [batches of a turn]]
+    python benchmarks/gan_throughput.py [rounds [batches per turn]]
 """
 
 from __future__ import annotations

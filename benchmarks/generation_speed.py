@@ -1,11 +1,11 @@
-"""Speed of writing text with a transformer of 6 layers x 256 and random weights.
+"""Speed of text generation with a transformer of 6 layers x 256 and random weights.
 
 * cache: at position 512, the time of one more token with the cache of keys and values, and of reading all 512 positions
   again for it.
-* batch: tokens a second of 16 texts beside one, by `lit_aigc.sampling.decoding.generate`: draws, filters and all.
+* batch: tokens per second of 16 texts and of one, by `lit_aigc.sampling.decoding.generate`, including sampling.
 * first: from the call to the first piece of text of `lit_aigc.sampling.decoding.stream`, prompt of 32 characters.
 
-Each figure is the median of several rounds, in which the sides take turns.
+Each figure is the median of several rounds, in which the sides alternate.
 
     python benchmarks/generation_speed.py [rounds]
 """
@@ -70,7 +70,7 @@ def cached_and_not(network: Transformer, rounds: int) -> tuple[float, float]:
 
 
 def one_and_many(network: Transformer, rounds: int) -> tuple[float, float]:
-    """Tokens a second of one text, and of a batch."""
+    """Return the tokens per second of one text, and of a batch."""
     options = Decoding(max_tokens=TOKENS, temperature=0.9, top_p=0.95)
     prompts = [torch.arange(1, 1 + PROMPT)] * BATCH
 
@@ -100,7 +100,7 @@ def main(rounds: int = 5) -> None:
     print(f"a token at position {POSITION}: {1e3 * with_cache:.2f} ms with the cache, {1e3 * without:.2f} ms without:")
     print(f"  1/{without / with_cache:.1f} (target 1/8)")
     one, many = one_and_many(network, rounds)
-    print(f"tokens a second: {one:,.0f} of one text, {many:,.0f} of {BATCH}: {many / one:.1f}x (target 6x)")
+    print(f"tokens per second: {one:,.0f} of one text, {many:,.0f} of {BATCH}: {many / one:.1f}x (target 6x)")
     print(f"first token after {1e3 * first_token(network, rounds):.1f} ms (target 50 ms)")
 
 

@@ -1,6 +1,6 @@
-"""Whether a long training stays as it is: memory, open files, threads and processor time of a batch over time.
+"""Check that a long training run is stable: memory, open files, threads and processor time per batch over time.
 
-Trains the smallest model in a process of its own and measures from a callback within it. Beside the figures it says
+It trains the smallest model in a process of its own and measures from a callback inside. Besides the figures it reports
 how each differs between the last two quarters of the run, and how large the run folder has become.
 
     python benchmarks/long_run.py [minutes=60] [experiment=mlp_gan_mnist5k] [out=benchmarks/results]
@@ -30,7 +30,7 @@ OVERRIDES = (
     "trainer.accelerator=cpu", "trainer.devices=1", "budget.samples=null", "budget.batches=null",
     "checkpoint_seconds=20", "log_every=20",
 )  # fmt: skip
-UNITS = {"memory": "MiB resident", "files": "open files", "threads": "threads", "batch": "ms of CPU a batch, median"}
+UNITS = {"memory": "MiB resident", "files": "open files", "threads": "threads", "batch": "ms of CPU per batch, median"}
 
 
 class Watch(L.Callback):

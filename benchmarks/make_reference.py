@@ -18,14 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from lit_aigc.data.halves import HalfOfTraining
 from lit_aigc.data.loaders import ResidentImages, evaluation_requests
 from lit_aigc.data.sources import Preparation
 from lit_aigc.metrics.features.extractors import WEIGHTS, ClassifierExtractor
-from lit_aigc.metrics.generative import METRICS, evaluate_samples
-from lit_aigc.metrics.reference import Reference, compute_reference, tensors_from_bytes
+from lit_aigc.metrics.generative import evaluate_samples
+from lit_aigc.metrics.reference import Reference, compute_reference, from_tensors
+from lit_aigc.metrics.table import by_default
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
@@ -69,13 +70,13 @@ def main() -> None:
     split = "train[30000:]"
     made = compute_reference(batches(real), extractor, split=split, fingerprint=real.digest(), limit=KID_FEATURES)
     statistics = made.to_bytes()
-    reference = Reference(*tensors_from_bytes(statistics), extractor.hash, split)
+    reference = Reference(*from_tensors(load(statistics)), extractor.hash, split)
 
     shuffled = test.subset(torch.argsort(Noise(0).stream("test split").bits(len(test), 1)[:, 0]))
     figures = {}
     for n in NUMBERS:
-        values, _ = evaluate_samples(batches(shuffled.subset(torch.arange(n))), extractor, reference, METRICS)
-        figures[str(n)] = {name: values[f"{name}_{options.name}"] for name in METRICS}
+        values, _ = evaluate_samples(batches(shuffled.subset(torch.arange(n))), extractor, reference, by_default())
+        figures[str(n)] = {name: values[f"{name}_{options.name}"] for name in by_default()}
         print(n, figures[str(n)])
 
     files = {f"{options.name}.safetensors": weights, f"{options.name}_reference.safetensors": statistics}

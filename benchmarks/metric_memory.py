@@ -1,6 +1,6 @@
-"""Peak memory of ``lit_aigc.evaluate`` over numbers of generated images, FID and inception score: it stays where it is.
+"""Peak memory of ``lit_aigc.evaluate`` with FID and inception score, which should not grow with the number of images.
 
-Each number is measured in a process of its own, on a zip of PNG.
+Each number of images is measured in a process of its own, on a zip of PNGs.
 
     python benchmarks/metric_memory.py [numbers of images ...]
 """
@@ -22,7 +22,7 @@ REAL = 1000
 
 
 def write(path: Path, n: int, seed: int) -> Path:
-    """A zip of n random grey images of 28x28."""
+    """Make a zip of n random gray images of 28x28."""
     random = np.random.default_rng(seed)
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(n):

@@ -1,6 +1,6 @@
-"""Seconds from command to answer: ``--help``, the first training step, and, to judge the machine by, ``import torch``.
+"""Seconds from command to response: ``--help``, the first training step, and ``import torch`` to judge the machine.
 
-The first training step is that of a training of one batch: the process's age when the fit starts, and the fit.
+The first training step is that of a run of one batch: the age of the process when the fit starts, plus the fit.
 
     python benchmarks/start_up.py [rounds]
 """

@@ -1,9 +1,9 @@
-"""What text data cost: CPU time of a training batch, and of reading, cleaning and encoding a corpus.
+"""The cost of text data: CPU time per training batch, and for reading, cleaning and encoding a corpus.
 
     LIT_AIGC_DATA=PATH python benchmarks/text_data.py
 
-Prints microseconds of this process a batch (32 rows of 128 targets; sentences: 32), and seconds from nothing and from
-the cache to the spec. The cache is a temporary folder.
+It prints microseconds of this process per batch (32 rows of 128 targets; sentences: 32), and the seconds until the spec
+is ready, without and with the cache. The cache is a temporary folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CORPORA = {
 }
 
 
-def microseconds_a_batch(data: TextData, batches: int = 2000) -> float:
+def microseconds_per_batch(data: TextData, batches: int = 2000) -> float:
     iterator = iter(data.train_dataloader())
     for _ in itertools.islice(iterator, 200):
         pass
@@ -50,10 +50,10 @@ def main() -> None:
             print(f"{name}: {data.report['train_tokens']:,} tokens; {seconds[0]:.2f} s, cached {seconds[1]:.2f} s")
         for batching in ("crops", "reshuffled", "carried"):
             data = TextData(TinyShakespeare(), CharacterTokenizer(), root=root, batching=batching)
-            print(f"{batching}: {microseconds_a_batch(data):.0f} us a batch")
+            print(f"{batching}: {microseconds_per_batch(data):.0f} us per batch")
         for name, source in (("sentences", Multi30k()), ("sentences with originals", Multi30k("de", "en"))):
             data = TextData(source, WordTokenizer(), root=root, batching="sentences", context=None)
-            print(f"{name}: {microseconds_a_batch(data):.0f} us a batch")
+            print(f"{name}: {microseconds_per_batch(data):.0f} us per batch")
 
 
 if __name__ == "__main__":

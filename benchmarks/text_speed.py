@@ -1,7 +1,7 @@
-"""What the training loop costs: tokens per second beside a bare PyTorch loop of the same work.
+"""The cost of the training loop: tokens per second, compared with a bare PyTorch loop that does the same work.
 
-Same batches, network, optimizers and precision. The two take turns batch by batch in one process, so that what else
-the machine does slows both; the memory that `train` keeps serves both too.
+Both have the same batches, network, optimizers and precision. They alternate batch by batch in one process, so that
+other load on the machine slows both; both also benefit from the memory that `train` keeps.
 
     python benchmarks/text_speed.py [batches] [experiment]
 """
@@ -31,7 +31,7 @@ ARGUMENTS = ["callbacks=null", "validations=0", "checkpoint_seconds=1_000_000", 
 
 
 def bare(config: dict[str, Any]) -> Iterator[None]:
-    """The loop that anyone would write; goes on by a batch when asked."""
+    """The loop that anyone would write; each `next` trains one batch."""
     data = instantiate(config["data"])
     torch.manual_seed(0)
     module = build(resolve(config["model"], data.spec), data.spec)
@@ -50,7 +50,7 @@ def bare(config: dict[str, Any]) -> Iterator[None]:
 
 
 class Rival(Callback):
-    """Does a batch of the bare loop after each of ours, and times both."""
+    """Run a batch of the bare loop after each of ours, and time both."""
 
     def __init__(self, experiment: str):
         self.bare = bare(load("train", [f"experiment={experiment}", *ARGUMENTS]))

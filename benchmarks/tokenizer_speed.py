@@ -1,4 +1,4 @@
-"""Processor seconds to train on, encode and decode 1 MB of text, of each tokenizer; the median of some rounds.
+"""Processor seconds that each tokenizer takes to train on, encode and decode 1 MB of text; medians of several rounds.
 
     python benchmarks/tokenizer_speed.py FILE [rounds]
 

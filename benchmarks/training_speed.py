@@ -1,12 +1,12 @@
-"""Images per second of `lit_aigc.train` on DCGAN, 32 px, 32 channels, batch 64, beside two loops that do the same work.
+"""Images per second of `lit_aigc.train` on DCGAN, 32 px, 32 channels, batch 64, compared with two equivalent loops.
 
-* plain: in the style of the GAN examples that people start from: DataLoader with per-sample transforms, NCHW, fp32,
+* plain: in the style of common GAN examples: DataLoader with per-sample transforms, NCHW, fp32,
   ``.item()`` every step.
 * bare: PyTorch alone with the optimizations of lit_aigc (images resident as uint8, channels_last, fused Adam, the same
   precision, EMA): the difference between the two is the framework's overhead.
 
-The sides take turns of a few seconds within one run, since machines change their speed from minute to minute; quoted
-are medians, of the rates and of the ratios of neighbouring turns.
+The sides alternate in turns of a few seconds within one run, since machines change their speed from minute to minute.
+It reports medians of the rates and of the ratios of adjacent turns.
 
     python benchmarks/training_speed.py [rounds] [precision]
 """
@@ -45,7 +45,7 @@ OVERRIDES = [
 
 
 class Turns(L.Callback):
-    """Times turns of lit_aigc's own training, and lets the other sides have theirs in between."""
+    """Time turns of lit_aigc's own training, and run turns of the other sides in between."""
 
     def __init__(self, others: dict[str, Iterator[None]], rounds: int, length: int):
         self.others = others
@@ -64,7 +64,7 @@ class Turns(L.Callback):
             start = time.perf_counter()
             next(side)
             self.rates[name].append(time.perf_counter() - start)
-            time.sleep(0.3)  # a DataLoader's workers fill their queue at no one's cost
+            time.sleep(0.3)  # let a DataLoader's workers fill their queue outside of any turn
         trainer.should_stop = len(self.rates["lit_aigc"]) > self.rounds  # the first is a warm-up
         self.start = time.perf_counter()
 
@@ -181,7 +181,7 @@ def plain(config, datamodule) -> Iterator[None]:
 
 
 def take_turns(config, others: dict[str, Iterator[None]], rounds: int, length: int = TURN) -> None:
-    """Train a config in turns of `length` batches with other loops, which yield after as many, and print the rates."""
+    """Train a config in turns of `length` batches alternating with other loops, and print the rates."""
     turns = Turns(others, rounds, length)
     globals()["the_turns"] = lambda: turns  # a target for the config
     with tempfile.TemporaryDirectory() as folder:

@@ -1,15 +1,15 @@
-"""Seconds of ten epochs of the VAE 784-400-20 on Fashion-MNIST by `lit_aigc.train`, beside loops that do the same work.
+"""Seconds for ten epochs of the VAE 784-400-20 on Fashion-MNIST by `lit_aigc.train`, compared with equivalent loops.
 
-* plain: in the style of the VAE example that people start from: torchvision's data set, whose images become tensors one
+* plain: in the style of the common VAE example: torchvision's data set, whose images become tensors one
   by one, a DataLoader, fp32, ``.item()`` every step. Its DataLoader has no worker, as is the default, or two.
 * bare: PyTorch alone with the optimizations of lit_aigc (images resident as uint8, fused Adam, the same
   precision): the difference between the two is the framework's overhead.
 
-All have 400 hidden units, 20 latents, batches of 128 and Adam with a learning rate of 1e-3, and see 60,000 images an
-epoch. The sides take turns of one epoch within one run, since machines change their speed from minute to minute. The
-seconds of lit_aigc are its ``train_seconds``, with a validation at the end, less the turns of the others; those of the
-others are of training alone. Then the negative ELBO of the 10,000 test images is computed for each side in the same
-way: grey levels as probabilities, the KL in closed form, one latent an image, fp32.
+All have 400 hidden units, 20 latents, batches of 128 and Adam with a learning rate of 1e-3, and see 60,000 images per
+epoch. The sides alternate in turns of one epoch within one run, since machines change their speed from minute to
+minute. The seconds of lit_aigc are its ``train_seconds``, with a validation at the end, minus the turns of the others;
+those of the others include only training. Then the negative ELBO of the 10,000 test images is computed for each side in
+the same way: gray levels as probabilities, the KL in closed form, one latent per image, fp32.
 
     LIT_AIGC_DATA=FOLDER python benchmarks/vae_speed.py [epochs]
 """
@@ -155,11 +155,11 @@ def main() -> None:
             }
         )
     seconds = {"lit_aigc": run.module.train_seconds - sum(turns.seconds.values()), **turns.seconds}
-    grey = test / 255
+    gray = test / 255
     elbos = {
-        "lit_aigc": tested(lambda x: negative_elbo(run.module.network.eval(), 2 * x - 1).sum(), grey),
-        "bare": tested(lambda x: negative_elbo(ours.eval(), 2 * x - 1).sum(), grey),
-        **{name: tested(network.eval().loss, grey) for name, network in textbook.items()},
+        "lit_aigc": tested(lambda x: negative_elbo(run.module.network.eval(), 2 * x - 1).sum(), gray),
+        "bare": tested(lambda x: negative_elbo(ours.eval(), 2 * x - 1).sum(), gray),
+        **{name: tested(network.eval().loss, gray) for name, network in textbook.items()},
     }
     print(f"\n{epochs} epochs of 60,000 images, {torch.get_num_threads()} threads")
     print(f"{'side':<18}{'seconds':>9}{'ms/batch':>10}{'/ lit_aigc':>12}   test -ELBO (nats)")

@@ -1,9 +1,9 @@
-"""An interpolated Kneser-Ney 5-gram on Multi30k's English: the perplexity that a language model of ours has to beat.
+"""An interpolated Kneser-Ney 5-gram on Multi30k's English: the baseline perplexity for our language models.
 
     LIT_AIGC_DATA=DATA python benchmarks/word_baseline.py [--json OUT] [--order 5]
 
-It counts the training captions and is measured on the validation captions, with the words of our `WordTokenizer`: those
-that training has twice or more, <unk> for all others, and the end of each caption as a word.
+It counts n-grams of the training captions and is evaluated on the validation captions, with words of our
+`WordTokenizer`: those that occur at least twice in training, <unk> for all others, and the end of each caption.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import os
 import time
 from pathlib import Path
 
-from lit_aigc.metrics.kneser_ney import KneserNey
+from kneser_ney import KneserNey
+
 from lit_aigc.tokenization.tokenizers import WordTokenizer
 
 

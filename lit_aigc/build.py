@@ -23,6 +23,7 @@ TARGET = "_target_"
 # Former names that saved files and configs of users may hold: of modules, by module, and of single classes.
 MOVED = {
     "lit_aigc.augmentation": "lit_aigc.augmentation.images",
+    "lit_aigc.callbacks.neighbours": "lit_aigc.callbacks.neighbors",
     "lit_aigc.launch": "lit_aigc.runs.launch",
     "lit_aigc.loggers": "lit_aigc.loggers.tensorboard",
     "lit_aigc.metrics.efficientnet": "lit_aigc.metrics.features.efficientnet",
@@ -34,10 +35,19 @@ MOVED = {
     "lit_aigc.tokenization": "lit_aigc.tokenization.tokenizers",
     "lit_aigc.wandb_logger": "lit_aigc.loggers.wandb",
 }
-_RENAMED = {"lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel"}
+_RENAMED = {
+    "lit_aigc.callbacks.neighbors.NearestNeighbours": "lit_aigc.callbacks.neighbors.NearestNeighbors",
+    "lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel",
+}
 
 _TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
-_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {"name", "modality", "fingerprint"}
+_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {
+    "name",
+    "modality",
+    "fingerprint",
+    "evaluation",
+    "token_counts",
+}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -149,12 +159,15 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
 
 
 def build(config: Mapping[str, Any], spec: DataSpec, trust: Iterable[str] | None = None) -> Any:
-    """The LightningModule of a resolved model config.
+    """Build the LightningModule of a resolved model config, which keeps the config for its checkpoints.
 
     Raises:
         InputError: If the config and the spec don't go together.
     """
-    return instantiate(config, trust, spec=spec)
+    module = instantiate(config, trust, spec=spec)
+    if hasattr(module, "config"):
+        module.config = dict(config)
+    return module
 
 
 def problems(

@@ -1,14 +1,32 @@
-"""The one exception for what a user can mend, and a check that leads to it."""
+"""The one exception for what users can fix, and checks of options that lead to it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class InputError(Exception):
     """Bad input: says what was wrong, what was expected and what to do next; a command prints it and exits with 2."""
 
 
+def check(*conditions: tuple[str, object, bool, str], more: Iterable[str] = ()) -> None:
+    """Check options against what is expected of them, and report all that are wrong at once.
+
+    Args:
+        conditions: Key, value, whether it is right, and what is expected of it, such as
+            ``("recipe.warmup", warmup, 0 <= warmup < 1, "a share in [0, 1)")``.
+        more: Further problems, one sentence each.
+
+    Raises:
+        InputError: One line per problem.
+    """
+    wrong = [f"{key}={value}: expected {expected}" for key, value, right, expected in conditions if not right]
+    if wrong := [*wrong, *more]:
+        raise InputError("\n".join(wrong))
+
+
 def not_whole(name: str, value: object, *, least: int | None) -> list[str]:
-    """A sentence if the value is no int, or is less than `least`; for problems that are raised together."""
+    """Return a sentence if a value is no int, or less than `least`; for problems that are raised together."""
     if isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least):
         return []
     return [f"{name} is {value!r}, expected a whole number" + ("." if least is None else f", {least} or more.")]

@@ -1,4 +1,4 @@
-"""Files: written so that a reader never sees one half-written; YAML of plain types."""
+"""Files that no reader ever sees half-written, and YAML of plain types."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lit_aigc.errors import InputError
 def write_atomically(path: str | Path, data: bytes | str) -> Path:
     """Write a whole file: to a temporary file in the same folder, then `os.replace`.
 
-    After a crash at any moment the path holds the old content or the new, never a part. Makes the folder when it is
-    missing; text is written as UTF-8 with its line ends as they are.
+    After a crash at any moment the path holds either the old content or the new, never a part. A missing folder is
+    created; text is written as UTF-8 with its line endings unchanged.
 
     Raises:
-        OSError: The disk is full or the folder can't be written to; the old file stays and no temporary file is left.
+        OSError: The disk is full or the folder isn't writable; the old file stays and no temporary file remains.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = error.filename or str(path)  # a full disk doesn't say
+            error.filename = error.filename or str(path)  # the error of a full disk has none
         raise
     return path
 
@@ -41,12 +41,12 @@ def write_atomically(path: str | Path, data: bytes | str) -> Path:
 def check_writable(path: str | Path, key: str, *, folder: bool) -> None:
     """Check that a file, or files in a folder, can be written, before something long is computed for them.
 
-    Nothing is left there: a temporary file is made in the nearest folder that exists.
+    It creates and removes a temporary file in the nearest existing folder.
 
     Args:
         path: The file or the folder; it needn't exist.
-        key: What it is given as, for the message.
-        folder: Whether it is a folder.
+        key: Name of the option, for the message.
+        folder: Whether the path is a folder.
 
     Raises:
         InputError: If it can't be written.
@@ -66,20 +66,20 @@ def check_writable(path: str | Path, key: str, *, folder: bool) -> None:
 
 
 def name_at(samples_seen: int, suffix: str) -> str:
-    """The name of a file that shows a run at a moment: ``0000064000.png``."""
+    """Return the name of a file about a moment of a run, such as ``0000064000.png``."""
     return f"{samples_seen:010d}{suffix}"
 
 
 def check_keep(keep: int) -> None:
-    """Raises InputError if so many files can't be kept."""
+    """Raise `InputError` if this is no valid number of files to keep."""
     if keep < 2:
         raise InputError(f"keep={keep}: expected at least 2, the first and the last.")
 
 
 def thin_out(folder: str | Path, suffix: str, keep: int) -> None:
-    """Delete files of `name_at` until `keep` are left, spread evenly over the run, the first and the last among them.
+    """Delete files of `name_at` until `keep` remain, spread evenly over the run, including the first and the last.
 
-    Time after time the file goes whose neighbours are nearest to each other.
+    It repeatedly deletes the file whose neighbors are closest to each other.
     """
     files = {
         int(file.name[:10]): file
@@ -88,12 +88,12 @@ def thin_out(folder: str | Path, suffix: str, keep: int) -> None:
     }
     moments = sorted(files)
     while len(moments) > keep:
-        place = min(range(1, len(moments) - 1), key=lambda i: moments[i + 1] - moments[i - 1])
-        files[moments.pop(place)].unlink(missing_ok=True)
+        i = min(range(1, len(moments) - 1), key=lambda i: moments[i + 1] - moments[i - 1])
+        files[moments.pop(i)].unlink(missing_ok=True)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file of plain types."""
+    """Read a YAML file of plain types."""
     import yaml
 
     try:
@@ -101,12 +101,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read: {error}") from error
     if not isinstance(config, dict):
-        raise InputError(f"{path} is empty or damaged: expected a config, keys with their values.")
+        raise InputError(f"{path} is empty or damaged: expected a config, which maps keys to values.")
     return config
 
 
 def write_yaml(config: Mapping[str, Any], path: str | Path) -> None:
-    """Write plain types as YAML, keys in their order."""
+    """Write plain types as YAML, with the keys in their order."""
     import yaml
 
     write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False))

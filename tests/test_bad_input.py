@@ -198,7 +198,7 @@ def test_a_bundle_with_a_changed_file(command, tiny_run, tmp_path):
     bundle = Path(shutil.copytree(tiny_run / "bundle", tmp_path / "bundle"))
     (bundle / "config.yaml").write_text((bundle / "config.yaml").read_text() + "\n")
     outcome = command("generate", f"bundle={bundle}", "out=there")
-    assert_refused(outcome, "generate", "config.yaml", "changed", "Get it again")
+    assert_refused(outcome, "generate", "config.yaml", "changed", "again")
     assert not Path("there").exists()
 
 

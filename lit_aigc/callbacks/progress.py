@@ -1,4 +1,4 @@
-"""How far training is: a live display on a terminal, plain lines elsewhere."""
+"""Training progress: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from lit_aigc.media.console import duration, number
 class Progress(Callback):
     """Shows the share of the budget, samples/s, elapsed time and time left, losses, and the latest metrics.
 
-    While training runs the speed is that of the latest batches alone; at the end it is the one that ``summary.json``
-    has, with all that validation and checkpoints took.
+    During training the speed is that of the latest batches alone; at the end it is the one of ``summary.json``,
+    validation and checkpoints included.
 
-    On a terminal a display that is renewed at most four times a second; elsewhere (a SLURM log, CI) a line every
-    `line_seconds` and one after each validation. Costs a look at the clock a batch. For a Trainer that has
+    On a terminal the display is updated at most four times per second; elsewhere (a SLURM log, CI) it is a line every
+    `line_seconds` and one after each validation. Costs one look at the clock per batch. For a Trainer that has
     ``enable_progress_bar=False``.
 
     Args:
-        refresh_seconds: Shortest time between two pictures on a terminal.
+        refresh_seconds: Shortest time between two updates on a terminal.
         line_seconds: Shortest time between two lines elsewhere.
         metrics: Most metrics shown.
-        console: Where to; stdout by default.
+        console: The console to write to; stdout by default.
     """
 
     def __init__(
@@ -68,38 +68,38 @@ class Progress(Callback):
             self._next = time.monotonic() + min(self.line_seconds, 2.0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Renew the display when its time has come."""
+        """Update the display when it is due."""
         if not self._window:
             self._window.append((time.monotonic(), int(pl_module.samples_seen)))
         if time.monotonic() >= self._next:
             self._show(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that validation is on, so that a bar that stands still is understood."""
+        """Show that validation is running, so that a bar that stands still is understood."""
         self._state = "validating"
         if self._live:
             self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show what was measured; the speed starts anew with the next batch."""
+        """Show what was measured; the speed is measured anew from the next batch."""
         self._state = "training"
         if not trainer.is_global_zero or self._next == math.inf:
             return
         self._window.clear()  # the checkpoint is yet to be written
         if self._live:
             self._show(trainer, pl_module)
-        elif found := self._metrics_text(trainer):
-            self._line(f"validation at {pl_module.samples_seen:,} samples: {found}")
+        elif metrics := self._metrics_text(trainer):
+            self._line(f"validation at {pl_module.samples_seen:,} samples: {metrics}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the last picture standing."""
+        """Leave the final state on display."""
         if trainer.is_global_zero and self._next != math.inf:
             self._state = "done" if pl_module.progress >= 1 else "stopped"
             self._show(trainer, pl_module)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the display, so that the message stands below it."""
+        """Close the display, so that the message appears below it."""
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -155,7 +155,7 @@ class Progress(Callback):
         return [*facts, f"{duration(seconds)} elapsed", f"{duration(left)} left"]
 
     def _speed(self) -> float:
-        """Samples per second over the last pictures; right after a validation, as it was before."""
+        """Return the samples per second over the last updates; right after a validation, the value before it."""
         if not self._window:
             return self._last_speed
         (t0, n0), (t1, n1) = self._window[0], self._window[-1]
@@ -167,5 +167,5 @@ class Progress(Callback):
         return [f"{name.removeprefix('train/')} {number(float(value))}" for name, value in pl_module.recent.items()]
 
     def _metrics_text(self, trainer: Trainer) -> str:
-        found = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("train/")}
-        return ", ".join(f"{name} {number(value)}" for name, value in list(found.items())[: self.metrics])
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("train/")}
+        return ", ".join(f"{name} {number(value)}" for name, value in list(metrics.items())[: self.metrics])

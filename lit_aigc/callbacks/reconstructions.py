@@ -1,57 +1,58 @@
-"""Pictures of what a model with an encoder does to real images: reconstructions, traversals, ways between, a map."""
+"""Pictures of real images through an encoder: reconstructions, traversals, interpolations, and a map of the codes."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+from lit_aigc.callbacks.base import AtValidation, looking_at, moment, show_picture
 from lit_aigc.errors import InputError
-from lit_aigc.files import check_keep, name_at, thin_out
-from lit_aigc.latents.codes import Encoded, decoded, draw_map, encoded, has_codes, pairs, reconstructed, spread
+from lit_aigc.latents.codes import Encoded, decoded, draw_map, encoded, pairs, reconstructed, spread
 from lit_aigc.latents.explorer import REACH, STEPS, prior_moments
 from lit_aigc.latents.geometry import most_active, walk
-from lit_aigc.loggers.base import log_picture
-from lit_aigc.media.images import save_png
 from lit_aigc.media.sheets import Panel, draw_sheet
+from lit_aigc.modules.capabilities import Decodes, Encodes, Reconstructs
 from lit_aigc.spec import Batch
 
-_ACTIVITY = 256  # images whose codes tell which units are active
+_ACTIVITY = 256  # images from whose codes active units are found
 _READ = 10_000  # of the validation images, at most
 
 
-class Reconstructions(Callback):
+class Reconstructions(AtValidation):
     """Writes ``samples/<samples_seen>_reconstructions.png`` at every validation, and ``latent_map.png`` at the end.
 
-    Three pictures on one sheet. Validation images beside their reconstructions. What single units of the code do: two
-    images whose codes are kept but for one unit a row, which goes from -3 to 3 standard deviations of the prior; the
-    units are those whose codes differ most from image to image. And the straight way from the code of one image to
-    that of another, of the same class in a conditional model. The map shows the codes of validation images by their
-    first two principal components, coloured by class.
+    The sheet has three parts. Validation images next to their reconstructions. What single units of the code do: the
+    codes of two images with one unit per row changed from -3 to 3 standard deviations of the prior, for the units
+    whose codes differ most between images. And linear interpolations from the code of one image to that of another, of
+    the same class in a conditional model. The map shows the codes of validation images by their first two principal
+    components, colored by class.
 
-    All of it with averaged weights, on the first process alone. A module that has no ``encode`` and ``decode`` but
-    ``reconstruct`` gets the reconstructions alone, one that has neither nothing, as does one that is not of images.
+    All of it uses averaged weights. A module that reconstructs, but doesn't encode, gets the reconstructions only; one
+    that does neither gets nothing.
 
     Args:
         rows: Rows of reconstructions.
-        columns: Images with their reconstructions in a row.
+        columns: Images with their reconstructions per row.
         units: Units that are varied.
-        interpolations: Rows from one image to another.
-        map_images: Images on the map, and the most that anything is shown of; 0 for no map.
-        seed: Of the noise of a random binarisation.
-        keep: The most sheets to keep on the disk, spread over the run; at least 2.
+        interpolations: Rows of interpolation.
+        map_images: Images on the map, and most images that anything is chosen from; 0 for no map.
+        seed: Of the noise of a random binarization.
+        keep: See `AtValidation`.
 
     Raises:
         InputError: If an option is out of range.
     """
+
+    modality = "image"
+    suffix = "_reconstructions.png"
+    key = "reconstructions"
 
     def __init__(
         self,
@@ -63,8 +64,7 @@ class Reconstructions(Callback):
         seed: int = 0,
         keep: int = 200,
     ) -> None:
-        super().__init__()
-        check_keep(keep)
+        super().__init__(keep)
         options = {"rows": rows, "columns": columns, "units": units, "interpolations": interpolations}
         wrong = [f"{name}={value}: expected at least 1" for name, value in options.items() if value < 1]
         if map_images < 0:
@@ -77,55 +77,42 @@ class Reconstructions(Callback):
         self.interpolations = interpolations
         self.map_images = map_images
         self.seed = seed
-        self.keep = keep
         self._images: tuple[Tensor, Tensor | None] | None = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sheet, write and log it."""
-        draws = has_codes(pl_module) or hasattr(pl_module, "reconstruct")
-        if not draws or not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image":
-            return
-        sheet, seen = self.draw(trainer, pl_module), int(pl_module.samples_seen)
-        samples = Path(trainer.default_root_dir) / "samples"
-        save_png(sheet, samples / name_at(seen, "_reconstructions.png"))
-        thin_out(samples, "_reconstructions.png", self.keep)
-        log_picture(trainer.loggers, "reconstructions", np.asarray(sheet), seen)
+    def fits(self, module: Any) -> bool:
+        """See the base class."""
+        return isinstance(module, Encodes | Reconstructs) and super().fits(module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the map, write and log it, unless the run has only paused."""
-        draws = self.map_images and has_codes(pl_module) and pl_module.spec.modality == "image"
-        if not trainer.is_global_zero or pl_module.progress < 1 or not draws:
+        if not (self.map_images and isinstance(pl_module, Encodes) and self.at_the_end(trainer, pl_module)):
             return
         images, labels = self._images_of(trainer, self.map_images)
-        with _looking_at(pl_module):
+        with looking_at(pl_module):
             codes = encoded(pl_module, images, labels, self.seed).codes
-        title = f"{len(codes):,} validation images by their codes"
-        picture = draw_map(codes, labels, _class_names(pl_module), title)
-        save_png(picture, Path(trainer.default_root_dir) / "latent_map.png")
-        log_picture(trainer.loggers, "latent_map", np.asarray(picture), int(pl_module.samples_seen))
+        spec = pl_module.spec
+        names = [spec.class_name(label) for label in range(spec.num_classes)]
+        picture = draw_map(codes, labels, names, f"{len(codes):,} validation images by their codes")
+        show_picture(trainer, pl_module, picture, Path(trainer.default_root_dir) / "latent_map.png", "latent_map")
 
     def draw(self, trainer: Trainer, module: Any) -> Image.Image:
-        """The sheet for the module as it is now, with averaged weights where it has any."""
+        """See the base class."""
         images, labels = self._images_of(trainer, _ACTIVITY)
         shown = spread(len(images), self.rows * self.columns)
-        caption = "validation images, each with its reconstruction at its right"
-        with _looking_at(module):
-            if has_codes(module):
+        caption = "validation images, each with its reconstruction to its right"
+        with looking_at(module):
+            if isinstance(module, Encodes):
                 known = encoded(module, images, labels, self.seed)
                 some = known[shown]
-                beside = decoded(module, some.codes, _given(module, some))
-                bands = [pairs(some.images, beside, self.columns, caption)]
+                made = decoded(module, some.codes, _given(module, some))
+                bands = [pairs(some.images, made, self.columns, caption)]
                 bands += [self._traversals(module, known, some), self._between(module, known)]
             else:
-                beside = reconstructed(module, images[shown])
-                bands = [pairs(images[shown], beside, self.columns, caption)]
-        title = f"{int(module.samples_seen):,} samples seen"
-        if module.spec.attribution:
-            title += f"; data: {module.spec.attribution}"
-        return draw_sheet(bands, title)
+                bands = [pairs(images[shown], reconstructed(module, images[shown]), self.columns, caption)]
+        return draw_sheet(bands, moment(module), module.spec.attribution)
 
     def _images_of(self, trainer: Trainer, n: int) -> tuple[Tensor, Tensor | None]:
-        """Up to n validation images, spread over the split, and their labels."""
+        """Return up to n validation images, spread over the split, and their labels."""
         if self._images is None:
             self._images = _spread_images(trainer.datamodule.real_batches("val"), max(self.map_images, _ACTIVITY))
         images, labels = self._images
@@ -133,14 +120,14 @@ class Reconstructions(Callback):
         return images[places], None if labels is None else labels[places]
 
     def _traversals(self, module: Any, known: Encoded, some: Encoded) -> list[Panel]:
-        """For the first and the last image of the first row: a row a unit, its value from left to right."""
+        """Return, for the first and the last image of the first row, one row per unit, its value from left to right."""
         units = most_active(known.codes, self.units)
-        mean, deviation = prior_moments(module) if hasattr(module, "latents") else (torch.zeros(1), torch.ones(1))
+        mean, deviation = prior_moments(module) if isinstance(module, Decodes) else (torch.zeros(1), torch.ones(1))
         steps = torch.linspace(-REACH, REACH, STEPS)
         directions = torch.eye(known.codes.shape[1])[units]
         names = [f"unit {unit}" for unit in units.tolist()]
         panels = []
-        captions = [f"the code of the first image, its {len(units)} most active units one at a time"]
+        captions = [f"the code of the first image, its {len(units)} most active units, one at a time"]
         captions += ["the same for the last image of the first row"] if self.columns > 1 < len(some) else []
         for caption, image in zip(captions, (some[:1], some[: self.columns][-1:]), strict=False):
             code = (image.codes[0] - mean) / deviation
@@ -152,45 +139,32 @@ class Reconstructions(Callback):
         return panels
 
     def _between(self, module: Any, known: Encoded) -> list[Panel]:
-        """Rows from one image to another: the images at the ends, what is decoded between."""
+        """Return rows of interpolation between images, which are shown at the ends."""
         first = spread(max(1, len(known) // 2), self.interpolations)
         second = len(known) - 1 - first
         labels = _given(module, known)
-        if labels is not None:  # there are no codes between classes
+        if labels is not None:  # codes can be interpolated only within a class
             same = [(labels == labels[place]).nonzero()[:, 0].flip(0) for place in first]
             second = torch.stack([places[i % len(places)] for i, places in enumerate(same)])
         ends, others = known[first], known[second]
-        steps = 2 * STEPS - 2  # with the ends, as wide as two traversals
+        steps = 2 * STEPS - 2  # as wide as two traversals, with the ends
         share = torch.linspace(0, 1, steps)[None, :, None]
         codes = torch.lerp(ends.codes[:, None], others.codes[:, None], share).flatten(0, 1)
         images = decoded(module, codes, None if labels is None else labels[first].repeat_interleave(steps))
         return [
             Panel(ends.images, 1, "from"),
-            Panel(images, steps, "the straight way between two codes, decoded"),
+            Panel(images, steps, "linear interpolation between codes"),
             Panel(others.images, 1, "to"),
         ]
 
 
-@contextlib.contextmanager
-def _looking_at(module: Any) -> Iterator[None]:
-    """Inside, the module has its averaged weights and is in evaluation mode; its modes and random state stay."""
-    devices = [module.device] if torch.device(module.device).type == "cuda" else []
-    with torch.random.fork_rng(devices), module.averaged(), module.evaluating(), torch.no_grad():
-        yield
-
-
 def _given(module: Any, known: Encoded) -> Tensor | None:
-    """The classes, where the model is conditional."""
+    """Return the classes, if the model is conditional."""
     return known.labels if module.conditional else None
 
 
-def _class_names(module: Any) -> list[str]:
-    names = module.spec.class_names
-    return [names[i] if i < len(names) else str(i) for i in range(module.spec.num_classes)]
-
-
 def _spread_images(batches: Iterable[Batch], n: int) -> tuple[Tensor, Tensor | None]:
-    """Up to n images of a split, uint8, and their labels, evenly spaced."""
+    """Return up to n images of a split, uint8, and their labels, evenly spaced."""
     images: list[Tensor] = []
     labels: list[Tensor] = []
     step = 1

@@ -1,41 +1,39 @@
-"""One picture a validation: the same latents through a model that learns, with real images beside."""
+"""One picture per validation: the same latents through a model as it learns, next to real images."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
-from lit_aigc.files import check_keep, name_at, thin_out
-from lit_aigc.loggers.base import log_picture
-from lit_aigc.media.images import save_png, to_uint8
+from lit_aigc.callbacks.base import AtValidation, looking_at, moment
+from lit_aigc.media.images import first_images, to_uint8
 from lit_aigc.media.sheets import Panel, draw_sheet
+from lit_aigc.modules.capabilities import Interpolates
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition, DataSpec
 
 
-class SampleGrid(Callback):
+class SampleGrid(AtValidation):
     """Writes ``samples/<samples_seen>.png`` of images at every validation and sends it to the loggers.
 
-    A conditional model gets a row a class, named at its left, with real images of the same class beside; another gets
-    `rows` rows. Below, strips of latent interpolation where the module has ``interpolate``. The latents are the same at
-    every validation and in every run, so pictures can be compared. Drawn on rank 0 alone: sampling is local.
+    A conditional model gets one named row per class, next to real images of that class; any other gets `rows` rows.
+    Below are strips of latent interpolation, if the module interpolates. The latents are the same at every validation
+    and in every run, so pictures can be compared.
 
     Args:
-        rows: Rows of a model without classes, and the most rows of one with (the first classes).
-        columns: Generated images a row.
-        real_columns: Real images a row; 0 for none.
+        rows: Rows of a model without classes, and most rows of one with classes (the first ones).
+        columns: Generated images per row.
+        real_columns: Real images per row; 0 for none.
         interpolations: Strips of interpolation between two latents; 0 for none.
         seed: Seed of the latents.
-        keep: The most pictures to keep on the disk, spread over the run; at least 2.
-
-    Raises:
-        InputError: If `keep` is out of range.
+        keep: See `AtValidation`.
     """
+
+    modality = "image"
 
     def __init__(
         self,
@@ -46,9 +44,7 @@ class SampleGrid(Callback):
         seed: int = 0,
         keep: int = 200,
     ) -> None:
-        super().__init__()
-        check_keep(keep)
-        self.keep = keep
+        super().__init__(keep)
         self.rows = rows
         self.columns = columns
         self.real_columns = real_columns
@@ -56,83 +52,53 @@ class SampleGrid(Callback):
         self.noise = Noise(seed)
         self._real: Tensor | None = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample, draw, write and log."""
-        if not trainer.is_global_zero or trainer.sanity_checking or pl_module.spec.modality != "image":
-            return
-        sheet = self.draw(trainer, pl_module)
-        seen = int(pl_module.samples_seen)
-        samples = Path(trainer.default_root_dir) / "samples"
-        save_png(sheet, samples / name_at(seen, ".png"))
-        thin_out(samples, ".png", self.keep)
-        log_picture(trainer.loggers, "samples", np.asarray(sheet), seen)
-
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> Image.Image:
-        """The picture for the module as it is now, with averaged weights where it has any."""
-        spec: DataSpec = pl_module.spec
-        conditional = spec.num_classes > 0 and bool(getattr(pl_module, "conditional", False))
-        rows = min(self.rows, spec.num_classes) if conditional else self.rows
+    def draw(self, trainer: Trainer, module: Any) -> Image.Image:
+        """See the base class."""
+        spec: DataSpec = module.spec
+        by_class = spec.num_classes > 0 and module.conditional
+        rows = min(self.rows, spec.num_classes) if by_class else self.rows
+        names = [spec.class_name(row) for row in range(rows)] if by_class else []
         if self._real is None:
-            self._real = _real_images(trainer, spec, rows, self.real_columns, by_class=conditional)
+            self._real = _real_images(trainer.datamodule, spec, rows, self.real_columns, by_class=by_class)
 
-        def labels(classes: Tensor) -> Condition | None:
-            return Condition(labels=classes.to(pl_module.device)) if conditional else None
+        def condition(classes: Tensor) -> Condition | None:
+            return Condition(labels=classes.to(module.device)) if by_class else None
 
-        was_training = pl_module.training
-        pl_module.eval()
-        strip_length = self.columns + self.real_columns
-        names = _class_names(spec, rows) if conditional else []
-        strips: list[Tensor] = []
-        strip_names: list[str] = []
-        with torch.no_grad(), pl_module.averaged():
+        with looking_at(module):
             classes = torch.arange(rows).repeat_interleave(self.columns)
-            generated = pl_module.sample(len(classes), condition=labels(classes), noise=self.noise)
-            for i in range(self.interpolations if hasattr(pl_module, "interpolate") else 0):
-                noise = self.noise.stream("interpolation").skip(2 * i)
+            generated = module.sample(len(classes), condition=condition(classes), noise=self.noise)
+            strips = []
+            length = self.columns + self.real_columns
+            for i in range(self.interpolations if isinstance(module, Interpolates) else 0):
                 row = (2 * i + 1) * rows // (2 * self.interpolations)  # spread over the classes
-                condition = labels(torch.full((strip_length,), row))
-                strips.append(pl_module.interpolate(strip_length, condition=condition, noise=noise))
-                strip_names += names[row : row + 1]
-        pl_module.train(was_training)
+                asked = condition(torch.full((length,), row))
+                noise = self.noise.stream("interpolation").skip(2 * i)
+                images = module.interpolate(length, condition=asked, noise=noise)
+                strips.append((to_uint8(images, spec.value_range).cpu(), names[row : row + 1]))
 
-        generated = to_uint8(generated, spec.value_range).cpu()
-        panels = [Panel(generated, self.columns, "generated", names)]
+        panels = [Panel(to_uint8(generated, spec.value_range).cpu(), self.columns, "generated", names)]
         if self.real_columns:
             panels.append(Panel(self._real, self.real_columns, "real"))
         bands = [panels]
         if strips:
-            between = to_uint8(torch.cat(strips), spec.value_range).cpu()
-            bands.append([Panel(between, strip_length, "interpolation between two latents", strip_names)])
-        title = f"{int(pl_module.samples_seen):,} samples seen"
-        if spec.attribution:
-            title += f"; data: {spec.attribution}"
-        return draw_sheet(bands, title)
+            between = torch.cat([images for images, _ in strips])
+            strip_names = [name for _, known in strips for name in known]
+            bands.append([Panel(between, length, "interpolation between two latents", strip_names)])
+        return draw_sheet(bands, moment(module), spec.attribution)
 
 
-def _class_names(spec: DataSpec, rows: int) -> list[str]:
-    return [spec.class_names[i] if i < len(spec.class_names) else str(i) for i in range(rows)]
-
-
-def _real_images(trainer: Trainer, spec: DataSpec, rows: int, columns: int, *, by_class: bool) -> Tensor:
-    """The first validation images, ``(rows * columns, C, H, W)`` uint8, white for none.
+def _real_images(data: Any, spec: DataSpec, rows: int, columns: int, *, by_class: bool) -> Tensor:
+    """Return the first validation images, ``(rows * columns, C, H, W)`` uint8, white where there are none.
 
     `by_class`: row = class; a class without a validation image is shown by its first training images.
     """
-    images = torch.full((rows * columns, *spec.shape), 255, dtype=torch.uint8)
-    found = [0] * rows
-    if not images.numel():
-        return images
-    for batch in trainer.datamodule.real_batches("val"):
-        for i, image in enumerate(batch.images.cpu()):
-            row = int(batch.labels[i]) if by_class else next((r for r in range(rows) if found[r] < columns), rows)
-            if row < rows and found[row] < columns:
-                images[row * columns + found[row]] = image
-                found[row] += 1
-        if min(found) == columns:
-            break
-    for row in (row for row in range(rows) if by_class and not found[row]):
-        train = trainer.datamodule.split("train")
-        places = (train.labels == row).nonzero()[:columns, 0]
-        if len(places):
-            images[row * columns : row * columns + len(places)] = train.batch(0, places).images
+    places = range(rows * columns)
+    classes = [place // columns for place in places] if by_class else None
+    images, missing = first_images(data.real_batches("val"), len(places), spec.shape, classes)
+    for row in range(rows) if by_class else ():
+        if set(range(row * columns, (row + 1) * columns)) <= set(missing) and columns:
+            train = data.split("train")
+            found = (train.labels == row).nonzero()[:columns, 0]
+            if len(found):
+                images[row * columns : row * columns + len(found)] = train.batch(0, found).images
     return images

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_aigc.compare.records import SAMPLES
-from lit_aigc.compare.report import LABELS, budget_in_words, mean_and_spread
+from lit_aigc.compare.words import budget_in_words, mean_and_spread
 from lit_aigc.files import write_atomically
 
 if TYPE_CHECKING:
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
     from lit_aigc.compare.report import Report, Row
 
-# Okabe and Ito, "Color universal design", 2008, without the yellow that white swallows; a second round is dash-dotted.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+# Okabe and Ito, "Color universal design", 2008, without yellow, which is invisible on white; repeats are dash-dotted.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 LINES = (("o", "-"), ("s", "-."), ("^", (0, (1, 1))))
-DARK, GREY, LIGHT = "#262626", "#6E6E6E", "#E6E6E6"
+DARK, GRAY, LIGHT = "#262626", "#6E6E6E", "#E6E6E6"
 DPI = 100
 MARGIN, GAP, SPACE = 48, 3, 16  # pixels: around all, between images, between rows of images
 WIDEST = 1300  # pixels of a row of images
-SMALLEST_SIDE = 48  # images below are enlarged by a whole factor
+SMALLEST_SIDE = 48  # smaller images are enlarged by a whole factor
 PLOT_HEIGHT = 520
 TITLE, SUBTITLE, NAME, SMALL = 30, 19, 21, 17  # pixels
 
 
 def draw_comparison(report: Report, path: Path) -> bool:
-    """Draw rows of samples, the best experiment first and real images on top, and below them quality against time.
+    """Draw rows of samples, the best experiment first and real images on top, and below them quality over time.
 
     Args:
-        report: What was found.
+        report: The result of the comparison.
         path: PNG file to write.
 
     Returns:
@@ -51,7 +51,7 @@ def draw_comparison(report: Report, path: Path) -> bool:
     names = dict(
         zip([r.experiment for r in report.rows], short_names([r.experiment for r in report.rows]), strict=True)
     )
-    styles = {row.experiment: (COLOURS[i % 7], *LINES[i // 7 % 3]) for i, row in enumerate(report.rows)}
+    styles = {row.experiment: (COLORS[i % 7], *LINES[i // 7 % 3]) for i, row in enumerate(report.rows)}
     probe = Figure(dpi=DPI)
     FigureCanvasAgg(probe)
     labels = [(names.get(name, name), detail) for name, detail, _ in strips]
@@ -67,18 +67,18 @@ def draw_comparison(report: Report, path: Path) -> bool:
     FigureCanvasAgg(figure)
     page = _Page(figure, width, height)
     page.text(MARGIN, MARGIN + TITLE, _title(report), TITLE, DARK, weight="bold")
-    page.text(MARGIN, MARGIN + TITLE + SUBTITLE + 14, _subtitle(report, bool(strips)), SUBTITLE, GREY)
+    page.text(MARGIN, MARGIN + TITLE + SUBTITLE + 14, _subtitle(report, bool(strips)), SUBTITLE, GRAY)
     for i, ((name, detail, _), picture) in enumerate(zip(strips, pictures, strict=True)):
         y = top + i * row_height
         side = picture.shape[0]
         if name in styles:
             page.bar(MARGIN, y, 8, side, styles[name][0])
         page.text(MARGIN + 20, y + side / 2 - (3 if detail else -NAME // 3), names.get(name, name), NAME, DARK)
-        page.text(MARGIN + 20, y + side / 2 + SMALL + 4, detail, SMALL, GREY)
+        page.text(MARGIN + 20, y + side / 2 + SMALL + 4, detail, SMALL, GRAY)
         figure.figimage(picture, left, height - y - side, origin="upper")
     if curves:
         end_labels = max(_width(probe, label, "") for label in [*names.values(), "real test images"])
-        ticks = 96  # beside the axis, with its name
+        ticks = 96  # next to the axis, with its name
         box = (MARGIN + ticks, plot_top, width - 2 * MARGIN - ticks - 30 - end_labels, PLOT_HEIGHT)
         _plot(page.axes(*box), report, curves, names, styles)
     buffer = io.BytesIO()
@@ -88,7 +88,7 @@ def draw_comparison(report: Report, path: Path) -> bool:
 
 
 def quality_over_time(row: Row, key: str) -> list[tuple[float, float, float, float]]:
-    """Seconds, mean, lowest and highest value over the seeds at each validation that all seeds have."""
+    """Return seconds, mean, lowest and highest value over the seeds at each validation that all seeds have."""
     curves = [record["curve"] for record in row.done]
     points = [list(zip(c.get("train_seconds", []), c.get(key, []), strict=False)) for c in curves]
     found = []
@@ -100,7 +100,7 @@ def quality_over_time(row: Row, key: str) -> list[tuple[float, float, float, flo
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Names without the words that all end in: ``dcgan`` and ``wgan`` of ``dcgan_mnist`` and ``wgan_mnist``."""
+    """Return names without the words that all end in: ``dcgan``, ``wgan`` for ``dcgan_mnist``, ``wgan_mnist``."""
     words = [name.split("_") for name in names]
     shared = 0
     while len(names) > 1 and all(len(w) > shared + 1 and w[-1 - shared] == words[0][-1 - shared] for w in words):
@@ -109,7 +109,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def spread_apart(places: Sequence[float], distance: float, low: float, high: float) -> list[float]:
-    """Places moved as little as needed to be `distance` apart, in their order, within `low` and `high` if they fit."""
+    """Move places as little as needed to be `distance` apart, in order, within `low` and `high` if they fit."""
     order = sorted(range(len(places)), key=lambda i: places[i])
     moved = list(places)
     least = low
@@ -124,20 +124,20 @@ def spread_apart(places: Sequence[float], distance: float, low: float, high: flo
 
 
 class _Page:
-    """A figure in pixels from its upper left corner."""
+    """A figure with coordinates in pixels from its upper left corner."""
 
     def __init__(self, figure: Figure, width: int, height: int) -> None:
         self.figure, self.width, self.height = figure, width, height
 
-    def text(self, x: float, y: float, text: str, size: float, colour: str, **more: Any) -> None:
-        self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=_points(size), color=colour, **more)
+    def text(self, x: float, y: float, text: str, size: float, color: str, **more: Any) -> None:
+        self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=_points(size), color=color, **more)
 
-    def bar(self, x: float, y: float, width: float, height: float, colour: str) -> None:
+    def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
         from matplotlib.patches import Rectangle
 
         corner = (x / self.width, 1 - (y + height) / self.height)
         size = (width / self.width, height / self.height)
-        self.figure.add_artist(Rectangle(corner, *size, facecolor=colour, edgecolor="none"))
+        self.figure.add_artist(Rectangle(corner, *size, facecolor=color, edgecolor="none"))
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
@@ -149,7 +149,7 @@ def _points(pixels: float) -> float:
 
 
 def _width(figure: Figure, name: str, detail: str) -> int:
-    """Pixels that a label takes."""
+    """Return the width of a label in pixels."""
     from matplotlib.font_manager import FontProperties
 
     renderer = figure.canvas.get_renderer()
@@ -159,7 +159,7 @@ def _width(figure: Figure, name: str, detail: str) -> int:
 
 
 def _strips(report: Report) -> list[tuple[str, str, Any]]:
-    """Name, a detail, and a row of images ``(H, SAMPLES * W, 3)`` uint8: real, then first seeds."""
+    """Return name, detail, and a row of images ``(H, SAMPLES * W, 3)`` uint8: real ones, then of the first seeds."""
     import numpy as np
     from PIL import Image
 
@@ -178,7 +178,7 @@ def _strips(report: Report) -> list[tuple[str, str, Any]]:
 
 
 def _spread(strip: Any) -> Any:
-    """A row of `SAMPLES` images enlarged by a whole factor, with gaps; as many of them as there is room for."""
+    """Enlarge a row of `SAMPLES` images by a whole factor, with gaps; as many of them as there is room for."""
     import numpy as np
 
     height, width = strip.shape[0], strip.shape[1] // SAMPLES
@@ -198,7 +198,7 @@ def _subtitle(report: Report, samples: bool) -> str:
     counts = {len(row.done) for row in report.rows if row.done}
     seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts, default=0)}"
     text = f"each: {budget_in_words(report.comparison.budget)}; {seeds} seed{'' if seeds == '1' else 's'}"
-    return f"{text}; samples of the first seed, not picked" if samples else text
+    return f"{text}; samples of the first seed, not selected" if samples else text
 
 
 def _plot(
@@ -217,20 +217,20 @@ def _plot(
     logarithmic = metric.mode == "min" and min(shown) > 0 and max(shown) > 2 * min(shown)
     ends = []
     for row, curve in curves:
-        colour, marker, line = styles[row.experiment]
+        color, marker, line = styles[row.experiment]
         seconds, mean, low, high = (list(column) for column in zip(*curve, strict=True))
         times = [s / scale for s in seconds]
-        axes.plot(times, mean, color=colour, marker=marker, linestyle=line, linewidth=2.2, markersize=6, zorder=3)
-        axes.fill_between(times, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
-        ends.append((names[row.experiment], times[-1], mean[-1], colour))
+        axes.plot(times, mean, color=color, marker=marker, linestyle=line, linewidth=2.2, markersize=6, zorder=3)
+        axes.fill_between(times, low, high, color=color, alpha=0.18, linewidth=0, zorder=2)
+        ends.append((names[row.experiment], times[-1], mean[-1], color))
     if floor is not None:
-        axes.axhline(floor, color=GREY, linestyle=(0, (6, 4)), linewidth=1.6, zorder=1)
-        ends.append(("real test images", longest / scale * 1.02, floor, GREY))
+        axes.axhline(floor, color=GRAY, linestyle=(0, (6, 4)), linewidth=1.6, zorder=1)
+        ends.append(("real test images", longest / scale * 1.02, floor, GRAY))
     axes.set_xlim(0, longest / scale * 1.02)
     if logarithmic:
         _logarithmic(axes, min(shown), max(shown))
     better = "lower" if metric.mode == "min" else "higher"
-    features = f" on {metric.extractor} features" if metric.kind in LABELS else ""
+    features = f" on {metric.extractor} features" if metric.extractor else ""
     axes.set_ylabel(
         f"{metric.label}{features}\n({better} is better)", fontsize=_points(SMALL + 1), color=DARK, labelpad=10
     )
@@ -238,7 +238,7 @@ def _plot(
     axes.set_xlabel(
         f"training time in {unit}, validation included{spread}", fontsize=_points(SMALL + 1), color=DARK, labelpad=10
     )
-    axes.tick_params(labelsize=_points(SMALL), colors=GREY, which="both", length=0)
+    axes.tick_params(labelsize=_points(SMALL), colors=GRAY, which="both", length=0)
     axes.grid(True, color=LIGHT, which="major", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#B0B0B0")
@@ -246,7 +246,7 @@ def _plot(
 
 
 def _logarithmic(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic axis with numbers for people: 0.5, 1, 2, 5, 10."""
+    """Make the axis logarithmic with round numbers: 0.5, 1, 2, 5, 10."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set_yscale("log")
@@ -264,7 +264,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> No
     to_pixels, box = axes.transData, axes.get_window_extent()
     heights = [float(to_pixels.transform((x, y))[1]) for _, x, y, _ in ends]
     places = spread_apart(heights, NAME + 5, box.y0 + NAME / 2, box.y1 - NAME / 2)
-    for (name, x, y, colour), place in zip(ends, places, strict=True):
+    for (name, x, y, color), place in zip(ends, places, strict=True):
         axes.annotate(
             name,
             xy=(x, y),
@@ -274,5 +274,5 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> No
             color=DARK,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 2.0, "alpha": 0.7, "shrinkA": 4, "shrinkB": 6},
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 2.0, "alpha": 0.7, "shrinkA": 4, "shrinkB": 6},
         )

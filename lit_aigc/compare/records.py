@@ -80,17 +80,16 @@ def _curve(path: Path) -> dict[str, list[float | None]]:
 
 def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identity: str) -> dict[str, str]:
     """Write samples, and real images of the same classes, as one row each without gaps; return the file names."""
-    import torch
-
     from lit_aigc.build import instantiate
-    from lit_aigc.media.images import make_grid, save_png, to_uint8
+    from lit_aigc.media.images import first_images, make_grid, save_png, to_uint8
+    from lit_aigc.media.modality import of_modality
     from lit_aigc.noise import Noise
     from lit_aigc.runs.bundle import load_bundle
 
     try:
         bundle = load_bundle(run_dir / "bundle", config["trust"])
         spec = bundle.spec
-        if spec.modality != "image":
+        if not of_modality("media", spec.modality).PICTURES:
             return {}
         samples = bundle.module.sample(SAMPLES, noise=Noise(0))
     except InputError:  # a classifier, or a user's own class that isn't trusted
@@ -98,18 +97,8 @@ def _rows_of_images(run_dir: Path, config: Mapping[str, Any], out: Path, identit
     save_png(make_grid(to_uint8(samples, spec.value_range), SAMPLES, padding=0), out / f"{identity}.png")
     real = out / f"real.{spec.name or 'data'}.{spec.fingerprint[:8]}.png"
     if not real.exists():
-        wanted = torch.arange(SAMPLES) % max(spec.num_classes, 1)
-        row = torch.full((SAMPLES, *spec.shape), 255, dtype=torch.uint8)
-        left = list(range(SAMPLES))
-        for batch in instantiate(config["data"]).real_batches("val"):
-            for i, image in enumerate(batch.images.cpu()):
-                label = int(batch.labels[i]) if batch.labels is not None else 0
-                place = next((place for place in left if int(wanted[place]) == label), None)
-                if place is not None:
-                    row[place] = image
-                    left.remove(place)
-            if not left:
-                break
+        classes = [place % spec.num_classes for place in range(SAMPLES)] if spec.num_classes else None
+        row, _ = first_images(instantiate(config["data"]).real_batches("val"), SAMPLES, spec.shape, classes)
         save_png(make_grid(row, SAMPLES, padding=0), real)
     return {"data": spec.name, "samples": f"{identity}.png", "real": real.name}
 

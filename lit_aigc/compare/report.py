@@ -1,4 +1,4 @@
-"""What a comparison found: a table, in the terminal and in Markdown, with the protocol and the command that made it."""
+"""The result of a comparison: a table, for the terminal and in Markdown, with its protocol and command."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import did_you_mean
+from lit_aigc.compare.picture import draw_comparison
 from lit_aigc.compare.plan import Comparison
+from lit_aigc.compare.words import NOTHING, budget_in_words, mean_and_spread, significant
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.media.console import number
+from lit_aigc.metrics.measurement import Measurement, read_key
+from lit_aigc.metrics.table import sample_figures
 
-# Metrics that are measured on an extractor's features; another key is shown as it is.
-LABELS = {"fid": "FID", "kid": "KID", "is": "inception score", "accuracy": "accuracy"}
-NOTHING = "—"  # in a cell of the table
 _SAME_PROTOCOL = ("n_real", "n_fake", "extractor_hash", "reference", "floor")
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A key of ``summary.json`` such as ``fid_mnist_classifier``, and which way is better.
+    """A key of ``summary.json`` such as ``fid_mnist_classifier``, and which direction is better.
 
     Attributes:
         key: The key.
@@ -35,27 +36,26 @@ class Metric:
     mode: str
 
     @property
-    def kind(self) -> str:
-        """``fid`` of ``fid_mnist_classifier``."""
-        return self.key.partition("_")[0]
+    def measured(self) -> Measurement:
+        """The figure and the extractor that the key names."""
+        return read_key(self.key)
 
     @property
     def extractor(self) -> str:
-        """``mnist_classifier`` of ``fid_mnist_classifier``."""
-        return self.key.partition("_")[2]
+        """The extractor whose features it is computed on; empty if there is none."""
+        return self.measured.extractor if self.measured.metric in sample_figures() else ""
 
     @property
     def label(self) -> str:
         """The metric's name for people."""
-        return LABELS.get(self.kind, self.key)
+        return self.measured.figure.label if self.extractor else self.key
 
     def floor(self, record: Mapping[str, Any]) -> float | None:
-        """What real images get, if that is on record."""
-        word = "floor" if self.mode == "min" else "real"
-        return record["metrics"].get(f"{self.kind}_{word}_{self.extractor}")
+        """Return what real images reach, if that is on record."""
+        return record["metrics"].get(self.measured.real_key())
 
     def excess(self, value: float, floor: float | None) -> float | None:
-        """How much worse than real images; where no floor is on record and less is better, it is taken as 0."""
+        """Return how much worse it is than real images; an unknown floor counts as 0 where lower is better."""
         if self.mode == "min":
             return value - (floor or 0.0)
         return None if floor is None else floor - value
@@ -68,10 +68,10 @@ class Row:
     Attributes:
         experiment: Its name.
         done: Records of the runs that have a value of the metric, by seed.
-        failed: Records of those that don't.
+        failed: Records of the other runs.
         values: The metric of each run that is done.
-        floor: What real images get, or None.
-        excess: The mean distance from there, or None.
+        floor: What real images reach, or None.
+        excess: The mean distance from the floor, or None.
     """
 
     experiment: str
@@ -91,17 +91,17 @@ class Report:
     """Table and picture of a comparison.
 
     Args:
-        records: As `lit_aigc.compare.running.run_list` gives them.
+        records: As `lit_aigc.compare.running.run_list` returns them.
         comparison: What was compared.
-        metric: The key that is compared; None: the monitor of the experiments.
-        baseline: The experiment that the others are a share of, or None.
+        metric: The key to compare; None: the monitor of the experiments.
+        baseline: The experiment that the others are relative to, or None.
 
     Attributes:
         metric: What is compared.
-        rows: An experiment each, the best first.
+        rows: One per experiment, the best first.
 
     Raises:
-        InputError: If the metric isn't there, or the records weren't measured alike.
+        InputError: If the metric is missing, or the records weren't measured alike.
     """
 
     def __init__(
@@ -125,20 +125,24 @@ class Report:
         return Row(experiment, done, [r for r in own if r not in done], values, floor, excess)
 
     def ratio(self, row: Row) -> float | None:
-        """A row's mean excess as a share of the baseline's."""
+        """Return a row's mean excess as a share of the baseline's."""
         base = next((other.excess for other in self.rows if other.experiment == self.baseline), None)
         return row.excess / base if row.excess is not None and base else None
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Heads of the columns, and the cells of each row as text."""
+        """Return the heads of the columns, and the cells of each row as text."""
         metric, low = self.metric, self.metric.mode == "min"
+        accuracy = Measurement("accuracy", metric.extractor).key() if metric.extractor else None
+        accuracy = None if accuracy == metric.key else accuracy
         columns = {
             "experiment": lambda row: row.experiment + (" (baseline)" if row.experiment == self.baseline else ""),
             f"{metric.label} {'↓' if low else '↑'}": lambda row: mean_and_spread(row.values),
             "floor" if low else "real images": lambda row: significant(row.floor),
             "above floor" if low else "below real": lambda row: significant(row.excess),
             "÷ baseline": lambda row: significant(self.ratio(row)),
-            "accuracy": lambda row: _percent(None if metric.kind == "accuracy" else _accuracy(row, metric)),
+            "accuracy": lambda row: _percent(
+                _mean_of(row, accuracy) if metric.extractor and metric.key != accuracy else None
+            ),
             "images/s": lambda row: _count(_mean_of(row, "samples_per_second")),
             "samples seen": lambda row: _count(_mean_of(row, "samples_seen")),
             "seeds": lambda row: f"{len(row.done)}" + (f", {len(row.failed)} failed" if row.failed else ""),
@@ -149,24 +153,22 @@ class Report:
         return list(shown), [list(cells) for cells in zip(*shown.values(), strict=True)]
 
     def protocol(self) -> str:
-        """How the numbers came about, in a sentence or two."""
+        """Return how the numbers were obtained, in a few sentences."""
         done = [record for row in self.rows for record in row.done]
-        told = done[0]["protocol"].get(self.metric.extractor, {}) if done else {}
-        reference = told.get("reference") or {}
+        facts = done[0]["protocol"].get(self.metric.extractor, {}) if done else {}
         overrides = f" with {', '.join(self.comparison.overrides)}" if self.comparison.overrides else ""
         parts = [f"Each run: {budget_in_words(self.comparison.budget)}{overrides}."]
-        if told:
-            weights = "the averaged weights" if told.get("weights") == "averaged" else "the model as it is"
-            real = f" against {told['n_real']:,} real images" if told.get("n_real") else ""
-            split = (
-                f" ({reference['split']})" if real and isinstance(reference, dict) and reference.get("split") else ""
-            )
+        if facts:
+            weights = "the averaged weights" if facts.get("weights") == "averaged" else "the model as it is"
+            real = f" against {facts['n_real']:,} real images" if facts.get("n_real") else ""
+            reference = facts.get("reference")
+            split = f" ({reference['split']})" if real and isinstance(reference, dict) and "split" in reference else ""
             parts.append(
-                f"{self.metric.label} on `{self.metric.extractor}` features of {told['n_fake']:,} samples of {weights}"
+                f"{self.metric.label} on `{self.metric.extractor}` features of {facts['n_fake']:,} samples of {weights}"
                 f"{real}{split}."
             )
-            if told.get("floor"):
-                parts.append(f"Floor: {told['floor']}.")
+            if facts.get("floor"):
+                parts.append(f"Floor: {facts['floor']}.")
         machines = dict.fromkeys(_machine_in_words(record["machine"]) for record in done)
         if any(len(row.values) > 1 for row in self.rows):
             mixed = any(len({_hardware(record) for record in row.done}) > 1 for row in self.rows)
@@ -179,7 +181,7 @@ class Report:
         return " ".join(parts)
 
     def failures(self) -> list[str]:
-        """A line for each run that failed."""
+        """Return a line for each run that failed."""
         return [
             f"{row.experiment}, seed {record['seed']}, failed: {_one_line(record.get('error') or 'no value measured')}"
             for row in self.rows
@@ -205,11 +207,11 @@ class Report:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def markdown(self, command: str, picture: str | None) -> str:
-        """Picture, table, protocol and the command that made them.
+        """Return picture, table, protocol and the command that made them.
 
         Args:
-            command: As it would be typed.
-            picture: Path of the picture from the file that this goes into, or None.
+            command: The command as typed.
+            picture: Path of the picture relative to the file of this text, or None.
         """
         heads, cells = self.table()
         sides = [":--" if head in ("experiment", "commit") else "--:" for head in heads]
@@ -225,16 +227,14 @@ class Report:
         return "\n\n".join(parts)
 
     def write(self, name: str, targets: Sequence[str], images: Path, command: str) -> None:
-        """Write table and picture: into the targets between their markers, or, without targets, beside the records.
+        """Write table and picture: into the targets between their markers, or, without targets, next to the records.
 
         Args:
-            name: Of table and picture.
-            targets: Markdown files that have the markers, see `check_targets`.
+            name: Name of table and picture.
+            targets: Markdown files with the markers, see `check_targets`.
             images: Folder of the picture for targets.
             command: The command that made the table.
         """
-        from lit_aigc.compare.picture import draw_comparison
-
         out = self.comparison.out
         path = images / f"compare_{name}.png" if targets else out / f"{name}.png"
         drawn = draw_comparison(self, path)
@@ -248,15 +248,15 @@ class Report:
 
 
 def markers(name: str) -> tuple[str, str]:
-    """The lines that a table goes between."""
+    """Return the lines that a table goes between."""
     return f"<!-- compare:{name} begin -->", f"<!-- compare:{name} end -->"
 
 
 def check_targets(targets: Sequence[str], name: str) -> None:
-    """See that there is a place for the table, before anything trains.
+    """Check that there is a place for the table, before anything trains.
 
     Raises:
-        InputError: If a file is missing or has not each marker once, in order.
+        InputError: If a file is missing or does not have each marker once, in order.
     """
     begin, end = markers(name)
     for target in targets:
@@ -265,37 +265,14 @@ def check_targets(targets: Sequence[str], name: str) -> None:
         except OSError as error:
             raise InputError(f"write: {target} can't be read ({error.strerror}): expected a Markdown file.") from error
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
-            raise InputError(
-                f"write: {target} needs these two lines, once, around the place of the table:\n{begin}\n{end}"
-            )
+            raise InputError(f"write: {target} needs these two lines, once, where the table goes:\n{begin}\n{end}")
 
 
 def between_markers(text: str, name: str, content: str) -> str:
-    """The text with what stands between the markers replaced."""
+    """Return the text with everything between the markers replaced."""
     begin, end = markers(name)
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
-
-
-def budget_in_words(budget: Mapping[str, float]) -> str:
-    """``10 minutes of training, validation included``."""
-    words = {"minutes": "{} minutes of training, validation included", "samples": "{} samples", "batches": "{} batches"}
-    return " or ".join(words[key].format(f"{value:,.10g}") for key, value in budget.items())
-
-
-def significant(value: float | None, spread: float | None = None) -> str:
-    """Three significant digits, no exponent; a spread with as many decimals."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
-    decimals = min(max(0, 2 - math.floor(math.log10(abs(value)))), 6) if value else 0
-    return f"{value:,.{decimals}f}" + ("" if spread is None else f" ± {spread:,.{decimals}f}")
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """``0.297 ± 0.012``: mean and standard deviation (of n - 1) of several values, or the one there is."""
-    if not values:
-        return NOTHING
-    return significant(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def _metric(records: Sequence[Mapping[str, Any]], key: str | None) -> Metric:
@@ -308,28 +285,27 @@ def _metric(records: Sequence[Mapping[str, Any]], key: str | None) -> Metric:
     known = sorted({name for record in records for name in record["metrics"]})
     if known and key not in known:
         raise InputError(f"metric={key} was not measured{did_you_mean(key, known)}")
-    higher = key.partition("_")[0] == "is" or "accuracy" in key
+    figure = read_key(key).figure
+    higher = figure.better == "higher" if figure else "accuracy" in key
     return Metric(key, dict(monitors).get(key) or ("max" if higher else "min"))
 
 
 def _check_protocols(records: Sequence[Mapping[str, Any]], metric: Metric) -> None:
-    told = [(r, r["protocol"][metric.extractor]) for r in records if metric.extractor in r["protocol"]]
-    for record, protocol in told[1:]:
-        first, expected = told[0]
-        if different := [key for key in _SAME_PROTOCOL if protocol.get(key) != expected.get(key)]:
-            values = "; ".join(f"{key} {expected.get(key)} and {protocol.get(key)}" for key in different)
-            runs = " and ".join(f"{r['experiment']} (seed {r['seed']}, {r['commit']})" for r in (first, record))
-            raise InputError(f"{runs} were not measured alike ({values}): their numbers can't stand in one table.")
+    measured = [record for record in records if metric.extractor in record["protocol"]]
+    for record in measured[1:]:
+        expected, found = (each["protocol"][metric.extractor] for each in (measured[0], record))
+        if different := [key for key in _SAME_PROTOCOL if found.get(key) != expected.get(key)]:
+            values = "; ".join(f"{key} {expected.get(key)} and {found.get(key)}" for key in different)
+            runs = (f"{each['experiment']} (seed {each['seed']}, {each['commit']})" for each in (measured[0], record))
+            raise InputError(
+                f"{' and '.join(runs)} were not measured alike ({values}): their numbers can't share a table."
+            )
 
 
 def _mean_of(row: Row, key: str) -> float | None:
     found = [record["metrics"].get(key, record.get(key)) for record in row.done]
     found = [value for value in found if value is not None]
     return statistics.fmean(found) if found else None
-
-
-def _accuracy(row: Row, metric: Metric) -> float | None:
-    return _mean_of(row, f"accuracy_{metric.extractor}")
 
 
 def _percent(share: float | None) -> str:

@@ -6,10 +6,20 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lit_aigc.config.keys import get, put
+from lit_aigc.errors import InputError
+
+
+def _inside(section: str, *names: str) -> dict[str, str]:
+    return {name: f"{section}.{name}" for name in names}
+
 
 # For each verb: former dotted key -> today's. A key stands for all that lies below it; entries apply in order.
 KEYS: Mapping[str, Mapping[str, str]] = {
     "train": {"callbacks.neighbours": "callbacks.neighbors"},
+    "generate": _inside("image", "label", "columns", "directions", "interpolate", "encode", "extractor")
+    | _inside("text", "prompt", "prompts", "stream")
+    | _inside("text.decoding", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop")
+    | _inside("text.decoding", "beams", "length_penalty"),
 }
 # For each group: former choice -> today's.
 CHOICES: Mapping[str, Mapping[str, str]] = {
@@ -34,8 +44,21 @@ def current_override(verb: str, override: str) -> str:
 
 
 def current_overrides(verb: str, arguments: Iterable[str]) -> list[str]:
-    """Rewrite the words of a command line to today's names."""
-    return [current_override(verb, argument) for argument in arguments]
+    """Rewrite the words of a command line to today's names.
+
+    Raises:
+        InputError: If a key is given under both names with different values.
+    """
+    given: dict[str, str] = {}
+    renamed = []
+    for argument in arguments:
+        today = current_override(verb, argument)
+        before = given.setdefault(today.partition("=")[0], argument)
+        (name, _, value), (other, _, another) = argument.partition("="), before.partition("=")
+        if name != other and value != another:
+            raise InputError(f"{before} and {argument}: two names for one key. Give one of them.")
+        renamed.append(today)
+    return renamed
 
 
 def rename_keys(verb: str, config: dict[str, Any], given: Collection[str] = ()) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import TARGET, did_you_mean, locate, problems
 from lit_aigc.config import keys
 from lit_aigc.config.agent_values import overrides_of_agent
-from lit_aigc.config.aliases import CHOICES, current_overrides, rename_keys
+from lit_aigc.config.aliases import CHOICES, KEYS, current_overrides, rename_keys
 from lit_aigc.config.overrides import (
     added_choices,
     as_text,
@@ -80,7 +80,7 @@ def compose(verb: str, arguments: list[str]) -> dict[str, Any]:
     rename_keys(verb, config, {key_of(override) for override in overrides})
     _drop_settings_of_replaced_callbacks(config, overrides)
     found = _missing_groups(defaults, folders, lambda group: TARGET in (config.get(group) or {}))
-    found = found or [*_problems(config, schema, groups), *_wrong_seeds(config)]
+    found = found or [*_problems(config, schema, {*groups, *KEYS.get(verb, ())}, groups), *_wrong_seeds(config)]
     found = found or _secrets(config)
     if found:
         raise InputError("\n".join(found))
@@ -121,22 +121,33 @@ def _register_former_choices() -> None:
             ConfigStore.instance().store(group=group, name=old, node={"defaults": [new]})
 
 
-def _problems(config: Mapping[str, Any], schema: Mapping[str, Any], groups: set[str]) -> list[str]:
-    """List what is wrong with a composed config: unknown keys, missing values, unknown arguments of targets."""
+def _problems(
+    config: Mapping[str, Any], schema: Mapping[str, Any], known: Collection[str], groups: set[str], path: str = ""
+) -> list[str]:
+    """List what is wrong with a composed config: unknown keys, missing values, unknown arguments of targets.
+
+    Args:
+        config: The config, or a section of it.
+        schema: Its keys with their defaults.
+        known: Other names to suggest for an unknown key.
+        groups: Names of config groups.
+        path: Where the section is: empty, or a dotted name that ends in a dot.
+    """
     found = []
     for key, value in config.items():
-        if key in groups:
+        name = f"{path}{key}"
+        if name in groups:
             found += _problems_of_group(key, value) if isinstance(value, Mapping) else []
         elif key not in schema:
-            found.append(f"unknown key {key!r}{did_you_mean(key, [*schema, *groups])}")
+            found.append(f"unknown key {name!r}{did_you_mean(key, [*schema, *known])}")
         elif value == "???":
-            found.append(f"{key}= is missing: give a value on the command line; see --help")
+            found.append(f"{name}= is missing: give a value on the command line; see --help")
         elif not _same_kind(value, schema[key]):
-            found.append(f"{key}={value}: expected {_KINDS[type(schema[key])]}, such as {schema[key]}")
+            found.append(f"{name}={value}: expected {_KINDS[type(schema[key])]}, such as {schema[key]}")
         elif isinstance(value, Mapping) and schema[key] is None:
-            found += problems(value, key)  # a node in place of a name
+            found += problems(value, name)  # a node in place of a name
         elif isinstance(value, Mapping):
-            found += [f"unknown key '{key}.{k}'{did_you_mean(k, schema[key])}" for k in value if k not in schema[key]]
+            found += _problems(value, schema[key], (), set(), f"{name}.")
     return found
 
 
@@ -165,10 +176,10 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 
 def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
-    """Return a sentence if a model of images meets data that is text, or the other way round; else nothing."""
+    """Return a sentence if a model meets data of another modality; else nothing."""
     if not {"data", "model"} <= set(config):
         return ""
-    data, model = (getattr(locate(config[group][TARGET]), "of_text", None) for group in ("data", "model"))
+    data, model = (getattr(locate(config[group][TARGET]), "modality", None) for group in ("data", "model"))
     if None in (data, model) or data == model:
         return ""
     folders, overrides = split_arguments(arguments)
@@ -178,8 +189,7 @@ def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
     fitting = fitting or [name for name in known if name.startswith(f"{given.get('model')}_")]
     advice = f"experiment={' or '.join(fitting[:5])}" if fitting else "an experiment for this data: see --help"
     names = {group: f"{group}={given[group]}" if group in given else f"the {group}" for group in ("data", "model")}
-    kinds = ("text", "images") if data else ("images", "text")
-    return f"{names['data']} holds {kinds[0]}, and {names['model']} is a model of {kinds[1]}. Choose {advice}."
+    return f"{names['data']} is {data} data, and {names['model']} is a model of {model} data. Choose {advice}."
 
 
 def _secrets(config: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from lit_aigc.errors import InputError
 # Keys whose values are free text or paths, so that they need no quotes for Hydra's grammar. A key of a new verb that
 # ends like one of these needs no entry.
 _FREE_TEXT = re.compile(
-    r"\+*(?!hydra\.)(out|bundle|baseline|real|fake|encode|resume|init_from|(text\.)?prompts?"
+    r"\+*(?!hydra\.)(out|bundle|baseline|real|fake|(image\.)?encode|resume|init_from|(text\.)?prompts?"
     r"|(\w+\.)*(\w+_)?(root|path|dir|folder|file|prompt))"
 )
 _OVERRIDES = re.compile(r"\+*overrides=\[(.*)\]", re.DOTALL)  # a list of overrides for other commands

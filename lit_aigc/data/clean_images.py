@@ -1,4 +1,4 @@
-"""One clean pass over image files: each decoded once, brought to one size, compared with the others, and stored."""
+"""Cleaning of image files in one pass: each is decoded once, resized, compared with the others, and stored."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ from lit_aigc.media.image_files import (
 )
 
 _ODD = 4
-"""Images enlarged by more than this, and those longer by more than this than they are wide, are reported."""
+"""Images that are enlarged by more than this factor, or whose sides differ by more, are reported."""
 
 _STRIPE = 100
-"""Images that are longer than this times their width are left out if they would have to be resized."""
+"""Images whose sides differ by more than this factor are skipped if they would have to be resized."""
 
 
 class PreparedFiles:
-    """Reads a file by name to a prepared image; what worker processes call."""
+    """Reads a file by name as a prepared image; called in worker processes too."""
 
     def __init__(self, files: ImageFiles, image_size: int | None, channels: int):
         self.files, self.image_size, self.channels = files, image_size, channels
 
     def __call__(self, name: str) -> Tensor:
-        """uint8 ``(C, H, W)``; raises InputError if the file has gone or changed since it was checked."""
+        """Return uint8 ``(C, H, W)``; raises InputError if the file was removed or changed since it was checked."""
         try:
             return self.prepared(decode(self.files.content(name)))
         except (UnreadableImageError, AnimatedImageError) as error:
             raise InputError(
-                f"image_folder: {name} in {self.files.root} was readable at first and is no longer: {error}"
+                f"image_folder: {name} in {self.files.root} was readable before and is no longer: {error}"
             ) from None
 
     def prepared(self, image: DecodedImage) -> Tensor:
-        """uint8 ``(C, H, W)`` of the asked size and channels."""
+        """Return the image as uint8 ``(C, H, W)`` of the size and channels wanted."""
         return prepare(image.pixels[None], self.image_size, self.channels)[0].permute(2, 0, 1)
 
 
 def clean_images(
     reader: PreparedFiles, splits: Mapping[str, Sequence[str]], pixels_folder: Path | None
 ) -> dict[str, Any]:
-    """Decode all files, and drop what can't be used.
+    """Decode all files, and drop those that can't be used.
 
     Args:
-        reader: Of the files.
+        reader: Reads the files.
         splits: Names by split.
-        pixels_folder: Where the pixels of each split go, as the file that has its name: ``(N, H, W, C)`` uint8.
-            None keeps none.
+        pixels_folder: Folder for the pixels of each split, uint8 ``(N, H, W, C)`` in a file named like the split; None:
+            not stored.
 
     Returns:
-        ``names`` that are kept and ``digests`` of their pixels by split, and the ``report``, as plain JSON types.
+        The ``names`` kept and ``digests`` of their pixels by split, and the ``report``, as plain JSON types.
     """
     report = CleaningReport(files=sum(map(len, splits.values())))
     found: dict[str, Any] = {"names": {}, "digests": {}}
@@ -87,7 +87,7 @@ def _clean(
     file: BinaryIO | None,
     advance: Callable[[], None],
 ) -> tuple[list[str], str]:
-    """Names that are kept, and the hash of their pixels, which also go to the file."""
+    """Return the names kept, and the hash of their pixels, which are also written to the file."""
     digest = hashlib.blake2b(digest_size=16)
     kept: list[str] = []
 
@@ -120,14 +120,14 @@ def _clean(
 
 
 def _refuse_stripe(image: DecodedImage, image_size: int | None) -> None:
-    """Resizing the short side of a stripe would make the long one too large for memory, to be cut off again."""
+    """Refuse a stripe: resizing its short side would make the long one too large for memory, only to be cropped."""
     height, width = image.pixels.shape[1:]
     if image_size and max(height, width) > _STRIPE * min(height, width):
         raise UnreadableImageError(f"{width}x{height}, more than {_STRIPE} times as long as wide")
 
 
 def _note(report: CleaningReport, name: str, image: DecodedImage, prepared: Tensor) -> None:
-    """Count what preparing has done to an image that is kept."""
+    """Count what was done to prepare an image that is kept."""
     height, width = image.pixels.shape[1:]
     report.converted += image.pixels.shape[0] != prepared.shape[0] or not image.opaque
     if image.pixels.shape[1:] == prepared.shape[1:]:
@@ -141,7 +141,7 @@ def _note(report: CleaningReport, name: str, image: DecodedImage, prepared: Tens
 
 @contextlib.contextmanager
 def _progress(files: int, root: str) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, one line elsewhere; gives what to call after each file."""
+    """Show a bar on a terminal, one line elsewhere; yields a function to call after each file."""
     what = f"image_folder: decoding {files:,} files of {root}"
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""What was found in a folder of images: what is kept, what is skipped and why, and what looks odd."""
+"""The report on cleaning a folder of images: what is kept, what is skipped and why, and what looks odd."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _NAMED = 5
 
 @dataclasses.dataclass
 class CleaningReport:
-    """What was found in a folder of images.
+    """Counts of what was found in a folder of images.
 
     Attributes:
         files: Image files by their suffix.
         kept: Images that are used.
-        unreadable: Files left out because they can't be decoded.
-        animated: Files left out because they hold several frames or pages.
-        duplicates: Images left out because another one decodes to the same pixels.
+        unreadable: Files skipped because they can't be decoded.
+        animated: Files skipped because they have several frames or pages.
+        duplicates: Images skipped because another one decodes to the same pixels.
         resized: Images kept that had another size.
         converted: Images kept that had other channels (gray for color, color for gray, or transparent).
         enlarged: Images kept that are so small that they were enlarged a lot.
-        cropped: Images kept that are so long that most of them was cut off.
-        other_files: Files left out because of their suffix.
+        cropped: Images kept that are so long that most of each was cropped.
+        other_files: Files skipped because of their suffix.
         empty_folders: Folders without images.
         empty_classes: Classes without a training image.
         examples: Names of the first few of each kind, by the name of the count.
@@ -49,11 +49,11 @@ class CleaningReport:
             self.examples[kind] = known
 
     def counts(self) -> dict[str, int]:
-        """The numbers alone."""
+        """Return only the counts."""
         return {key: value for key, value in dataclasses.asdict(self).items() if isinstance(value, int)}
 
     def warnings(self) -> list[str]:
-        """One line for each kind of file that was left out or looks odd."""
+        """Return one line per kind of file that was skipped or looks odd."""
         of_all = f"of {self.files}"
         lines = {
             "unreadable": f"{self.unreadable} {of_all} files unreadable, left out",
@@ -78,6 +78,6 @@ def _counted(count: int, noun: str, ending: str = "s") -> str:
 
 
 def first_few(names: Sequence[str], count: int | None = None) -> str:
-    """The first few names, and how many more there are of `count`; None: of these."""
+    """Join the first few names, and say how many more of `count` there are; None: of these."""
     more = (len(names) if count is None else count) - len(names[:_NAMED])
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more else "")

@@ -1,4 +1,4 @@
-"""Where text comes from: sets with a name of their own. Files of the user's own are in `lit_aigc.data.text_files`."""
+"""Sources of text with names of their own; the user's files are in `lit_aigc.data.text_files`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lit_aigc.data.folders import hash_fraction
-from lit_aigc.data.sources import SPLITS
+from lit_aigc.data.folders import hash_fraction, split_by_position
+from lit_aigc.data.sources import SPLITS, Offline, problems_of_folder
 from lit_aigc.data.text_pieces import Documents, Piece, files_as_documents, stamp
 from lit_aigc.errors import InputError
 
 
 @dataclasses.dataclass
 class Corpus:
-    """What a source gives; nothing of it is read before it is asked for.
+    """The texts of a source; nothing is read before it is asked for.
 
     Attributes:
-        splits: The documents of ``train``, ``val`` and ``test``; where val has to do for test too, the same object.
-        stamp: Changes whenever the documents may have changed.
-        translations: What each document of the splits is the translation of, in the same order; empty for plain text.
-        report: What was counted while the files were looked through.
-        not_text: Names of the files that were left out because they are no UTF-8 text.
+        splits: The documents of ``train``, ``val`` and ``test``; the same object twice if val is the test set too.
+        stamp: A hash that changes whenever the documents may have changed.
+        translations: The source text of each document, by split, in the same order; empty for plain text.
+        report: Counts of what was found.
+        not_text: Names of files that were skipped because they are not UTF-8 text.
     """
 
     splits: dict[str, Documents]
@@ -48,43 +48,29 @@ class TextSource(Protocol):
     name: str
 
     def problems(self, root: str | None) -> list[str]:
-        """What is wrong with `root` before anything is read, a sentence each; cheap."""
+        """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
 
     def read(self, root: str | None) -> Corpus:
-        """Find the documents; raises InputError for what is missing."""
+        """Return the documents; raises InputError if any are missing."""
 
 
 def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
-    """A tenth of the names each to val and test, by their hash; of three names or more at least one.
+    """Split names by their hash, a tenth each to val and test; of three names or more each split gets one or more.
 
-    A name stays in its split whatever other names come and go, unless its split would be empty without it.
+    A name stays in its split when others come and go, unless a split would be empty without it.
     """
-    position = {name: hash_fraction(name) for name in names}
-    splits = {
-        "val": [name for name, place in position.items() if place < 0.1],
-        "test": [name for name, place in position.items() if 0.1 <= place < 0.2],
-    }
-    for split in ("val", "test"):
-        rest = set(position).difference(*splits.values())
-        if not splits[split] and len(rest) > 1:
-            splits[split] = [min(rest, key=position.__getitem__)]
-    held_out = {name for members in splits.values() for name in members}
-    return {"train": [name for name in position if name not in held_out], **splits}
+    return split_by_position({name: hash_fraction(name) for name in names}, {"val": 0.1, "test": 0.1})
 
 
-class PyDocs:
+class PyDocs(Offline):
     """The English of Python's own language reference, from the module `pydoc_data.topics`: text without any download.
 
-    A document is a topic, such as ``"assert"``; the running Python's version sets which there are. Many topics are
-    sections of longer ones: one of which half the paragraphs stand in longer topics is left out. Split by the hash of
-    ``"pydocs/"`` and the topic's name.
+    A document is a topic, such as ``"assert"``; the topics depend on the version of Python. Many topics are sections of
+    longer ones: a topic with half its paragraphs in longer topics is left out. Split by the hash of ``"pydocs/"`` and
+    the topic's name.
     """
 
     name = "pydocs"
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `TextSource`."""
-        return []
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -103,7 +89,7 @@ def _whole(texts: Iterable[str]) -> Documents:
 
 
 def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
-    """The names of those texts of which less than half the paragraphs stand in longer ones."""
+    """Return the names of the texts with less than half their paragraphs in longer ones."""
     seen: set[str] = set()
     kept = []
     for name in sorted(texts, key=lambda name: (-len(texts[name]), name)):
@@ -115,18 +101,14 @@ def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
     return kept
 
 
-class PythonSource:
-    """The Python files of the running Python's standard library, without its tests: code without any download.
+class PythonSource(Offline):
+    """The files of the running Python's standard library, without its tests: code without any download.
 
     A document is a file. Split by the hash of ``"python_source/"`` and the file's name, such as ``json/decoder.py``.
     """
 
     name = "python_source"
     _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `TextSource`."""
-        return []
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -149,8 +131,8 @@ class PythonSource:
 class TinyShakespeare:
     """40,000 lines of Shakespeare's plays (Karpathy's char-rnn): ``tinyshakespeare/input.txt`` under the root.
 
-    The first ``int(0.9 * n)`` of its n characters are for training and the others for validation, as in nanoGPT. They
-    are the test text as well, since nobody keeps a third part.
+    The first ``int(0.9 * n)`` of its n characters are for training and the others for validation, as in nanoGPT. The
+    latter are the test text too, since nobody holds out a third part.
     """
 
     name = "tinyshakespeare"
@@ -158,7 +140,7 @@ class TinyShakespeare:
 
     def problems(self, root: str | None) -> list[str]:
         """See `TextSource`."""
-        return _needs_folder(self.name, root)
+        return problems_of_folder(self.name, root)
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -176,14 +158,14 @@ class TinyShakespeare:
 
 
 class Multi30k:
-    """Captions of 31,014 photographs (Elliott et al. 2016), one sentence a document, in the official splits.
+    """Captions of 31,014 photographs (Elliott et al. 2016), one sentence per document, in the official splits.
 
     29,000 for training, 1,014 for validation, and the 1,000 of ``test_2016_flickr``: files ``multi30k/train.en.gz`` and
     so on under the root, or the same without ``.gz``.
 
     Args:
-        language: What to learn to write.
-        source_language: With one, each sentence comes with its original in that language: data for translation.
+        language: Language that the model writes.
+        source_language: Language of the originals, for translation; None: no translation.
     """
 
     _STEMS = ("train", "val", "test_2016_flickr")
@@ -200,7 +182,7 @@ class Multi30k:
 
     def problems(self, root: str | None) -> list[str]:
         """See `TextSource`."""
-        return _needs_folder("multi30k", root)
+        return problems_of_folder("multi30k", root)
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -221,24 +203,24 @@ class Multi30k:
 
 
 def _sentences(file: Path) -> Iterator[Piece]:
-    """Every line, blank ones too, for they have a translation."""
+    """Yield every line, including blank ones, which have a translation too."""
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt", encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
         try:
             for row in rows:
                 yield Piece(row.rstrip("\r\n"))
         except (OSError, EOFError) as error:
-            raise InputError(f"{file} is damaged ({error}); get it anew.") from None
+            raise InputError(f"{file} is damaged ({error}); download it again.") from None
 
 
 class WikiText2:
     """Two million words of Wikipedia (Merity et al. 2016): ``wiki.train.raw``, ``wiki.valid.raw``, ``wiki.test.raw``.
 
-    The files lie in ``wikitext-2-raw`` or ``wikitext-2`` under the root; there may be the older ``.tokens`` instead,
-    in which rare words are ``<unk>``. Official splits, and not a character is changed.
+    The files are in ``wikitext-2-raw`` or ``wikitext-2`` under the root; the older ``.tokens``, in which rare words are
+    ``<unk>``, may take their place. Official splits, with no character changed.
 
     Args:
-        documents: ``"articles"``, or ``"lines"`` that are not blank, each then ended by the boundary: the ``<eos>`` of
+        documents: ``"articles"``, or ``"lines"`` that are not blank, each followed by the boundary: the ``<eos>`` of
             published perplexities per word.
     """
 
@@ -253,7 +235,7 @@ class WikiText2:
 
     def problems(self, root: str | None) -> list[str]:
         """See `TextSource`."""
-        return _needs_folder(self.name, root)
+        return problems_of_folder(self.name, root)
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -290,16 +272,8 @@ class WikiText2:
             yield from (Piece(row.rstrip("\n")) for row in rows if row.strip())
 
 
-def _needs_folder(name: str, root: str | None) -> list[str]:
-    if not root:
-        return [f"{name} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
-    if Path(root).exists() and not Path(root).is_dir():
-        return [f"data.root={root} is not a folder."]
-    return []
-
-
 def _expect(name: str, root: str | None, files: Iterable[Path], url: str) -> None:
-    """Raises InputError if a file is missing: says where to put it and where to get it."""
+    """Raise InputError if a file is missing, and say where to get it and where to put it."""
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(

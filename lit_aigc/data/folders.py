@@ -1,4 +1,4 @@
-"""Images from a folder or a zip file: what is in it, and how it is split."""
+"""Images from a folder or a zip file: its contents, and how they are split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_aigc.data.clean_images import PreparedFiles, clean_images
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
-from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.data.sources import SPLITS, Offline, Preparation, SourceImages
 from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import ImageFiles, UnreadableImageError, probe
@@ -31,20 +31,20 @@ SPLIT_FOLDERS = {
 _FORMAT = 2
 
 
-class ImageFolder:
+class ImageFolder(Offline):
     """Images in a folder or a .zip file: png, jpg, bmp, webp, gif, tif.
 
-    Folders inside are classes, in the order of the alphabet; what is nested deeper belongs to the class above. Images
-    without folders, or all in one folder, have no labels. A single folder around all others is looked through.
+    Folders inside are classes, in alphabetical order; deeper folders belong to the class above. Images without
+    folders, or all in one folder, have no labels. A single folder around all others is ignored.
 
-    Splits: folders `train`, `val` (`valid`, `validation`) and `test` on top are the splits. Without them, or for one
-    that is missing, an image goes to a split by the hash of its name (folders included): `val_fraction` and
+    Splits: top-level folders `train`, `val` (`valid`, `validation`) and `test` are the splits. Without them, or for a
+    missing one, an image goes to a split by the hash of its name (folders included): `val_fraction` and
     `test_fraction` of them. So adding files moves none from one split to another.
 
-    Cleaning: exact duplicates are dropped over all splits (of the splits test, val, train the first keeps it; in a
-    split the first name). Unreadable files are left out with a warning (``corrupt="skip"``) or refused
-    (``corrupt="error"``), animated ones always left out with a warning. What else is left out or looks odd is in the
-    report: see `CleaningReport`.
+    Cleaning: exact duplicates across all splits are dropped (the first of the splits test, val, train keeps the image,
+    and within a split the first name). Unreadable files are skipped with a warning (``corrupt="skip"``) or refused
+    (``corrupt="error"``), animated ones are always skipped with a warning. Whatever else is skipped or looks odd is in
+    the report: see `CleaningReport`.
     """
 
     name = "image_folder"
@@ -65,13 +65,10 @@ class ImageFolder:
         """See `ImageSource`."""
         return [] if root else ["image_folder needs a folder or .zip of images: set data.root=PATH."]
 
-    def prepare(self, root: str | None) -> None:
-        """Nothing to download."""
-
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
-        """See `ImageSource`; keeps the pixels if all fit into `resident_bytes`.
+        """See `ImageSource`; holds the pixels in memory if all fit in `resident_bytes`.
 
-        Every file is decoded once, by one process; its pixels, or only which files are kept, are found again in the
+        Every file is decoded once, by one process; the pixels, or only the list of kept files, are reused from the
         user's cache folder as long as no file changes.
         """
         files = ImageFiles(str(root), "image_folder: data.root")
@@ -99,7 +96,7 @@ class ImageFolder:
         return SourceImages(result, class_names, report)
 
     def _cleaned(self, files: ImageFiles, splits: dict[str, list[str]], preparation: Preparation) -> Store:
-        """The clean pass over all files, found again or made now."""
+        """Return the result of cleaning all files, reused or made now."""
         place = repr((os.path.abspath(files.root), preparation, self.val_fraction, self.test_fraction))
         key = hashlib.blake2b(str(_FORMAT).encode(), digest_size=16)
         for split in SPLITS:
@@ -122,7 +119,7 @@ class ImageFolder:
         if self.corrupt == "error" and report.unreadable:
             raise InputError(
                 f"image_folder: {report.warnings()[0].replace(', left out', '')} in data.root={root}. "
-                "Mend or remove them, or leave them out with data.source.corrupt=skip."
+                "Fix or remove them, or skip them with data.source.corrupt=skip."
             )
         empty = [split for split in SPLITS if len(result[split]) == 0]
         if empty:
@@ -133,7 +130,7 @@ class ImageFolder:
             )
 
     def _layout(self, names: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-        """Names by split, and the class of each name ("" without labels)."""
+        """Return the names by split, and the class of each name ("" without labels)."""
         parts = {name: PurePosixPath(name).parts for name in names}
         while _inside_one_folder(parts.values()):
             parts = {name: path[1:] for name, path in parts.items()}
@@ -147,36 +144,22 @@ class ImageFolder:
             given = {"train"}
             splits["train"] = list(names)
         position = {name: hash_fraction("/".join(parts[name])) for name in splits["train"]}
-        self._cut(splits, given, position)
+        fractions = {"val": self.val_fraction, "test": self.test_fraction}
+        splits |= split_by_position(position, {split: fractions[split] for split in fractions if split not in given})
 
         outside = [name for name, path in parts.items() if len(path) == 1]
         if outside and len(outside) < len(names):
             raise InputError(
-                f"image_folder: {len(outside)} images lie beside the class folders ({', '.join(outside[:5])}). "
+                f"image_folder: {len(outside)} images are outside the class folders ({', '.join(outside[:5])}). "
                 "Put every image into the folder of its class, or all into one folder for data without labels."
             )
         labelled = len({path[0] for path in parts.values() if len(path) > 1}) > 1
         return splits, {name: path[0] if labelled else "" for name, path in parts.items()}
 
-    def _cut(self, splits: dict[str, list[str]], given: set[str], position: dict[str, float]) -> None:
-        """Take the splits that the folders don't give from train, by hash; of few images at least one each."""
-        fractions = {"val": self.val_fraction, "test": self.test_fraction}
-        wanted = [split for split in fractions if split not in given]
-        low = 0.0
-        for split in wanted:
-            splits[split] = [name for name in position if low <= position[name] < low + fractions[split]]
-            low += fractions[split]
-        for split in wanted:
-            rest = set(position).difference(*(splits[other] for other in wanted))
-            if not splits[split] and len(rest) > 1:
-                splits[split] = [min(rest, key=position.__getitem__)]
-        moved = {name for split in wanted for name in splits[split]}
-        splits["train"] = [name for name in splits["train"] if name not in moved]
-
     def _geometry(
         self, files: ImageFiles, names: list[str], preparation: Preparation
     ) -> tuple[tuple[int, int, int], bool]:
-        """Channels, height and width to bring all images to, and whether that takes resizing."""
+        """Return the channels, height and width that all images get, and whether that takes resizing."""
         size, channels = preparation.image_size, preparation.channels
         if size is not None and channels is not None:
             return (channels, size, size), True
@@ -200,7 +183,7 @@ class ImageFolder:
             common = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
             raise InputError(
                 f"image_folder: images of {len(sizes)} sizes in data.root={files.root}, most of {common}. "
-                "Say what to bring them to, such as data.image_size=64."
+                "Give one size for all, such as data.image_size=64."
             )
         return (channels, *next(iter(sizes))), False
 
@@ -213,17 +196,36 @@ def _labels(names: list[str], classes: dict[str, str], class_names: tuple[str, .
 
 
 def _are_splits(paths: Iterable[tuple[str, ...]]) -> bool:
-    """Whether the folders on top are splits, train among them, with everything inside."""
+    """Return whether the top-level folders are splits that include train, with everything inside."""
     tops = {path[0].lower() if len(path) > 1 else "" for path in paths}
     return tops <= set(SPLIT_FOLDERS) and "train" in {SPLIT_FOLDERS[top] for top in tops}
 
 
 def _inside_one_folder(paths: Iterable[tuple[str, ...]]) -> bool:
-    """Whether one folder holds everything, and is no class or split by itself: it holds folders and no images."""
+    """Return whether one folder holds everything, and is neither class nor split: it holds folders and no images."""
     paths = list(paths)
     return len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths)
 
 
+def split_by_position(position: Mapping[str, float], fractions: Mapping[str, float]) -> dict[str, list[str]]:
+    """Hold out names by their position in [0, 1); the others are ``train``.
+
+    Args:
+        position: Each name's position.
+        fractions: The share of each held-out split; as long as there are names, it gets one or more.
+    """
+    splits, low = {}, 0.0
+    for split, fraction in fractions.items():
+        splits[split] = [name for name, place in position.items() if low <= place < low + fraction]
+        low += fraction
+    for split in splits:
+        rest = set(position).difference(*splits.values())
+        if not splits[split] and len(rest) > 1:
+            splits[split] = [min(rest, key=position.__getitem__)]
+    held_out = {name for members in splits.values() for name in members}
+    return {"train": [name for name in position if name not in held_out], **splits}
+
+
 def hash_fraction(name: str) -> float:
-    """A number in [0, 1) from a name, the same on every machine."""
+    """Return a number in [0, 1) from a name, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little") / 2**56

@@ -1,4 +1,4 @@
-"""Halves of a training split: one trains the classifiers that metrics are computed on, the other is their reference."""
+"""Halves of a training split: one trains the classifiers that metrics use, the other is the metrics' reference."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HALVES = ("first", "second")
 class HalfOfTraining:
     """One half of an official training split as ``train``; the official test split as ``val`` and as ``test``.
 
-    Nothing is to be chosen by ``val``: it shows the test accuracy while training goes on.
+    Nothing should be selected by ``val``: it shows the test accuracy during training.
 
     Args:
         dataset: A name of `TorchvisionImages`.
         half: ``first`` or ``second``.
-        without_mnist5k: Leave out the digits of the `Mnist5k` source (equal in every pixel), so that these stay unseen.
+        without_mnist5k: Leave out the digits of the `Mnist5k` source (equal in every pixel), so that they stay unseen.
 
     Raises:
         InputError: If an option is unknown.

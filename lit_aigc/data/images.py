@@ -3,70 +3,60 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_aigc.augmentation import images as augmentation
+from lit_aigc.data.base import DataModule
 from lit_aigc.data.loaders import (
+    Batches,
+    BatchLoader,
     Images,
-    Loader,
-    PinnedTransfer,
-    SizedLoader,
     TrainingOrder,
-    check_share,
+    evaluation_loader,
     evaluation_requests,
-    training_requests,
+    training_request,
 )
 from lit_aigc.data.sources import SPLITS, ImageSource, Preparation
 from lit_aigc.errors import InputError, not_whole
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
-log = logging.getLogger(__name__)
-
 _FEWEST = 10
-"""Images to train on: with fewer, this is more likely a mistake than intended."""
+"""Training images: fewer are more likely a mistake than intended."""
 
 Augmentation = Callable[..., Tensor]
-"""``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``, image i drawing item i of the noise."""
+"""``(images (N, C, H, W) in the spec's range, *, noise: Noise) -> images``; image i uses item i of the noise."""
 
 
-class ImageData(PinnedTransfer, L.LightningDataModule):
+class ImageData(DataModule):
     """Images of one size with or without labels, in ``train``, ``val`` and ``test`` splits.
 
-    Batch k of training is a pure function of (seed, k) on any number of processes and workers, so resuming needs
-    `start_batch` only. Batches leave the loaders as uint8; on the device they become float32 in [-1, 1], channels_last,
-    augmented in training.
+    Batches leave the loaders as uint8; on the device they become float32 in [-1, 1], channels_last, and in training
+    augmented. See `DataModule` for the rest.
 
     Args:
-        source: Where the images come from, such as `lit_aigc.data.sources.Mnist5k`.
-        root: Folder (or zip) of the source's files; sources that need none ignore it.
+        source: Source of the images, such as `lit_aigc.data.sources.Mnist5k`.
+        root: Folder (or zip) of the source's files, if it needs any.
         batch_size: Images in a training batch over all processes together; they must divide it.
         eval_batch_size: Images in a validation or test batch of one process.
         seed: Of the order of training and of augmentation; not of splits.
-        image_size: Height and width to bring the images to; None keeps their own.
+        image_size: Height and width that images are resized to; None keeps their own.
         channels: 1 or 3; None keeps their own.
-        augment: For training, in this order: ``"horizontal_flip"``, ``"random_shift"``, or built objects.
-        workers: Processes that read files when the images don't fit into `resident_gib`.
-        resident_gib: The most GiB of uint8 pixels to hold in memory.
-        extractor: Name of the feature extractor that images like these are measured on, for those who measure; None:
-            any of images in general.
-
-    Attributes:
-        start_batch: Number of the first batch that `train_dataloader` gives.
-        batch_size: Images in a training batch over all processes together.
-        report: What cleaning counted, once the data is read; empty for sets that need none.
+        augment: Augmentations of training, in order: ``"horizontal_flip"``, ``"random_shift"``, or objects.
+        workers: Processes that read files, if the images don't fit in `resident_gib`.
+        resident_gib: Most GiB of uint8 pixels to hold in memory.
+        extractor: Name of the feature extractor to measure such images with; None: one for images in general.
 
     Raises:
-        InputError: All that is wrong with these, in one message.
+        InputError: If options are wrong; names all that are.
     """
 
-    of_text = False
+    modality = "image"
+    items = "images"
 
     def __init__(
         self,
@@ -83,7 +73,6 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         resident_gib: float = 2.0,
         extractor: str | None = None,
     ):
-        super().__init__()
         problems = [
             *not_whole("data.batch_size", batch_size, least=1),
             *not_whole("data.eval_batch_size", eval_batch_size, least=1),
@@ -104,45 +93,30 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         if problems:
             raise InputError("\n".join(problems))
 
-        self.source, self.root, self.seed = source, root, seed
-        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
+        super().__init__(source, root, batch_size, eval_batch_size, seed)
+        self.workers, self.extractor = workers, extractor
         self.preparation = Preparation(image_size, channels, int(resident_gib * 2**30))
         self.augment = [augmentation.BY_NAME[name]() if isinstance(name, str) else name for name in augment]
-        self.extractor = extractor
-        self.start_batch = 0
-        self.report: dict[str, int] = {}
         self._splits: dict[str, Images] = {}
         self._captions: dict[str, tuple[str, ...]] = {}
-        self._spec: DataSpec | None = None
-
-    @property
-    def spec(self) -> DataSpec:
-        """The facts about the data; the first call reads it, and downloads it if need be."""
-        if self._spec is None:
-            self.prepare_data()
-            self.setup()
-        return self._spec
 
     def prepare_data(self) -> None:
         """Download what is missing; raises InputError where that fails."""
         if self._spec is None:
             self.source.prepare(self.root)
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read and clean all splits, once; raises InputError for what is missing, empty or damaged."""
-        if self._spec is not None:
-            return
+    def read(self) -> DataSpec:
+        """See the base class."""
         found = self.source.read(self.root, self.preparation)
         splits = found.splits
         if found.report is not None:
             self.report = found.report.counts()
-            for line in found.report.warnings():
-                _warn(f"{self.source.name}: {line}")
+            self.warn(found.report.warnings())
         facts = [f"{name} {splits[name].shape} {len(splits[name])} {splits[name].digest()}" for name in SPLITS]
         fingerprint = hashlib.blake2b("\n".join([*facts, *found.class_names]).encode(), digest_size=16).hexdigest()
         self._splits, self._captions = splits, found.captions
-        self._spec = DataSpec(
-            modality="image",
+        return DataSpec(
+            modality=self.modality,
             shape=splits["train"].shape,
             value_range=(-1.0, 1.0),
             num_classes=len(found.class_names),
@@ -153,28 +127,26 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
         )
 
     def split(self, name: str) -> Images:
-        """The items of ``train``, ``val`` or ``test``."""
-        if name not in SPLITS:
-            raise InputError(f"no split {name!r}; there is {', '.join(SPLITS)}.")
-        _ = self.spec
+        """Return the items of ``train``, ``val`` or ``test``."""
+        self.check_split(name)
         return self._splits[name]
 
     def sizes(self) -> dict[str, int]:
-        """Images in each split."""
+        """Return the number of images in each split."""
         return {name: len(self.split(name)) for name in SPLITS}
 
     def captions(self, split: str) -> tuple[str, ...]:
-        """A caption for each item of a split, in their order; empty for data without captions."""
-        self.split(split)  # reads the data; refuses a split that there isn't
+        """Return a caption for each item of a split, in their order; empty for data without captions."""
+        self.check_split(split)
         return self._captions.get(split, ())
 
     def check_world_size(self, world_size: int) -> None:
-        """Raises InputError if this many processes can't share a training batch equally.
+        """Raise `InputError` if this many processes can't share a training batch equally.
 
-        Once the data is read, and unless training has begun before, also if there are fewer than 10 images to train
-        on, or fewer than a batch takes.
+        Once the data is read, and unless training has begun before, also if there are fewer than 10 training images,
+        or fewer than a batch takes.
         """
-        check_share(self.batch_size, world_size, "images")
+        super().check_world_size(world_size)
         if self._spec is None or self.start_batch:
             return
         count, val, test = (len(self._splits[name]) for name in SPLITS)
@@ -190,64 +162,41 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
                 f"val, {test} in test). Set data.batch_size={count} or less, or give more images."
             )
 
-    def train_dataloader(self) -> Loader:
-        """Endless, from batch number `start_batch` on; this rank's share of each batch."""
-        rank, world_size = self._place()
+    def train_dataloader(self) -> BatchLoader:
+        """Return a loader of this rank's share of each training batch; see `DataModule.training_loader`."""
+        rank, world_size = self.place()
         images = self.split("train")
         self.check_world_size(world_size)
         order = TrainingOrder(len(images), self.seed)
+        request = partial(training_request, order, self.batch_size, rank=rank, world_size=world_size)
+        batches = Batches(images, request, max(1, len(images) // self.batch_size))
+        return self.training_loader(batches, self.workers)
 
-        def requests() -> Iterator[tuple[int, Tensor]]:
-            return training_requests(
-                order, self.batch_size, start_batch=self.start_batch, rank=rank, world_size=world_size
-            )
-
-        return Loader(images, requests, self.workers)
-
-    def val_dataloader(self) -> SizedLoader:
-        """Every item of ``val`` once over all ranks."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> SizedLoader:
-        """Every item of ``test`` once over all ranks."""
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, split: str) -> SizedLoader:
-        rank, world_size = self._place()
+    def evaluation_batches(self, split: str, rank: int = 0, world_size: int = 1) -> BatchLoader:
+        """See the base class."""
         images = self.split(split)
-        if len(images) < world_size:
-            raise InputError(
-                f"{len(images)} images in {split} are too few for {world_size} processes: use fewer devices."
-            )
-        # every rank gets a batch, for the Trainer skips the whole loop, hooks and all, on a rank that has none
-        block = min(self.eval_batch_size, len(images) // world_size)
-        return SizedLoader(
-            images, lambda: evaluation_requests(len(images), block, rank=rank, world_size=world_size), self.workers
-        )
+        block = self.evaluation_block(len(images), world_size, f"images in {split}")
+        requests = evaluation_requests(len(images), block, rank=rank, world_size=world_size)
+        return evaluation_loader(images, requests, self.workers)
 
     def real_batches(
         self, split: str, *, rank: int = 0, world_size: int = 1, limit: int | None = None
     ) -> Iterator[Batch]:
-        """The real images of a split in order as uint8, without augmentation; over all ranks each of them once.
+        """Yield the real images of a split in order as uint8, without augmentation; over all ranks each of them once.
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            rank: Which share: batches of `eval_batch_size` are dealt round, the same ones for any number of ranks.
+            rank: Which share: batches of `eval_batch_size` are dealt in turn, the same for any number of ranks.
             world_size: Number of shares.
-            limit: Only the first so many images of the split.
+            limit: Take only this many images, the first of the split.
         """
         images = self.split(split)
         items = len(images) if limit is None else min(limit, len(images))
-        return iter(
-            Loader(
-                images,
-                lambda: evaluation_requests(items, self.eval_batch_size, rank=rank, world_size=world_size),
-                self.workers,
-            )
-        )
+        requests = evaluation_requests(items, self.eval_batch_size, rank=rank, world_size=world_size)
+        return iter(evaluation_loader(images, requests, self.workers))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 to float32 in [-1, 1], channels_last; augmented while training, by each item's place in the stream."""
+        """Convert uint8 to float32 in [-1, 1], channels_last; in training, augment by each item's place."""
         if not isinstance(batch, Batch) or batch.images.dtype != torch.uint8:
             return batch
         images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
@@ -258,14 +207,6 @@ class ImageData(PinnedTransfer, L.LightningDataModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return batch._replace(images=images)
 
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@rank_zero_only
-def _warn(message: str) -> None:
-    log.warning(message)

@@ -1,7 +1,7 @@
-"""How batches are made of items: the order of training, images in memory or in files, and the loaders over both.
+"""Batches of items: the order of training, images in memory or in files, and the loaders over both.
 
-A batch is asked for as ``(start, indices)``, a pure function of the seed and the batch's number, so neither
-resuming nor the number of workers or processes changes what is in it.
+A batch is requested as ``(start, indices)``, a pure function of the seed and the batch's number, so that neither
+resuming nor the number of workers or processes changes it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from lit_aigc.errors import InputError
 from lit_aigc.machine.signals import STOP
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
+
+# Lightning's advice to add worker processes: they would only slow down what is in memory.
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 Request = tuple[int, Tensor]
 """Global position of a batch's first item, and the ``(N,)`` int64 indices of its items in their split."""
@@ -33,7 +38,7 @@ class Images(Protocol):
     Attributes:
         labels: ``(N,)`` int64, or None.
         shape: ``(C, H, W)`` of each image.
-        resident: Whether the images are in memory, so that no worker process is of use.
+        resident: Whether the images are in memory, so that worker processes are of no use.
     """
 
     labels: Tensor | None
@@ -43,10 +48,23 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, start: int, indices: Tensor) -> Batch:
-        """The items of these indices as uint8 ``(N, C, H, W)`` in channels_last layout."""
+        """Return the items at these indices as uint8 ``(N, C, H, W)`` in channels_last layout."""
 
     def digest(self) -> str:
-        """Hash of all pixels and labels in order."""
+        """Return a hash of all pixels and labels in order."""
+
+
+class Items(Protocol):
+    """What batches are cut out of: `Images`, or text.
+
+    Attributes:
+        resident: Whether they are in memory, so that no worker process is of use.
+    """
+
+    resident: bool
+
+    def batch(self, start: int, wanted: Any) -> Any:
+        """Return the batch that a request is for."""
 
 
 class ResidentImages:
@@ -55,9 +73,9 @@ class ResidentImages:
     resident = True
 
     def __init__(self, pixels: Tensor, labels: Tensor | None, pixels_digest: str | None = None):
-        """`pixels` is uint8 ``(N, H, W, C)``: so stored, a batch is channels_last without a second copy.
+        """Keep uint8 `pixels` ``(N, H, W, C)``: stored like this, a batch is channels_last without a second copy.
 
-        `pixels_digest` is blake2b over all of them, if it is known already.
+        `pixels_digest` is blake2b over all of them, if it is already known.
         """
         self.pixels, self.labels, self._pixels_digest = pixels.contiguous(), labels, pixels_digest
         self.shape = (pixels.shape[3], pixels.shape[1], pixels.shape[2])
@@ -77,17 +95,17 @@ class ResidentImages:
         return _split_digest(self._pixels_digest, self.labels)
 
     def item_digests(self) -> list[bytes]:
-        """Hash of each image's pixels."""
+        """Return a hash of each image's pixels."""
         return [hashlib.blake2b(image, digest_size=16).digest() for image in self.pixels.numpy()]
 
     def subset(self, indices: Tensor) -> ResidentImages:
-        """Only these items, in this order."""
+        """Return only these items, in this order."""
         labels = None if self.labels is None else self.labels[indices]
         return ResidentImages(self.pixels[indices], labels)
 
 
 class StreamedImages:
-    """A split that is read from files whenever a batch is asked for."""
+    """A split that is read from files whenever a batch is requested."""
 
     resident = False
 
@@ -99,9 +117,9 @@ class StreamedImages:
         shape: tuple[int, int, int],
         pixels_digest: str,
     ):
-        """`read` takes a name to a uint8 ``(C, H, W)`` image, in worker processes too.
+        """Keep `read`, which turns a name into a uint8 ``(C, H, W)`` image, in worker processes too.
 
-        `pixels_digest` is blake2b over all pixels in ``(N, H, W, C)`` order, as `ResidentImages` would have it.
+        `pixels_digest` is blake2b over all pixels in ``(N, H, W, C)`` order, as of `ResidentImages`.
         """
         self.read, self.names, self.labels, self.shape = read, names, labels, shape
         self._pixels_digest = pixels_digest
@@ -128,10 +146,10 @@ def _split_digest(pixels_digest: str, labels: Tensor | None) -> str:
 
 
 class TrainingOrder:
-    """The endless order of training: one seeded permutation of all items after the other.
+    """The endless order of training: one seeded permutation of all items after another.
 
-    Position p of the stream is item ``permutation(p // n)[p % n]``: in n positions from a multiple of n on, every item
-    comes once.
+    Position p of the stream is item ``permutation(p // n)[p % n]``, so that every item occurs once in each epoch of n
+    positions.
     """
 
     def __init__(self, items: int, seed: int):
@@ -139,7 +157,7 @@ class TrainingOrder:
         self._epochs: dict[int, Tensor] = {}
 
     def permutation(self, epoch: int) -> Tensor:
-        """``(items,)`` int64: the order of one epoch; the last two asked for are kept."""
+        """Return the order ``(items,)`` int64 of one epoch; the last two are cached."""
         if epoch not in self._epochs:
             while len(self._epochs) > 1:
                 del self._epochs[next(iter(self._epochs))]
@@ -148,7 +166,7 @@ class TrainingOrder:
         return self._epochs[epoch]
 
     def indices(self, start: int, stop: int) -> Tensor:
-        """``(stop - start,)`` int64: the items at these positions."""
+        """Return the items ``(stop - start,)`` int64 at these positions."""
         epoch, offset = divmod(start, self.items)
         if offset + stop - start <= self.items:
             return self.permutation(epoch)[offset : offset + stop - start]
@@ -160,107 +178,118 @@ class TrainingOrder:
         return torch.cat(parts)
 
 
-def training_requests(
-    order: TrainingOrder, batch_size: int, *, start_batch: int = 0, rank: int = 0, world_size: int = 1
-) -> Iterator[Request]:
-    """Endless: this rank's contiguous slice of each batch from number `start_batch` on; `batch_size` is global."""
+def training_request(
+    order: TrainingOrder, batch_size: int, number: int, *, rank: int = 0, world_size: int = 1
+) -> Request:
+    """Return this rank's contiguous slice of a training batch; `batch_size` counts the items of all ranks."""
     share = batch_size // world_size
-    for number in itertools.count(start_batch):
-        start = number * batch_size + rank * share
-        yield start, order.indices(start, start + share)
-
-
-def check_share(batch_size: int, world_size: int, items: str) -> None:
-    """Raises InputError if this many processes can't share a training batch of `items` equally."""
-    if batch_size % world_size:
-        below, above = batch_size // world_size * world_size, -(-batch_size // world_size) * world_size
-        near = " or ".join(str(size) for size in (below, above) if size)
-        raise InputError(
-            f"data.batch_size={batch_size} is the number of {items} over all processes and can't be divided by "
-            f"{world_size} processes; use {near}, or another number of devices."
-        )
+    start = number * batch_size + rank * share
+    return start, order.indices(start, start + share)
 
 
 def evaluation_requests(items: int, block: int, *, rank: int = 0, world_size: int = 1) -> list[Request]:
-    """Every item once over all ranks, in blocks dealt round: the same blocks for any number of ranks."""
+    """Return requests for every item once over all ranks, in blocks dealt in turn: the same for any number of ranks."""
     starts = range(rank * block, items, world_size * block)
     return [(start, torch.arange(start, min(start + block, items))) for start in starts]
 
 
-class Loader:
-    """Batches of `images`, one for each of `requests`, made here or (files only) in worker processes.
+class Batches(Dataset):
+    """The batches of a split by their numbers: item k is this rank's share of batch k.
 
-    A plain iterable, so that the Trainer neither replaces its order nor pads it; it can be iterated again and again.
+    Args:
+        items: What the batches are cut out of.
+        request: From the number of a batch to what to ask `items` for.
+        count: Number of batches; of training, those of an epoch.
     """
 
-    def __init__(self, images: Images, requests: Callable[[], Iterator[Request] | list[Request]], workers: int = 0):
-        self.images, self.requests = images, requests
-        self.workers = 0 if images.resident else workers
+    def __init__(self, items: Items, request: Callable[[int], Any], count: int):
+        self.items, self.request, self.count = items, request, count
 
-    def __iter__(self) -> Iterator[Batch]:
-        if self.workers == 0:
-            for start, indices in self.requests():
-                yield self.images.batch(start, indices)
-            return
-        loader = DataLoader(
-            _Requested(self.images),
-            sampler=self.requests(),
-            batch_size=None,
-            num_workers=self.workers,
-            worker_init_fn=_obey_only_the_parent,
-            generator=torch.Generator().manual_seed(0),  # else it takes a number from the global generator
-        )
-        for batch in loader:
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.items.batch(*self.request(number))
+        except InputError as error:  # as a value: a worker process would put a traceback into its message
+            return error
+
+
+class BatchNumbers(DistributedSampler):
+    """Numbers of batches in a row. A distributed sampler, so that Lightning doesn't replace it on several processes.
+
+    Args:
+        count: How many; None: endlessly many.
+        first: Returns the first number each time that iteration starts; None: 0.
+    """
+
+    def __init__(self, count: int | None, first: Callable[[], int] | None = None):
+        self.count, self.first = count, first
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.first() if self.first else 0
+        return itertools.count(first) if self.count is None else iter(range(first, first + self.count))
+
+    def __len__(self) -> int:
+        if self.count is None:
+            raise TypeError("training is endless: there is no number of batches")
+        return self.count
+
+
+class BatchLoader(DataLoader):
+    """A torch DataLoader over whole batches that raises what is wrong with the data as one message."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
             yield batch
 
 
-class SizedLoader(Loader):
-    """A `Loader` over finitely many requests."""
+def batch_loader(batches: Batches, numbers: BatchNumbers | None = None, workers: int = 0) -> BatchLoader:
+    """Make a DataLoader of batches; it can be iterated again and again.
 
-    def __len__(self) -> int:
-        return len(self.requests())
+    Args:
+        batches: The batches.
+        numbers: Those to give, in order; None: all of them once.
+        workers: Processes that make them; none are used for items in memory.
+    """
+    workers = 0 if batches.items.resident else workers
+    return BatchLoader(
+        batches,
+        batch_size=None,
+        sampler=BatchNumbers(len(batches)) if numbers is None else numbers,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_obey_only_the_parent if workers else None,
+        generator=torch.Generator().manual_seed(0),  # else it takes a number from the global generator
+    )
 
 
-class PinnedTransfer:
-    """For a LightningDataModule: batches go to a GPU from page-locked memory, so that nobody waits for the copy."""
-
-    def transfer_batch_to_device(self, batch: tuple[Any, ...], device: torch.device, dataloader_idx: int) -> Any:
-        """As Lightning does it, without blocking: only page-locked memory makes that true."""
-        if device.type == "cuda":
-            batch = type(batch)(*(value.pin_memory() if isinstance(value, Tensor) else value for value in batch))
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+def evaluation_loader(items: Items, requests: Sequence[Any], workers: int = 0) -> BatchLoader:
+    """Make a DataLoader with a batch for each of the requests."""
+    return batch_loader(Batches(items, requests.__getitem__, len(requests)), workers=workers)
 
 
-class _Requested(Dataset):
-    """A map from requests to batches, for DataLoader."""
-
-    def __init__(self, images: Images):
-        self.images = images
-
-    def __getitem__(self, request: Request) -> Batch | InputError:
-        try:
-            return self.images.batch(*request)
-        except InputError as error:  # as a value: DataLoader would put a traceback into its message
-            return error
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _obey_only_the_parent(worker: int) -> None:
-    """A scheduler's signals reach every process of a job, but only the parent knows how to stop at a batch boundary.
+    """Ignore a scheduler's signals, which reach every process of a job: only the parent stops at a batch boundary.
 
-    A worker that died of one would bring the training down; one that ignored SIGTERM altogether could not be ended when
-    the parent exits.
+    A worker that died of one would bring the training down; one that ignored SIGTERM from its parent too would outlive
+    it.
     """
     for number in STOP:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_when_told_by, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
-def _exit_when_told_by(process: int) -> None:
+def _exit_on_sigterm_from(process: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
         pass
     os._exit(0)

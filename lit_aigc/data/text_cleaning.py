@@ -1,4 +1,4 @@
-"""Cleaning of text: what is taken out of documents, which documents are left out, and the count of each."""
+"""Cleaning of text: what is removed from documents, which documents are dropped, and counts of both."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ _BLOCK = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Cleaning:
-    """What to clean. Whatever it says, a byte order mark is dropped and a byte that isn't UTF-8 becomes U+FFFD.
+    """What to clean. In any case byte order marks are removed, and bytes that aren't UTF-8 become U+FFFD.
 
-    Long documents are looked at in pieces of about a million characters: duplicates are found and left out piece by
-    piece.
+    Long documents are handled in pieces of about a million characters: duplicates are found and dropped piece by piece.
 
     Attributes:
-        control_characters: Drop control characters but tabs and line ends; the latter become line feeds.
-        nfc: Bring the text to Unicode's normal form C.
+        control_characters: Remove control characters except tabs and line ends; the latter become line feeds.
+        nfc: Convert the text to Unicode's normal form C.
         exact_duplicates: Keep one of several equal documents.
-        near_duplicates: Of documents that share this part (above 0, to 1) of the runs of five words in either, keep
-            one; null keeps all. An estimate by MinHash: some pairs close to the limit are taken for the other side of
-            it, copies but for case and punctuation never. Takes about 1 KB of memory a document.
-        min_characters: Leave out shorter documents; white space at the ends doesn't count.
-        max_characters: Leave out longer documents; null keeps all.
+        near_duplicates: Of documents that share this fraction (above 0, to 1) of the runs of five words in either, keep
+            one; null keeps all. An estimate by MinHash: some pairs close to the limit are misjudged, but never copies
+            that differ only in case and punctuation. Takes about 1 KB of memory per document.
+        min_characters: Drop shorter documents; white space at the ends doesn't count.
+        max_characters: Drop longer documents; null keeps all.
     """
 
     control_characters: bool = True
@@ -65,15 +64,15 @@ class Cleaning:
 
 
 UNTOUCHED = Cleaning(control_characters=False, exact_duplicates=False, near_duplicates=None, min_characters=0)
-"""For published texts, on which numbers are compared."""
+"""For published texts, whose numbers are compared."""
 
 
 class Cleaner:
-    """Decides which documents are kept, over all splits that it is shown one after the other.
+    """Decides which documents are kept, over all splits that it gets one after another.
 
     Attributes:
-        report: How many ``documents`` and ``characters`` were kept, how many documents were left out for each reason,
-            and how many characters or documents were mended in each way.
+        report: Counts of ``documents`` and ``characters`` kept, of documents dropped for each reason, and of characters
+            or documents fixed in each way.
     """
 
     def __init__(self, cleaning: Cleaning):
@@ -83,11 +82,11 @@ class Cleaner:
         self._alike = _NearDuplicates(cleaning.near_duplicates) if cleaning.near_duplicates else None
 
     def decide(self, pieces: Iterable[Piece]) -> np.ndarray:
-        """``(pieces,)`` bool: which to keep."""
+        """Return which pieces to keep, ``(pieces,)`` bool."""
         kept = []
-        inside = kept_some = False  # in a document of which a piece was seen, was kept
+        inside = kept_some = False  # in the middle of a document; of which a piece was kept
         for piece in pieces:
-            text = self._mended(piece.text)
+            text = self._fixed(piece.text)
             reason = self._reason(text, whole=piece.ends and not inside)
             kept.append(reason is None)
             kept_some = (kept_some and inside) or reason is None
@@ -100,20 +99,20 @@ class Cleaner:
         self.report["documents"] += inside and kept_some
         return np.array(kept, dtype=bool)
 
-    def _mended(self, text: str) -> str:
+    def _fixed(self, text: str) -> str:
         cleaning, report = self.cleaning, self.report
         report["invalid_bytes"] += len(_INVALID.findall(text))
         report["byte_order_marks"] += text.startswith("\ufeff")
-        mended = cleaned(text, dataclasses.replace(cleaning, nfc=False))
+        fixed = cleaned(text, dataclasses.replace(cleaning, nfc=False))
         if cleaning.control_characters:
             report["control_characters"] += len(_CONTROL.findall(_LINE_END.sub("\n", text)))
         if cleaning.nfc:
-            report["normalised"] += not unicodedata.is_normalized("NFC", mended)
-            mended = unicodedata.normalize("NFC", mended)
-        return mended
+            report["normalised"] += not unicodedata.is_normalized("NFC", fixed)
+            fixed = unicodedata.normalize("NFC", fixed)
+        return fixed
 
     def _reason(self, text: str, *, whole: bool) -> str | None:
-        """Why a text is left out, or None."""
+        """Return why a text is dropped, or None."""
         cleaning = self.cleaning
         if whole and len(text.strip()) < cleaning.min_characters:
             return "too_short"
@@ -130,7 +129,7 @@ class Cleaner:
 
 
 def cleaned(text: str, cleaning: Cleaning) -> str:
-    """One piece of text as the cleaning wants it."""
+    """Clean one piece of text."""
     text = _INVALID.sub("\ufffd", text.removeprefix("\ufeff"))
     if cleaning.control_characters:
         text = _CONTROL.sub("", _LINE_END.sub("\n", text))
@@ -138,10 +137,10 @@ def cleaned(text: str, cleaning: Cleaning) -> str:
 
 
 def kept_pieces(pieces: Iterable[Piece], kept: np.ndarray, cleaning: Cleaning) -> Iterator[Piece]:
-    """The pieces that were decided to be kept, cleaned. A document that loses its last piece ends all the same.
+    """Yield the pieces to keep, cleaned. A document that loses its last piece still ends.
 
     Raises:
-        InputError: There are not as many as were decided on.
+        InputError: If the number of pieces isn't that of the decisions.
     """
     inside = False
     number = -1
@@ -168,7 +167,7 @@ class _NearDuplicates:
         self._offsets = generator.integers(0, 2**63, _HASHES, dtype=np.uint64)
 
     def has(self, text: str) -> bool:
-        """Whether one of the texts before was alike; if not, this one is remembered."""
+        """Return whether an earlier text was alike; if not, remember this one."""
         signature = self.signature(text)
         if signature is None:
             return False
@@ -182,7 +181,7 @@ class _NearDuplicates:
         return False
 
     def signature(self, text: str) -> np.ndarray | None:
-        """``(64,)`` uint32, of which two texts share about the part that they share of their runs of five words."""
+        """Return ``(64,)`` uint32, of which two texts share about the fraction of five-word runs that they share."""
         words = np.array([zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())], dtype=np.uint64)
         if not len(words):
             return None
@@ -197,7 +196,7 @@ class _NearDuplicates:
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """The finaliser of MurmurHash3, on 64 bits."""
+    """Mix bits with the finalizer of MurmurHash3, on 64 bits."""
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return x ^ (x >> np.uint64(33))

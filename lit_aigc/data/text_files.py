@@ -1,4 +1,4 @@
-"""Text from files of the user's own: what there is, and how it is split."""
+"""Text from the user's own files, and how they are split."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Part = tuple[Path, int, "int | None"]  # a file, its first byte, and one past it
 class TextFiles:
     """UTF-8 text in a folder, in the files that a glob such as ``notes/**/*.md`` names, or in one file.
 
-    Splits: folders or files on top named `train` and `val` (`valid`, `validation`), and `test`, are the splits; without
-    a `test` the validation text is the test text too. Otherwise, of 10 files or more, each goes to a split by the hash
-    of its name (folders included): a tenth each to val and test, so adding files moves none. Of fewer files, each is
-    split by position: the first 80 % for training, then 10 % for validation and 10 % for the test, cut at line ends.
+    Splits: top-level folders or files named `train`, `val` (`valid`, `validation`) and `test` are the splits; without a
+    `test` the validation text is the test text too. Otherwise, 10 files or more go to splits by the hash of their names
+    (folders included), a tenth each to val and test, so adding files moves none. Of fewer files, each is split by
+    position: the first 80 % for training, then 10 % for validation and 10 % for the test, cut at line ends.
 
-    Hidden files are not looked at. Files that are no text are left out and named.
+    Hidden files are ignored. Files that are not text are skipped and named in a warning.
 
     Args:
         documents: ``"files"``, or ``"lines"`` that are not blank.
@@ -77,7 +77,7 @@ def _line_documents(parts: list[Part]) -> Iterator[Piece]:
 
 
 def _files(root: str) -> dict[str, Path]:
-    """Files that aren't hidden by their names below the folder, in order."""
+    """Return the files that aren't hidden, by their names below the folder, in order."""
     place = Path(root)
     if place.is_file():
         return {place.name: place}
@@ -88,7 +88,7 @@ def _files(root: str) -> dict[str, Path]:
         paths = [Path(path) for path in glob.glob(root, recursive=True) if os.path.isfile(path)]
         if not paths:
             raise InputError(
-                f"text_files: data.root={root} is no folder and no file, and as a glob it matches nothing. "
+                f"text_files: data.root={root} is neither a folder nor a file, and as a glob it matches nothing. "
                 "Set data.root=PATH."
             )
         place = Path(*fixed)
@@ -97,7 +97,7 @@ def _files(root: str) -> dict[str, Path]:
 
 
 def _split(files: dict[str, Path]) -> dict[str, list[Part]]:
-    """The parts of files that make up each split; no test where only train and val are given."""
+    """Return the parts of files that make up each split; without a test if only train and val are given."""
     named: dict[str, list[Part]] = {split: [] for split in SPLITS}
     tops = {name: SPLIT_FOLDERS.get(Path(name.split("/")[0]).stem.lower()) for name in files}
     if {"train", "val"} <= set(tops.values()) <= set(SPLITS):

@@ -1,4 +1,4 @@
-"""Documents as streams of pieces, so that no text, however long, has to be in memory at once."""
+"""Documents as streams of pieces, so that no text, however long, has to be in memory as a whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lit_aigc.errors import InputError
 
 PIECE_BYTES = 1 << 20
-"""The size about which a long document is cut into pieces."""
+"""The approximate size of the pieces of a long document."""
 
 _BEFORE_A_LINE = re.compile(r"(?<=\S)(?=\r?\n\S)")
 _BEFORE_A_WORD = re.compile(r"(?<=\S)(?=\s\S)")
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
     """A document, or a part of one that is long.
 
     Attributes:
-        text: What it says; a byte that is not UTF-8 is a lone surrogate, as Python's ``surrogateescape`` has it.
+        text: The text; a byte that is not UTF-8 is a lone surrogate, as by Python's ``surrogateescape``.
         ends: Whether the document ends with it. The last piece of a split that is a slice of a longer text doesn't.
     """
 
@@ -33,13 +33,13 @@ class Piece(NamedTuple):
 
 
 Documents = Callable[[], Iterator[Piece]]
-"""The documents of a split in order, read anew at each call."""
+"""Reads the documents of a split in order, from the start at each call."""
 
 
 def file_pieces(path: str | Path, start: int = 0, stop: int | None = None, size: int = PIECE_BYTES) -> Iterator[Piece]:
-    """A file from one byte to another as one document, cut where a tokenizer of words or byte pairs would cut too.
+    """Yield a file, or a part of it, as one document, cut where a tokenizer of words or byte pairs would cut too.
 
-    That is before the white space in front of a line or word; where there is none within 16,000 characters, anywhere.
+    That is before the white space in front of a line or word, or anywhere if there is none within 16,000 characters.
 
     Args:
         path: The file.
@@ -62,7 +62,7 @@ def file_pieces(path: str | Path, start: int = 0, stop: int | None = None, size:
 
 
 def _cut(text: str) -> int:
-    """Where to cut: within the last characters, but not at the very last, which may go on."""
+    """Return where to cut: within the last characters, but not after the last word, which may be incomplete."""
     first = max(1, len(text) - _SEARCHED)
     for pattern in (_BEFORE_A_LINE, _BEFORE_A_WORD):
         if found := pattern.search(text, first):
@@ -71,8 +71,8 @@ def _cut(text: str) -> int:
 
 
 def lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Each line that is not blank as a document of its own, without its end; a long one still in pieces."""
-    inside = False  # a line of which a part was given
+    """Yield each line that is not blank as a document of its own, without its line end; a long one in pieces."""
+    inside = False  # in the middle of a line
     for piece in pieces:
         *whole, last = re.split(r"\r?\n", piece.text)
         for line in whole:
@@ -87,7 +87,7 @@ def lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def files_as_documents(paths: Iterable[Path]) -> Documents:
-    """Each file a document."""
+    """Return documents, one per file."""
     paths = list(paths)
 
     def read() -> Iterator[Piece]:
@@ -98,7 +98,7 @@ def files_as_documents(paths: Iterable[Path]) -> Documents:
 
 
 def is_text(path: Path) -> bool:
-    """Whether the first 8 KiB of a file look like UTF-8: no zero byte, and at most a tenth of it invalid."""
+    """Return whether the first 8 KiB of a file look like UTF-8: no zero byte, and at most a tenth invalid."""
     try:
         with path.open("rb") as file:
             head = file.read(8192)
@@ -109,9 +109,9 @@ def is_text(path: Path) -> bool:
 
 
 def line_start(path: Path, fraction: float) -> int:
-    """The first byte of the first line that begins after this share of a file.
+    """Return the first byte of the first line that begins after this fraction of a file.
 
-    In the last line, or one of more than 64 KiB, the next character instead.
+    Within the last line, or a line of more than 64 KiB, return the next character instead.
     """
     place = int(os.path.getsize(path) * fraction)
     with path.open("rb") as file:
@@ -124,7 +124,7 @@ def line_start(path: Path, fraction: float) -> int:
 
 
 def stamp(paths: Iterable[Path], *facts: object) -> str:
-    """A hash that changes when a file or one of the facts does: by name, size and time, nothing is read."""
+    """Return a hash that changes when a fact or a file does, by its name, size and time; no file is read."""
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""``python -m lit_aigc.evaluate``: a bundle, or images from elsewhere, in numbers with their protocol."""
+"""``python -m lit_aigc.evaluate``: metrics of a bundle, or of images from elsewhere, with their protocol."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from lit_aigc.machine.exit_codes import DONE
 def main(config: dict[str, Any]) -> int:
     """Measure what the config asks for, show a table, write JSON and a page, and return the exit code."""
     from lit_aigc.evaluate.checks import check_options
-    from lit_aigc.evaluate.output import options, page_file, picture_file, results_file, settled
+    from lit_aigc.evaluate.output import options, page_file, picture_file, print_evaluation, results_file, settled
     from lit_aigc.evaluate.page.content import write_page
     from lit_aigc.evaluate.run import measured
-    from lit_aigc.evaluate.table import print_evaluation
     from lit_aigc.files import write_atomically
 
     check_options(config)

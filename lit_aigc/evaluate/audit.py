@@ -1,4 +1,4 @@
-"""The memorisation audit: generated and real test images beside the training images nearest to them, and a verdict."""
+"""The memorization audit: generated and real test images next to their nearest training images, and a verdict."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.sheets import Panel, draw_sheet
-from lit_aigc.metrics.features.extractors import match_channels
-from lit_aigc.metrics.memorisation import LEVEL, NEIGHBOURS, QUANTILE, TWIN, Nearness, judge, rank_p_values
-from lit_aigc.metrics.neighbours import nearest_vectors
+from lit_aigc.metrics.features.resizing import match_channels
+from lit_aigc.metrics.memorization import LEVEL, NEIGHBORS, QUANTILE, TWIN, Nearness, judge, rank_p_values
+from lit_aigc.metrics.neighbors import nearest_vectors
 from lit_aigc.metrics.reference import extract
 from lit_aigc.spec import Batch
 
-LIMIT = 10_000  # samples, and test images, that are looked at
-_SHOWN = 4  # neighbours in the picture, in each space
-_BLOCK = 256  # images that features are computed of at a time
+LIMIT = 10_000  # samples, and test images, to look at
+_SHOWN = 4  # neighbors in the picture, in each space
+_BLOCK = 256  # images per batch of the extractor
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         values: Figures by the keys of ``summary.json``, ``memorised`` the verdict.
         protocol: What they depend on, with the p-values.
-        picture: The most suspicious samples, and test images, beside their nearest training images.
-        suspicion: ``(n,)`` float64: of each sample the smallest p-value over the spaces; small is suspicious.
+        picture: The most suspicious samples, and test images, next to their nearest training images.
+        suspicion: ``(n,)`` float64, the smallest p-value of each sample over the spaces; small is suspicious.
     """
 
     values: dict[str, Any]
@@ -44,13 +44,13 @@ class Audit:
 
 @dataclasses.dataclass(frozen=True)
 class _Space:
-    """Where distances are measured: pixels, or the features of an extractor.
+    """A space to measure distances in: pixels, or the features of an extractor.
 
     Attributes:
         name: Part of keys.
-        vectors: uint8 images ``(n, C, H, W)`` to ``(n, d)``.
-        train: Vectors ``(N, d)`` of all training images, block by block.
-        at: Vectors ``(n, d)`` of the training images at places ``(n,)``.
+        vectors: Maps uint8 images ``(n, C, H, W)`` to ``(n, d)``.
+        train: Returns the vectors ``(N, d)`` of all training images, block by block.
+        at: Returns the vectors ``(n, d)`` of the training images at places ``(n,)``.
         scale: Factor that gives distances their unit.
     """
 
@@ -60,9 +60,9 @@ class _Space:
     at: Callable[[Tensor], Tensor]
     scale: float = 1.0
 
-    def nearness(self, images: Tensor, neighbours: int) -> Nearness:
-        """How near images are to the training images."""
-        distances, places = nearest_vectors(self.vectors(images), self.train(), neighbours)
+    def nearness(self, images: Tensor, neighbors: int) -> Nearness:
+        """Return how near images are to the training images."""
+        distances, places = nearest_vectors(self.vectors(images), self.train(), neighbors)
         found, back = places[:, 0].unique(return_inverse=True)
         own, _ = nearest_vectors(self.at(found), self.train(), 2)  # the first is the image itself, or a copy of it
         return Nearness(distances * self.scale, places, own[back, 1] * self.scale)
@@ -77,34 +77,34 @@ def audit(
     rows: int = 12,
     device: torch.device | str = "cpu",
 ) -> Audit:
-    """Compare generated images with the training images, and real test images for a measure.
+    """Compare generated images with the training images, and real test images for calibration.
 
-    Every image is compared with all training images; the first `LIMIT` samples and test images are looked at. Memory
-    does not grow with the number of training images, whose features are in a temporary file.
+    The first `LIMIT` samples and test images are compared with all training images. Memory does not grow with the
+    number of training images, whose features are in a temporary file.
 
     Args:
         samples: uint8 ``(N, C, H, W)``, of a model or a set of images.
         datamodule: The data that the model was trained on: ``spec``, ``split(name)`` and ``real_batches(name)``.
         network: A feature extractor on `device`, for distances of features too; None: pixels alone.
         split: Real images that no model was trained on.
-        rows: Rows of samples in the picture; a third as many of test images.
-        device: Where features are computed.
+        rows: Rows of samples in the picture; test images have a third as many.
+        device: Where to compute features.
 
     Raises:
-        InputError: If images are of another size than the training images, or too few on any side.
+        InputError: If images differ in size from the training images, or there are too few of any kind.
     """
     train, shape = datamodule.split("train"), datamodule.spec.shape
     fake = _gathered(samples, shape, "the samples")
     real = _gathered(datamodule.real_batches(split, limit=LIMIT), shape, f"the {split} split")
     if len(fake) < 2 or not len(real) or len(train) < 2:
         raise InputError(
-            f"A memorisation audit needs samples, real {split} images and training images, some hundreds of each; got "
+            f"A memorization audit needs samples, real {split} images and training images, some hundreds of each; got "
             f"{len(fake)}, {len(real)} and {len(train)}."
         )
     spaces = [_pixels(datamodule)] + ([] if network is None else [_features(datamodule, network, device)])
-    neighbours = min(NEIGHBOURS, len(train))
+    neighbors = min(NEIGHBORS, len(train))
     images = torch.cat([fake, real])
-    found = {space.name: space.nearness(images, neighbours) for space in spaces}
+    found = {space.name: space.nearness(images, neighbors) for space in spaces}
     of_fake = {name: _part(nearness, slice(len(fake))) for name, nearness in found.items()}
     of_real = {name: _part(nearness, slice(len(fake), None)) for name, nearness in found.items()}
     among = nearest_vectors(fake.flatten(1), [fake.flatten(1)], 2)[0][:, 1] * spaces[0].scale
@@ -117,10 +117,10 @@ def audit(
         "fingerprint": datamodule.spec.fingerprint,
         "extractor": None if network is None else network.name,
         "extractor_hash": None if network is None else network.hash,
-        "closeness": f"distance to the nearest training image over the mean of the {neighbours} nearest",
+        "closeness": f"distance to the nearest training image over the mean of the {neighbors} nearest",
         "quantile": QUANTILE,
         "false_alarm_rate": LEVEL,
-        "duplicate": f"root mean square difference of at most {TWIN:g} grey level",
+        "duplicate": f"root mean square difference of at most {TWIN:g} gray level",
         "quantisation": "8 bits",
         "tests": tests,
     }
@@ -134,7 +134,7 @@ def audit(
         *_bands("sample", fake, of_fake, suspicion, order, train),
         *_bands(split, real, of_real, of_test, test_order, train),
     ]
-    verdict = "memorised" if values["memorised"] else "no sign of memorisation"
+    verdict = "memorized" if values["memorised"] else "no sign of memorization"
     title = f"{verdict}: the most suspicious of {len(fake)} samples, then of {len(real)} {split} images"
     attribution = datamodule.spec.attribution
     return Audit(
@@ -143,13 +143,13 @@ def audit(
 
 
 def _gathered(batches: Iterable[Batch], shape: tuple[int, ...], called: str) -> Tensor:
-    """The first `LIMIT` images, uint8 ``(n, C, H, W)``, with the channels of the training images."""
+    """Return the first `LIMIT` images, uint8 ``(n, C, H, W)``, with the channels of the training images."""
     found: list[Tensor] = []
     for batch in batches:
         if batch.images.shape[2:] != torch.Size(shape[1:]):
             sizes = ("x".join(map(str, size)) for size in (batch.images.shape[2:], shape[1:]))
             raise InputError(
-                "A memorisation audit compares pixel by pixel: {} have images of {} (height x width), the training "
+                "A memorization audit compares pixel by pixel: {} have images of {} (height x width), the training "
                 "images {}: set data.image_size.".format(called, *sizes)
             )
         found.append(match_channels(batch.images.cpu(), shape[0]))
@@ -187,7 +187,7 @@ def _part(nearness: Nearness, rows: slice) -> Nearness:
 
 
 def _most_suspicious(found: dict[str, Nearness], suspicion: Tensor) -> Tensor:
-    """Places of images, the most suspicious first; of equally suspicious ones the closest, then the first."""
+    """Return the places of images, the most suspicious first; of equally suspicious ones, the closest."""
     closest = torch.stack([nearness.closeness for nearness in found.values()]).amin(dim=0)
     order = closest.argsort(stable=True)
     return order[suspicion[order].argsort(stable=True)]
@@ -196,13 +196,13 @@ def _most_suspicious(found: dict[str, Nearness], suspicion: Tensor) -> Tensor:
 def _bands(
     what: str, images: Tensor, found: dict[str, Nearness], suspicion: Tensor, order: Tensor, train: Any
 ) -> list[list[Panel]]:
-    """A row of panels for each of some images: itself, then its nearest training images with their distances."""
+    """Return a row of panels per image: itself, then its nearest training images with their distances."""
     bands = []
     for row, i in enumerate(order.tolist()):
         names, p = [f"{what} {i}"], [f"p {float(suspicion[i]):.2g}"]
         band = [Panel(images[i][None], 1, "", names, p)]
         for space, nearness in found.items():
-            caption = "" if row else "nearest by pixels (grey levels)" if space == "pixels" else f"nearest by {space}"
+            caption = "" if row else "nearest by pixels (gray levels)" if space == "pixels" else f"nearest by {space}"
             places, distances = nearness.places[i, :_SHOWN], nearness.distances[i, :_SHOWN].tolist()
             texts = [f"{distance:.3g}" for distance in distances]
             band.append(Panel(train.batch(0, places).images, len(places), caption, (), texts))

@@ -1,4 +1,4 @@
-"""What an evaluation refuses: options out of range, what doesn't go together, data that don't fit."""
+"""Refuse options of an evaluation that are out of range or contradict each other, and data that don't fit."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from torch import nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_sets import ImageSet
-from lit_aigc.metrics.bootstrap import LEAST
 from lit_aigc.metrics.frechet import SmallSampleWarning
+from lit_aigc.metrics.resampling import LEAST
+from lit_aigc.metrics.table import METRICS, by_default, with_interval
 
 _OF_A_MODEL = ("classification_accuracy", "nll_samples")
 _ON_REQUEST = (*_OF_A_MODEL, "audit")
 
 
 def check_options(config: Mapping[str, Any]) -> None:
-    """Refuse numbers that are out of range, and options that don't go together; before anything is opened.
+    """Refuse numbers that are out of range, and options that contradict each other, before anything is opened.
 
     Raises:
-        InputError: For the first that is wrong.
+        InputError: For the first problem.
     """
     _check_sources(config)
-    number = config["classification_accuracy"]
     if config["num_samples"] < 2:
-        raise InputError(f"num_samples={config['num_samples']}: expected at least 2, better some thousands.")
+        raise InputError(f"num_samples={config['num_samples']}: expected at least 2, preferably thousands.")
     if isinstance(config["metrics"], str):
         raise InputError(f"metrics={config['metrics']}: expected a list, such as [{config['metrics']}].")
-    if number is not None and (type(number) is not int or number < 2):
-        raise InputError(
-            f"classification_accuracy={number}: expected the number of samples that a classifier is trained on, such "
-            "as 60_000, or null."
-        )
-    for key, least, of_what in (("nll_samples", 1, "latents drawn for an image"), ("nll_images", 2, "test images")):
+    for key, least, what in (
+        ("classification_accuracy", 2, "samples that a classifier is trained on"),
+        ("nll_samples", 1, "latents per image"),
+        ("nll_images", 2, "test images"),
+    ):
         if (value := config[key]) is not None and (type(value) is not int or value < least):
-            raise InputError(f"{key}={value}: expected the number of {of_what}, {least} or more, or null.")
+            raise InputError(f"{key}={value}: expected the number of {what}, {least} or more, or null.")
     if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
         raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
     if config["baseline"] and not bootstrap:
         raise InputError("baseline= compares numbers with their noise: add bootstrap=200.")
     if config["baseline"] and config["metrics"] == []:
-        raise InputError("baseline= compares metrics on features, and metrics is empty: ask for some of fid, kid, is.")
+        names = ", ".join(with_interval())
+        raise InputError(f"baseline= compares metrics with intervals, and metrics is empty: ask for some of {names}.")
     if config["nll_images"] and not config["nll_samples"]:
-        raise InputError("nll_images goes with nll_samples: give the number of latents too, such as nll_samples=500.")
+        raise InputError("nll_images needs nll_samples, the number of latents, such as nll_samples=500.")
     if config["metrics"] == [] and not any(config[key] for key in _ON_REQUEST):
         raise InputError(
-            "metrics is empty, and nothing else is asked for: expected some of fid, kid, is, accuracy, "
-            "precision_recall, class_fid, or null for the first four where they apply."
+            f"metrics is empty, and nothing else is asked for: expected some of {', '.join(METRICS)}, or null for "
+            f"{', '.join(by_default())} where they apply."
         )
 
 
 def _check_sources(config: Mapping[str, Any]) -> None:
-    """Refuse too little or too much to measure, and to compare with."""
+    """Refuse missing or ambiguous sources of what to measure and what to compare with."""
     if not (config["bundle"] or config["fake"]):
         raise InputError(
             "bundle= is missing, and so is fake=: give a trained model, bundle=<run folder>/bundle, or generated "
             "images, fake=PATH with real=PATH to compare with, each a folder, a .zip or an .npz; see --help"
         )
     if config["bundle"] and config["fake"]:
-        raise InputError("bundle= and fake= are both given: leave out one of them, for one is measured at a time.")
+        raise InputError("bundle= and fake= are both given: leave one out; they are measured separately.")
     for key in ("data", "reference"):
         if config["real"] and config.get(key):
-            raise InputError(f"real= and {key}= both say what to compare with: leave out one of them.")
+            raise InputError(f"real= and {key}= both say what to compare with: leave one out.")
     for key in _OF_A_MODEL:
         if config["fake"] and config[key]:
             raise InputError(f"{key} needs a model, not only its images: give bundle= instead of fake=.")
@@ -76,10 +76,10 @@ def _check_sources(config: Mapping[str, Any]) -> None:
 
 
 def check_needs(config: Mapping[str, Any], bundle: Any) -> None:
-    """Refuse to ask a model for what it can't give, or can't without data.
+    """Refuse options that ask a model for what it can't give, or can't give without data.
 
     Raises:
-        InputError: For the first that is wrong.
+        InputError: For the first problem.
     """
     from lit_aigc.metrics.likelihood import has_likelihood
 
@@ -90,7 +90,7 @@ def check_needs(config: Mapping[str, Any], bundle: Any) -> None:
         )
     if config["nll_samples"] and not has_likelihood(bundle.module):
         raise InputError(
-            "nll_samples needs a model that gives images a likelihood, such as a VAE, and this one, a "
+            "nll_samples needs a model with a likelihood of images, such as a VAE, and this one, a "
             f"{type(bundle.module).__name__}, only samples. Leave nll_samples out."
         )
     for key in _OF_A_MODEL:
@@ -101,7 +101,7 @@ def check_needs(config: Mapping[str, Any], bundle: Any) -> None:
 
 
 def check_fit(config: Mapping[str, Any], data: Any, bundle: Any, fake: Any) -> None:
-    """Refuse data that what is measured can't be compared with.
+    """Refuse data that can't be compared with what is measured.
 
     Args:
         config: The options.
@@ -110,7 +110,7 @@ def check_fit(config: Mapping[str, Any], data: Any, bundle: Any, fake: Any) -> N
         fake: The images from elsewhere, or None.
 
     Raises:
-        InputError: If their images have another size, or classes are needed and others.
+        InputError: If their images have another size, or other classes where classes are needed.
     """
     if fake:
         if data.shape[1:] != fake.shape[1:]:
@@ -125,8 +125,8 @@ def check_fit(config: Mapping[str, Any], data: Any, bundle: Any, fake: Any) -> N
             f"data={data.name} has images of shape {data.shape}, the bundle makes "
             f"{spec.shape}: give the data that it was trained on, or set data.image_size and data.channels."
         )
-    labelled = config["classification_accuracy"] or (config["nll_samples"] and bundle.module.conditional)
-    if labelled and data.class_names != spec.class_names:
+    labeled = config["classification_accuracy"] or (config["nll_samples"] and bundle.module.conditional)
+    if labeled and data.class_names != spec.class_names:
         raise InputError(
             f"data={data.name} has other classes than the bundle, whose data were {spec.name}: give the "
             "data that it was trained on."
@@ -138,7 +138,7 @@ def _size(images: Any) -> str:
 
 
 def check_pair(real: ImageSet, shape: tuple[int, ...], extractor: nn.Module) -> None:
-    """Warns where a real set can't give a fair number: of another size or colour than the samples, or too small.
+    """Warn if a real set can't give a fair number: it differs in size or color from the samples, or is too small.
 
     Args:
         real: The real set.
@@ -149,11 +149,11 @@ def check_pair(real: ImageSet, shape: tuple[int, ...], extractor: nn.Module) -> 
         sizes = " and ".join("x".join(map(str, size)) for size in (real.shape[1:], shape[1:]))
         warnings.warn(
             f"{real.called} and the generated images have different sizes, {sizes} (height x width): each is resized "
-            "by the extractor, and the number shows that difference too.",
+            "by the extractor, and the number reflects that difference too.",
             stacklevel=2,
         )
-    if shape[0] == 1 and real.shape[0] == 3 and real.pixels.coloured:
-        warnings.warn(f"{real.called} has colour images, the generated ones are grey.", stacklevel=2)
+    if shape[0] == 1 and real.shape[0] == 3 and real.pixels.colored:
+        warnings.warn(f"{real.called} has color images, the generated ones are gray.", stacklevel=2)
     if real.count < extractor.num_features:
         warnings.warn(
             f"A Fréchet distance from {real.count} real images on {extractor.num_features} features is biased: give "

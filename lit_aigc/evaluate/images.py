@@ -13,13 +13,12 @@ from torch import nn
 from lit_aigc.build import instantiate
 from lit_aigc.data import cache
 from lit_aigc.errors import InputError
-from lit_aigc.evaluate.checks import check_pair
-from lit_aigc.evaluate.models import classification_accuracy, likelihood, memorisation
-from lit_aigc.evaluate.progress import shown
+from lit_aigc.evaluate.checks import check_fit, check_pair
+from lit_aigc.evaluate.models import classification_accuracy, likelihood, memorization
+from lit_aigc.evaluate.output import shown
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.machine.precision import MIXED, warn_if_slow
 from lit_aigc.media.image_sets import ImageSet
-from lit_aigc.metrics import floor
 from lit_aigc.metrics.choice import choose_extractor, classifier_for, mismatch
 from lit_aigc.metrics.features.extractors import Bfloat16, check_extractor, extractor
 from lit_aigc.metrics.floor import Halves
@@ -29,8 +28,8 @@ from lit_aigc.metrics.generative import (
     evaluate_samples,
     extractor_of_training,
     module_samples,
-    needs_reference,
 )
+from lit_aigc.metrics.measurement import read
 from lit_aigc.metrics.reference import (
     KID_LIMIT,
     Reference,
@@ -39,13 +38,23 @@ from lit_aigc.metrics.reference import (
     set_reference,
     shipped_reference,
 )
-from lit_aigc.runs.bundle import to_device
+from lit_aigc.metrics.table import METRICS, needs_classes, needs_reference
+from lit_aigc.runs.bundle import Bundle, to_device
 from lit_aigc.spec import Batch
 
 Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 # Each, where its option is on, gives numbers by key, and their protocol by name.
-_ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorisation}
+_ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorization}
+
+
+def prepare_data(config: Mapping[str, Any], data: Any, bundle: Bundle | None, fake: ImageSet | None) -> None:
+    """Check that a data set can be compared with a model or with images from elsewhere.
+
+    Raises:
+        InputError: If it can't.
+    """
+    check_fit(config, data.spec, bundle, fake)
 
 
 def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
@@ -96,10 +105,10 @@ def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module
     """The metrics on an extractor, and their protocol."""
     fake, real = subject.fake, subject.real
     chosen = choose_metrics(config["metrics"], network, subject.spec.num_classes if subject.conditional else 0)
-    if "class_fid" in chosen and real:
+    if real and (by_class := needs_classes(chosen)):
         raise InputError(
-            f"class_fid needs real images with labels, and {real.called} has none: give data=NAME in place of real=, "
-            "or leave out 'class_fid'."
+            f"{by_class[0]} needs real images with labels, and {real.called} has none: give data=NAME in place of "
+            f"real=, or leave out {by_class[0]!r}."
         )
     reference = _reference(config, subject, network, chosen) if needs_reference(chosen) else None
     if fake:
@@ -126,7 +135,7 @@ def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module
 
 def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, chosen: tuple[str, ...]) -> Reference:
     """Statistics of the real images: of a set from elsewhere, as they are shipped, or of a split of the data."""
-    real, spec, by_class = subject.real, subject.spec, "class_fid" in chosen
+    real, spec, by_class = subject.real, subject.spec, needs_classes(chosen)
     source = choose_reference(config["reference"], network, spec, chosen)
     n = subject.fake.count if subject.fake else config["num_samples"]
     if real:
@@ -157,7 +166,7 @@ def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, 
         num_classes=spec.num_classes if by_class else 0,
         device=config["device"],
     )
-    metrics = [name for name in chosen if name in floor.METRICS]
+    metrics = [name for name in chosen if METRICS[name].has_floor]
     n = min(n, len(data.split("test"))) if config["floor"] and source != "test" else 0
     return (
         _with_test_images(reference, data, n, network, metrics, config["device"]) if n >= 2 and metrics else reference
@@ -171,7 +180,7 @@ def _with_test_images(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmallSampleWarning)  # comes for the samples
         values, _ = evaluate_samples(data.real_batches("test", limit=n), network, reference, metrics, device=device)
-    figures = {name: values[f"{name}_{network.name}"] for name in metrics} | {"n": n}
+    figures = {each.metric: each.value for each in read(values)} | {"n": n}
     return dataclasses.replace(reference, real={"other": figures}, real_split=f"{data.spec.name}/test")
 
 

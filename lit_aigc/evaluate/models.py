@@ -1,4 +1,4 @@
-"""Numbers that need the model and its data, not only its images; each function is one option's."""
+"""Numbers that need the model and its data, not only its images; one function per option."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lit_aigc.evaluate.output import picture_file
-from lit_aigc.evaluate.progress import shown
+from lit_aigc.evaluate.output import picture_file, shown
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
@@ -17,7 +16,7 @@ Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 
 def classification_accuracy(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
-    """The classification accuracy score, and that of as many real images, drawn from ``train`` at random."""
+    """Measure the classification accuracy score, and that of as many real images, drawn from ``train`` at random."""
     from lit_aigc.metrics import classification
     from lit_aigc.metrics.generative import module_samples
 
@@ -38,7 +37,7 @@ def classification_accuracy(config: Mapping[str, Any], subject: Subject, network
 
 
 def likelihood(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
-    """The likelihood of the test images, or of ``nll_images`` of them, drawn at random."""
+    """Measure the likelihood of the test images, or of ``nll_images`` of them, drawn at random."""
     from lit_aigc.metrics.likelihood import evaluate_likelihood
 
     data, seed = subject.datamodule, config["seed"]
@@ -53,7 +52,7 @@ def likelihood(config: Mapping[str, Any], subject: Subject, network: nn.Module |
 
 
 def random_batches(data: Any, images: int, seed: int) -> Iterator[Batch]:
-    """So many test images without repetition, the same ones for a seed; the first of a split may be unlike the rest."""
+    """Yield random test images without repetition, by seed; the first of a split may be unlike the rest."""
     test = data.split("test")
     keys = Noise(seed).stream("test images").bits(len(test), 1)[:, 0]
     places = keys.argsort(stable=True)[:images].sort().values
@@ -61,8 +60,8 @@ def random_batches(data: Any, images: int, seed: int) -> Iterator[Batch]:
         yield test.batch(start, places[start : start + data.eval_batch_size])
 
 
-def memorisation(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
-    """Whether samples repeat training images, with a picture of the most suspicious."""
+def memorization(config: Mapping[str, Any], subject: Subject, network: nn.Module | None) -> Numbers:
+    """Test whether samples repeat training images, and write a picture of the most suspicious."""
     from lit_aigc.evaluate.audit import LIMIT, audit
     from lit_aigc.media.images import save_png
     from lit_aigc.metrics.generative import module_samples

@@ -1,23 +1,36 @@
-"""Where an evaluation writes."""
+"""The output of an evaluation: files, progress and the table on the terminal."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from lit_aigc.evaluate.page.findings import Findings, plain, read_findings
 from lit_aigc.files import check_writable
+from lit_aigc.media.console import lines, number
+from lit_aigc.metrics.bootstrap import LEVEL
+from lit_aigc.metrics.measurement import Measurement
 from lit_aigc.runs.bundle import find_bundle
 
-# Options that change no number, or that the file is named after.
+_Batch = TypeVar("_Batch")
+
+# Options that change no number, or that determine the name of the file.
 _NO_OPTIONS = ("bundle", "fake", "out", "page", "batch_size", "cache", "device", "trust")
 
 
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the places that it leaves open: the bundle of a run folder, and the file of the results.
+    """Return the config with the paths that it leaves open: the bundle in a run folder, and the file of the results.
 
     Raises:
         InputError: If the results can't be written there.
@@ -31,15 +44,15 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that numbers depend on, as they are kept beside the numbers."""
+    """Return the options that numbers depend on, as they are stored with the numbers."""
     return json.loads(json.dumps({key: value for key, value in config.items() if key not in _NO_OPTIONS}))
 
 
 def results_file(config: Mapping[str, Any]) -> Path:
-    """Where the numbers go: ``out``, or beside what is measured.
+    """Return the file of the numbers: ``out``, or next to what is measured.
 
-    Results of other options are kept: beside ``evaluation.json`` come ``evaluation-2.json`` and so on. The same
-    evaluation again takes the place of its older results.
+    Results of other options are kept: after ``evaluation.json`` come ``evaluation-2.json`` and so on. Repeating an
+    evaluation replaces its older results.
     """
     if config["out"]:
         return Path(config["out"])
@@ -53,20 +66,90 @@ def results_file(config: Mapping[str, Any]) -> Path:
 
 
 def picture_file(config: Mapping[str, Any]) -> Path:
-    """Where the picture of the memorisation audit goes: ``memorisation.png``, with the number of the results."""
+    """Return the file of the memorization audit's picture: ``memorisation.png``, with the number of the results."""
     results = results_file(config)
     number = re.search(r"-\d+$", results.stem)
     return results.with_name(f"memorisation{number[0] if number else ''}.png")
 
 
 def page_file(config: Mapping[str, Any]) -> Path:
-    """Where the page goes."""
+    """Return the file of the page."""
     return results_file(config).with_suffix(".html")
 
 
 def _is_of(config: Mapping[str, Any], file: Path) -> bool:
-    """Whether a file holds the results of the same evaluation."""
+    """Return whether a file holds the results of the same evaluation."""
     try:
         return json.loads(file.read_text()).get("options") == options(config)
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def shown(batches: Iterable[_Batch], what: str, count: int, size: int) -> Iterable[_Batch]:
+    """Yield the batches of `size` out of `count` items, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return track(batches, what, total=math.ceil(count / size), console=console, transient=True, disable=hidden)
+
+
+def print_evaluation(
+    results: Mapping[str, Any], paths: Mapping[str, str | Path], console: Console | None = None
+) -> None:
+    """Print what was measured, the numbers, the comparison with a baseline if there is one, and the paths."""
+    console = console or Console()
+    found = read_findings(results)
+    tables = [_numbers(found)] if found.measurements else []
+    tables += [_differences(found.differences)] if found.differences else []
+    for part in (*lines(found.facts), *tables, *lines(paths)):
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _numbers(found: Findings) -> Table:
+    """Return a row per number, with its interval and what real images reach; empty columns are left out."""
+    columns = {
+        "": [_named(each) for each in found.measurements],
+        "value": [plain(each, each.value) for each in found.measurements],
+        f"{100 * LEVEL:g} % interval": [_interval(each) for each in found.measurements],
+        "real": ["" if each.real is None else number(each.real) for each in found.measurements],
+    }
+    return _table({title: cells for title, cells in columns.items() if any(cells)})
+
+
+def _differences(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a row per number: the baseline, this minus the baseline, and the interval below the difference."""
+    ends = [f"{number(facts['low'])} … {number(facts['high'])}" for facts in found.values()]
+    differences = [number(facts["difference"]) for facts in found.values()]
+    return _table(
+        {
+            "against the baseline": list(found),
+            "baseline": [number(facts["baseline"]) for facts in found.values()],
+            f"difference\n{100 * LEVEL:g} % interval": list(map("\n".join, zip(differences, ends, strict=True))),
+            " ": ["beyond noise" if facts["beyond_noise"] else "within noise" for facts in found.values()],
+        }
+    )
+
+
+def _table(columns: Mapping[str, list[str]]) -> Table:
+    """Return a table whose first column names the rows and is folded on a narrow terminal, so that nothing is cut."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, title in enumerate(columns):
+        if i == 0:
+            table.add_column(title, style="bold", overflow="fold")
+        else:
+            table.add_column(title, justify="right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _named(measurement: Measurement) -> str:
+    label = "" if measurement.label == measurement.part else f" {measurement.label}"
+    return f"{measurement.key()}{label}{' (biased)' if measurement.biased else ''}"
+
+
+def _interval(measurement: Measurement) -> str:
+    """Return the interval; without one the standard error."""
+    low, high, error = measurement.low, measurement.high, measurement.standard_error
+    if low is not None and high is not None:
+        return f"{plain(measurement, low)} … {plain(measurement, high)}"
+    return "" if error is None else f"± {plain(measurement, error)}"

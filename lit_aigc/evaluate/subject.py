@@ -1,4 +1,4 @@
-"""What is measured, and what it is compared with."""
+"""What an evaluation measures, and what it compares it with."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lit_aigc.build import instantiate
-from lit_aigc.evaluate.checks import check_fit, check_needs
+from lit_aigc.evaluate.checks import check_needs
 from lit_aigc.media.image_sets import ImageSet, open_image_set
+from lit_aigc.media.modality import of_modality
 from lit_aigc.runs.bundle import Bundle, load_bundle
 from lit_aigc.spec import DataSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A model or images from elsewhere, with what they are compared with.
+    """A model or images from elsewhere, and what they are compared with.
 
     Attributes:
         bundle: The model, or None: then there is `fake`.
@@ -33,18 +34,18 @@ class Subject:
 
     @property
     def spec(self) -> DataSpec:
-        """What a sample looks like, and the data it is like, as far as known."""
+        """Facts about a sample and the data it resembles, as far as known."""
         if self.bundle:
             return self.bundle.spec
         return self.datamodule.spec if self.datamodule else DataSpec("image", self.fake.shape)
 
     @property
     def conditional(self) -> bool:
-        """Whether samples are asked for by class."""
+        """Whether samples can be asked for by class."""
         return bool(self.bundle and self.bundle.module.conditional)
 
     def names(self) -> dict[str, str]:
-        """What results say was measured."""
+        """Return what the results say was measured."""
         if self.bundle:
             measured = {"bundle": self.path, "model": type(self.bundle.module).__name__}
             measured["trained_on"] = self.bundle.manifest["data"]["name"]
@@ -54,10 +55,10 @@ class Subject:
 
 
 def open_subject(config: Mapping[str, Any]) -> Subject:
-    """What the options name.
+    """Open what the options name.
 
     Raises:
-        InputError: If something can't be read, is needed and isn't there, or doesn't fit the rest.
+        InputError: If something can't be read, is missing, or doesn't fit the rest.
     """
     bundle = load_bundle(config["bundle"], config["trust"], config["device"]) if config["bundle"] else None
     real, fake = (open_image_set(config[key], key) if config[key] else None for key in ("real", "fake"))
@@ -66,8 +67,6 @@ def open_subject(config: Mapping[str, Any]) -> Subject:
         check_needs(config, bundle)
     if config.get("data"):
         datamodule = instantiate(config["data"])
-        if bundle and bundle.spec.modality == "text" and hasattr(datamodule, "use_tokenizer"):
-            datamodule.use_tokenizer(bundle.module.tokenizer)
-        else:
-            check_fit(config, datamodule.spec, bundle, fake)
+        modality = bundle.spec.modality if bundle else "image"
+        of_modality("evaluate", modality).prepare_data(config, datamodule, bundle, fake)
     return Subject(bundle, str(config["bundle"]), fake, real, datamodule)

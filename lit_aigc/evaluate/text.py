@@ -1,10 +1,10 @@
-"""Numbers of a language model: the likelihood of held-out text, and generated text beside as much real text."""
+"""Measure a language model: the likelihood of held-out text, and generated text against as much real text."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,32 +25,31 @@ PROTOCOLS = ("windows", "strided", "carried")
 _MEANING = {
     "windows": "windows of the context that don't overlap, each on its own",
     "sentences": "each sentence on its own",
-    "strided": "windows that move on by the stride, whose last targets count",
-    "carried": "rows of consecutive text, each read from its beginning to its end with the state carried on",
+    "strided": "windows that advance by the stride, of which only new targets count",
+    "carried": "rows of consecutive text, each read from beginning to end while carrying the state",
 }
 REPEATED = 4  # n of the repetition rate
-COPIED = (4, 8)  # lengths in words of the n-grams that are looked up in the training text
+COPIED = (4, 8)  # lengths in words of the n-grams looked up in the training text
 _SEARCH = {"beams": 4}
 _DRAWING = {"temperature", "top_k", "top_p", "min_p"}
 _BOUNDARY = 0
 _BLOCK = 64  # texts generated at a time
 _PROMPT = 32  # tokens of a prompt from the middle of a text
-_READ = 1 << 22  # tokens of held-out text that excerpts are taken from
+_READ = 1 << 22  # tokens of held-out text from which excerpts are taken
 
 
 @dataclasses.dataclass(frozen=True)
 class TextOptions:
-    """What an evaluation of text asks for, as ``text`` in ``conf/evaluate.yaml``.
+    """Options of an evaluation of text, as ``text`` in ``conf/evaluate.yaml``.
 
     Attributes:
         split: ``val`` or ``test``: the held-out text.
         protocols: Of the likelihood, some of `PROTOCOLS`; for data of sentences ``windows`` means one sentence each.
-        texts: Texts generated, and as many real ones; 0: none.
-        decoding: Fields of `lit_aigc.sampling.tokens.Decoding`: how many tokens at most, and how they are drawn; those
-            of None are as there.
-        searching: The same for translations, which are searched for with beams unless `decoding` says how to draw.
-        prompt_tokens: Tokens of held-out text that each generated text goes on from; None: 0 where the held-out text
-            is at least as many texts as are asked for, else 32.
+        texts: Number of generated texts, and of real ones; 0: none.
+        decoding: Fields of `lit_aigc.sampling.tokens.Decoding`; those of None keep their defaults.
+        searching: The same for translations, which use beam search unless `decoding` says how to draw.
+        prompt_tokens: Tokens of held-out text that each generated text continues; None: 0 if the held-out text has at
+            least as many texts as wanted, else 32.
     """
 
     split: str = "val"
@@ -80,21 +79,43 @@ class TextOptions:
 
 
 class Excerpt(NamedTuple):
-    """Ids of held-out text: what a model is given, and how the text goes on, up to its end."""
+    """Ids of held-out text: a prompt, and the rest of the text up to its end."""
 
     prompt: np.ndarray
     rest: np.ndarray
 
 
-def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
-    """All numbers of a language model by key, and their protocol by name.
+@runtime_checkable
+class TakesTokenizer(Protocol):
+    """Data of text that can be read with another tokenizer than its own."""
 
-    Args:
-        config: With ``text``, the fields of `TextOptions`, and ``seed``.
-        subject: With ``bundle``, the model, and ``datamodule``, a text data set.
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Take a trained tokenizer, before the data is read."""
+
+
+def prepare_data(config: Mapping[str, Any], data: Any, bundle: Any, fake: None) -> None:
+    """Read a data set with the tokenizer of the model.
 
     Raises:
-        InputError: If an option is wrong, or the data don't fit the model.
+        InputError: If it isn't text.
+    """
+    if not isinstance(data, TakesTokenizer):
+        raise InputError(
+            f"data={data.spec.name} is {data.spec.modality}, and the bundle is a language model: give the data that it "
+            f"was trained on, such as data={bundle.spec.name}."
+        )
+    data.use_tokenizer(bundle.module.tokenizer)
+
+
+def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
+    """Measure a language model, and return its metrics by key and their protocol by name.
+
+    Args:
+        config: Has ``text``, the fields of `TextOptions`, and ``seed``.
+        subject: Has ``bundle``, the model, and ``datamodule``, a text data set.
+
+    Raises:
+        InputError: If an option is wrong, or the data doesn't fit the model.
     """
     options, module, data = TextOptions(**config["text"]), subject.bundle.module, subject.datamodule
     if data is None:
@@ -116,13 +137,13 @@ def _check_fit(bundle: Any, data: Any) -> None:
     own, given = bundle.module.tokenizer, data.tokenizer
     if own is not given and own.to_dict() != given.to_dict():
         raise InputError(
-            f"data={data.spec.name} makes other tokens ({given.name}, {given.vocab_size} ids) than the bundle "
+            f"data={data.spec.name} has other tokens ({given.name}, {given.vocab_size} ids) than the bundle "
             f"({own.name}, {own.vocab_size} ids): give the data and the tokenizer that it was trained on."
         )
     (context,), (read,) = bundle.spec.shape, data.spec.shape
     if data.batching != "sentences" and read != context:
         raise InputError(
-            f"data={data.spec.name} is read {read} tokens at once, by the bundle {context}: set data.context={context}."
+            f"data={data.spec.name} has a context of {read} tokens, the bundle {context}: set data.context={context}."
         )
 
 
@@ -130,7 +151,7 @@ def _check_fit(bundle: Any, data: Any) -> None:
 
 
 def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
-    """The likelihood of a split, by each protocol asked for; the keys of all but ``windows`` end in its name."""
+    """Measure the likelihood of a split by each protocol; keys end in its name, except for ``windows``."""
     tokenizer, plain = module.tokenizer, "sentences" if data.batching == "sentences" else "windows"
     sizes = torch.from_numpy(tokenizer.sizes() if tokenizer.lossless else np.zeros_like(tokenizer.sizes()))
     number, what = _words(tokenizer, data.tokens(options.split))
@@ -139,8 +160,8 @@ def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
     for name in options.protocols:
         if plain == "sentences" and name != "windows":
             raise InputError(
-                f"text.protocols has {name}, which is of one running text; data={data.spec.name} has separate "
-                "sentences, each of which is given its own context: ask for windows alone."
+                f"text.protocols has {name}, which needs one running text; data={data.spec.name} has separate "
+                "sentences, each with a context of its own: ask for windows only."
             )
         evaluation = plain if name == "windows" else name
         batches = data.evaluation_batches(options.split, evaluation=evaluation)
@@ -166,9 +187,9 @@ def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
 
 
 def _words(tokenizer: Any, stream: np.ndarray) -> tuple[int, str]:
-    """Number of words among the targets of a stream ``0 d1 0 d2 0``, and what a word is."""
+    """Return the number of words among the targets of a stream ``0 d1 0 d2 0``, and the definition of a word."""
     if tokenizer.name == "word":
-        return len(stream) - 1, "tokens, <unk> and the ends of texts among them"
+        return len(stream) - 1, "tokens, including <unk> and the ends of texts"
     ends = np.flatnonzero(stream == _BOUNDARY)
     number = sum(len(tokenizer.decode(ids).split()) for ids in np.split(stream, ends))
     return number + len(ends) - 1, "words between white space, and ends of texts"
@@ -178,23 +199,23 @@ def _words(tokenizer: Any, stream: np.ndarray) -> tuple[int, str]:
 
 
 def excerpts(stream: np.ndarray, options: TextOptions) -> list[Excerpt]:
-    """Where generated texts go on from, and the real text there, evenly from all over the held-out text.
+    """Choose the beginnings of generated texts and the real text after them, evenly spaced over the held-out text.
 
     Args:
         stream: Ids ``0 d1 0 d2 0 … dn 0`` of all texts; some millions of them are read.
-        options: How many, how long.
+        options: Their number and length.
 
     Returns:
-        The beginnings of as many of the texts; where these are too few, parts of all of them in a row, fewer than asked
-        for if they would overlap.
+        Beginnings of texts; if there are too few, parts of all of them in a row, fewer than wanted if they would
+        overlap.
 
     Raises:
-        InputError: If there is not enough text for two.
+        InputError: If there isn't enough text for two.
     """
     row = np.asarray(stream[1:_READ], dtype=np.int64)
     known = [ids[ids != _BOUNDARY] for ids in np.split(row, np.flatnonzero(row == _BOUNDARY))]
     prompt, most = options.prompt_tokens, options.decoding.max_tokens
-    whole = [ids for ids in known if len(ids) > (prompt or 0)]  # not the empty rest
+    whole = [ids for ids in known if len(ids) > (prompt or 0)]  # not with an empty rest
     if len(whole) >= options.texts:
         prompt = prompt or 0
         chosen = (whole[i * len(whole) // options.texts] for i in range(options.texts))
@@ -204,7 +225,7 @@ def excerpts(stream: np.ndarray, options: TextOptions) -> list[Excerpt]:
         if room < 2:
             raise InputError(
                 f"The held-out text has {len(row)} tokens, too few for two parts of {prompt + most}: set "
-                "text.decoding.max_tokens lower, or text.texts=0 to leave out the numbers of generated text."
+                "text.decoding.max_tokens lower, or text.texts=0 to leave out the metrics of generated text."
             )
         number = min(options.texts, room)
         chosen = (row[i * len(row) // number :] for i in range(number))
@@ -212,7 +233,7 @@ def excerpts(stream: np.ndarray, options: TextOptions) -> list[Excerpt]:
 
 
 def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbers:
-    """Variety and novelty of generated text, each with the same figure of real text: ``…_real``."""
+    """Measure the variety and novelty of generated text, each next to the figure of real text: ``…_real``."""
     tokenizer = module.tokenizer
     taken = excerpts(data.tokens(options.split), options)
     real = [tokenizer.decode(excerpt.rest) for excerpt in taken]
@@ -239,7 +260,7 @@ def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbe
         **dataclasses.asdict(options.decoding),
         "prompt_tokens": max(len(excerpt.prompt) for excerpt in taken),
         "prompts": f"{data.spec.name}/{options.split}, evenly from all of it",
-        "size": "both sides in order of length, each pair cut to the words of the shorter",
+        "size": "both sides in order of length, each pair truncated to the words of the shorter",
         "unit": "words and punctuation marks; longest_copy: characters",
         "repetition": f"{REPEATED}-grams within a text",
         "self_bleu": "mean sentence BLEU-4 of sacrebleu, smoothing exp, effective order",
@@ -250,14 +271,14 @@ def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbe
 
 
 def same_size(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Two sets of as many texts, in order of their length, each pair cut to the words of the shorter one."""
+    """Sort two sets of equally many texts by length, and truncate each pair to the words of the shorter one."""
     left, right = (sorted(texts, key=lambda text: len(words(text))) for texts in (first, second))
     lengths = [min(len(words(a)), len(words(b))) for a, b in zip(left, right, strict=True)]
     return tuple([first_words(text, n) for text, n in zip(texts, lengths, strict=True)] for texts in (left, right))
 
 
 def _order(key: str) -> tuple[str, bool]:
-    """Each figure beside that of real text."""
+    """Sort each figure next to that of real text."""
     return key.removesuffix("_real"), key.endswith("_real")
 
 
@@ -285,7 +306,7 @@ def _to_end(ids: np.ndarray) -> np.ndarray:
 
 
 def translation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbers:
-    """BLEU of translations of a split's originals, with its texts as references."""
+    """Measure the BLEU of translations of a split's originals, with its texts as references."""
     references = list(data.texts(options.split))
     sources = [module.tokenizer.encode(text) for text in data.originals(options.split)]
     made = [module.tokenizer.decode(ids) for ids in _generate(module, sources, options.searching, seed)]

@@ -1,1 +1,1 @@
-"""``python -m lit_aigc.generate``: samples of a bundle, pictures of its latent space, codes of images."""
+"""``python -m lit_aigc.generate``: samples from a bundle, pictures of its latent space, codes of images."""

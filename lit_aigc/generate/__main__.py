@@ -1,4 +1,4 @@
-"""``python -m lit_aigc.generate``: images or texts from a bundle, pictures of its latent space, codes of images."""
+"""``python -m lit_aigc.generate``: samples from a bundle, pictures of its latent space, codes of images."""
 
 from __future__ import annotations
 

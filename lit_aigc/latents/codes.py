@@ -1,4 +1,4 @@
-"""What an encoder makes of real images: codes, reconstructions beside the images, and a map of the codes."""
+"""Codes of real images by an encoder: reconstructions next to the images, and a map of the codes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from lit_aigc.latents.geometry import principal_plane
 from lit_aigc.media.fonts import families, readable
 from lit_aigc.media.images import to_uint8
 from lit_aigc.media.sheets import Panel
+from lit_aigc.modules.capabilities import Encodes, Observes, Reconstructs
 from lit_aigc.noise import Noise
 
 _BLOCK = 256
-_MOST_COLOURS = 20
-_OTHERS = "0.75"  # grey: what there is no colour left for
+_MOST_COLORS = 20
+_OTHERS = "0.75"  # gray, for classes beyond those
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Encoded:
     """Images and their codes, in memory.
 
     Attributes:
-        images: ``(n, C, H, W)`` uint8, as the model sees them: for binary pixels black and white.
-        codes: ``(n, d)``: the means of their posteriors.
+        images: ``(n, C, H, W)`` uint8, as the model sees them: black and white for binary pixels.
+        codes: ``(n, d)`` means of their posteriors.
         labels: ``(n,)`` int64, or None.
     """
 
@@ -40,28 +41,23 @@ class Encoded:
         return len(self.images)
 
     def __getitem__(self, items: Any) -> Encoded:
-        """Some of the images: a slice or an index tensor."""
+        """Return some of the images, by a slice or an index tensor."""
         return Encoded(self.images[items], self.codes[items], None if self.labels is None else self.labels[items])
 
 
-def has_codes(module: Any) -> bool:
-    """Whether a module turns images into codes and codes into images."""
-    return hasattr(module, "encode") and hasattr(module, "decode")
-
-
 @torch.no_grad()
-def encoded(module: Any, images: Tensor, labels: Tensor | None = None, seed: int = 0) -> Encoded:
+def encoded(module: Encodes, images: Tensor, labels: Tensor | None = None, seed: int = 0) -> Encoded:
     """Encode images, block by block.
 
     Args:
-        module: One that `has_codes`; with ``observed(images, noise)`` where it sees something else than the images.
+        module: The encoder; one that `Observes` gets what it observes of the images.
         images: ``(n, C, H, W)`` uint8.
-        labels: ``(n,)`` int64, which a conditional model needs.
-        seed: Of the noise of a random binarisation; image i is given item i.
+        labels: ``(n,)`` int64, required by a conditional model.
+        seed: Of the noise of a random binarization; image i gets item i.
     """
     seen, codes = [], []
     for first, x in _blocks(module, images):
-        if hasattr(module, "observed"):
+        if isinstance(module, Observes):
             x = module.observed(x, Noise(seed, first))
         y = None if labels is None else labels[first : first + _BLOCK].to(module.device)
         codes.append(module.encode(x, y).cpu())
@@ -70,8 +66,8 @@ def encoded(module: Any, images: Tensor, labels: Tensor | None = None, seed: int
 
 
 @torch.no_grad()
-def decoded(module: Any, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Codes ``(n, d)`` and classes ``(n,)`` to uint8 images ``(n, C, H, W)``, in memory."""
+def decoded(module: Encodes, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Decode codes ``(n, d)`` and classes ``(n,)`` to uint8 images ``(n, C, H, W)`` in main memory."""
     blocks = (
         module.decode(codes[i : i + _BLOCK].to(module.device), None if labels is None else labels[i : i + _BLOCK])
         for i in range(0, len(codes), _BLOCK)
@@ -80,26 +76,26 @@ def decoded(module: Any, codes: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def reconstructed(module: Any, images: Tensor) -> Tensor:
-    """uint8 ``(n, C, H, W)`` to the same: by a module's own ``reconstruct``, for one whose codes are no vectors."""
+def reconstructed(module: Reconstructs, images: Tensor) -> Tensor:
+    """Reconstruct images, uint8 ``(n, C, H, W)``, with a module whose codes are no vectors."""
     blocks = [module.reconstruct(x) for _, x in _blocks(module, images)]
     return torch.cat([to_uint8(block, module.spec.value_range).cpu() for block in blocks])
 
 
 def _blocks(module: Any, images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """The place of the first image of each block, and the block in the spec's range, on the module's device."""
+    """Yield the place of each block's first image, and the block in the spec's range on the module's device."""
     low, high = module.spec.value_range
     for first in range(0, len(images), _BLOCK):
         yield first, images[first : first + _BLOCK].to(module.device).float() * ((high - low) / 255) + low
 
 
 def pairs(images: Tensor, reconstructions: Tensor, columns: int, caption: str = "") -> list[Panel]:
-    """A band of pairs, each an image and its reconstruction at its right, row by row.
+    """Arrange pairs of an image and its reconstruction to its right, row by row, as a band of panels.
 
     Args:
         images: ``(n, C, H, W)`` uint8.
-        reconstructions: The same.
-        columns: Pairs a row.
+        reconstructions: As `images`.
+        columns: Pairs per row.
         caption: Above the first.
     """
     missing = -len(images) % columns if len(images) > columns else 0
@@ -110,17 +106,17 @@ def pairs(images: Tensor, reconstructions: Tensor, columns: int, caption: str = 
 
 
 def spread(items: int, n: int) -> Tensor:
-    """Up to n places ``(n,)`` out of so many, evenly spaced from the first on."""
+    """Return up to n places ``(n,)`` out of `items`, evenly spaced from the first on."""
     return torch.arange(min(n, items)) * items // max(1, min(n, items))
 
 
 def draw_map(codes: Tensor, labels: Tensor | None, names: Sequence[str], title: str = "") -> Image.Image:
-    """Codes as points by their first two principal components, coloured by class, with a legend.
+    """Draw codes as points by their first two principal components, colored by class, with a legend.
 
     Args:
         codes: ``(n, d)``.
-        labels: ``(n,)`` int64, or None: all in one colour.
-        names: A name for each class. Of many classes the largest have colours, the others are grey.
+        labels: ``(n,)`` int64, or None: all in one color.
+        names: A name for each class. If there are many, the largest classes get colors, the others are gray.
         title: A line at the top.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -130,16 +126,16 @@ def draw_map(codes: Tensor, labels: Tensor | None, names: Sequence[str], title: 
     figure = Figure(figsize=(7.6 if labels is not None else 6.2, 5.8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    order = Noise(0).bits(len(points), 1)[:, 0].argsort()  # no class lies on top of all others
+    order = Noise(0).bits(len(points), 1)[:, 0].argsort()  # so that no class covers all others
     groups = list(_groups(labels, names, len(points)))
-    colours: list[Any] = [_OTHERS] * len(points)
-    for _, colour, members in groups:
+    colors: list[Any] = [_OTHERS] * len(points)
+    for _, color, members in groups:
         for place in members.tolist():
-            colours[place] = colour
+            colors[place] = color
     size = 16.0 if len(points) <= 1000 else 8.0
-    axes.scatter(*points[order].T.tolist(), c=[colours[i] for i in order.tolist()], s=size, alpha=0.75, linewidths=0)
-    for name, colour, _ in groups if labels is not None else ():
-        axes.scatter([], [], color=[colour], s=36, label=readable(name))
+    axes.scatter(*points[order].T.tolist(), c=[colors[i] for i in order.tolist()], s=size, alpha=0.75, linewidths=0)
+    for name, color, _ in groups if labels is not None else ():
+        axes.scatter([], [], color=[color], s=36, label=readable(name))
     if labels is not None:
         font = {"family": families(names), "size": 9}
         axes.legend(prop=font, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
@@ -158,7 +154,7 @@ def draw_map(codes: Tensor, labels: Tensor | None, names: Sequence[str], title: 
 
 
 def _groups(labels: Tensor | None, names: Sequence[str], n: int) -> Iterator[tuple[str, Any, Tensor]]:
-    """Name, colour and members of each class that there is, in the order of the classes."""
+    """Yield name, color and members of each class that occurs, in the order of the classes."""
     from matplotlib import colormaps
 
     if labels is None:
@@ -167,10 +163,10 @@ def _groups(labels: Tensor | None, names: Sequence[str], n: int) -> Iterator[tup
     counts = torch.bincount(labels, minlength=len(names))
     present = [i for i in range(len(counts)) if counts[i]]
     shown = present
-    if len(present) > _MOST_COLOURS:
-        shown = sorted(sorted(present, key=lambda i: (-int(counts[i]), i))[: _MOST_COLOURS - 1])
-    colours = colormaps["tab10" if len(shown) <= 10 else "tab20"].colors
-    for colour, i in zip(colours, shown, strict=False):
-        yield names[i] if i < len(names) else str(i), colour, (labels == i).nonzero()[:, 0]
+    if len(present) > _MOST_COLORS:
+        shown = sorted(sorted(present, key=lambda i: (-int(counts[i]), i))[: _MOST_COLORS - 1])
+    colors = colormaps["tab10" if len(shown) <= 10 else "tab20"].colors
+    for color, i in zip(colors, shown, strict=False):
+        yield names[i] if i < len(names) else str(i), color, (labels == i).nonzero()[:, 0]
     if len(shown) < len(present):
         yield "others", _OTHERS, torch.isin(labels, torch.tensor(shown), invert=True).nonzero()[:, 0]

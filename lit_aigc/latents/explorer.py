@@ -1,4 +1,4 @@
-"""Pictures of what a model with latents has learned: walks along directions, from latent to latent, class to class."""
+"""Pictures of a latent space: walks along directions, and interpolations between latents and between classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
+from lit_aigc.latents.codes import decoded
 from lit_aigc.latents.geometry import (
     blended_classes,
     class_directions,
@@ -23,41 +24,38 @@ from lit_aigc.latents.geometry import (
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.media.images import to_uint8
 from lit_aigc.media.sheets import Panel, draw_sheet
-from lit_aigc.metrics.features.extractors import SHIPPED, extractor
-from lit_aigc.metrics.generative import extractor_of_training
+from lit_aigc.modules.capabilities import Decodes
 from lit_aigc.noise import Noise
-from lit_aigc.runs.bundle import Bundle
 from lit_aigc.spec import Condition
 
-LATENTS = 8192  # that directions are computed from
-STARTS = 2  # latents that each direction is walked from
+LATENTS = 8192  # from which directions are computed
+STARTS = 2  # latents from which each direction is walked
 STEPS = 7  # images of a walk: at -3, -2, ... 3 standard deviations
 REACH = 3.0
 MOST_CLASSES = 12  # rows of a picture of classes
-_MOVED = 256  # latents that are moved towards each class, to see how many arrive
+_MOVED = 256  # latents moved toward each class, to measure how many arrive
 _BLOCK = 256
-_PRIOR = 1024  # latents that tell where the prior lies
+_PRIOR = 1024  # latents from which the prior's moments are estimated
 _MOST_NUMBERS = 2**26  # activations in memory
 
 
 class Explorer:
-    """A model with latents, its classes, and the latents to start from: those of the samples of the same seed.
+    """Draws the latent space of a model, starting from the latents of the samples with the same seed.
 
-    Latents are told in standard deviations of the prior from its mean, in each dimension: where the prior is standard
-    normal, they are what they are.
+    Latents are in standard deviations of the prior from its mean, in each dimension; under a standard normal prior
+    these are the latents themselves.
 
     Args:
-        module: A module with ``latent_dim``, ``latents(n, noise)``, ``images_of`` and ``decode`` (see
-            `lit_aigc.modules.latent`), and the network that decodes as ``generator``; with the weights to look at.
+        module: The model, with the weights to look at.
         seed: Seed of the noise.
         start: Index of the first sample whose latent is used.
 
     Raises:
-        InputError: If the module has no latents to decode.
+        InputError: If the model has no latents to decode.
     """
 
-    def __init__(self, module: Any, seed: int = 0, start: int = 0) -> None:
-        if not all(hasattr(module, name) for name in ("latents", "decode", "generator")):
+    def __init__(self, module: Decodes, seed: int = 0, start: int = 0) -> None:
+        if not isinstance(module, Decodes):
             raise InputError(
                 "Directions and interpolations need a model with latents, such as a GAN or a VAE: "
                 f"{type(module).__name__} has none."
@@ -65,30 +63,28 @@ class Explorer:
         self.module, self.spec, self.start = module, module.spec, start
         self.noise = Noise(seed, start)
         self.classes = module.spec.num_classes if module.conditional else 0
-        names = module.spec.class_names
-        self.class_names = [names[i] if i < len(names) else str(i) for i in range(module.spec.num_classes)]
+        self.class_names = [self.spec.class_name(label) for label in range(self.spec.num_classes)]
         self.mean, self.deviation = prior_moments(module)
 
     def latents(self, n: int) -> Tensor:
-        """``(n, d)``: those of the samples from `start` on."""
+        """Return the latents ``(n, d)`` of the samples from `start` on."""
         return (self.module.latents(n, noise=self.noise).cpu() - self.mean) / self.deviation
 
     def labels(self, n: int, condition: Condition | None = None) -> Tensor | None:
-        """``(n,)``: the classes asked for, or those of these samples; None for an unconditional model.
+        """Return the classes ``(n,)`` asked for, or those of these samples; None for an unconditional model.
 
         Raises:
             InputError: If an unconditional model is asked for classes.
         """
         if not self.classes:
             if condition is not None:
-                raise InputError("This model is unconditional: it can't be asked for a label. Leave the label out.")
+                raise InputError("This model is unconditional: it has no classes. Leave the label out.")
             return None
         return condition.labels if condition else torch.arange(self.start, self.start + n) % self.classes
 
     def images(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Latents ``(n, d)`` and classes ``(n,)`` to uint8 images ``(n, C, H, W)``, in memory."""
-        blocks = [self._decode(z[i : i + _BLOCK], labels, i) for i in range(0, len(z), _BLOCK)]
-        return torch.cat([to_uint8(block, self.spec.value_range).cpu() for block in blocks])
+        """Decode latents ``(n, d)`` and classes ``(n,)`` to uint8 images ``(n, C, H, W)`` in main memory."""
+        return decoded(self.module, self.mean + self.deviation * z, labels)
 
     def _decode(self, z: Tensor, labels: Tensor | None, first: int) -> Tensor:
         z = self.mean + self.deviation * z
@@ -97,25 +93,27 @@ class Explorer:
     # -- principal directions
 
     def principal(self, k: int, condition: Condition | None = None) -> tuple[Image.Image, dict[str, Any]]:
-        """Walks along the k strongest principal directions, and the facts about them.
+        """Draw walks along the k strongest principal directions, and return the facts about them too.
 
-        The principal components are those of what the generator's first layer computes, relative to its class's mean.
-        Latents that enter later, as in a hierarchy, stay as they are.
+        The principal components are those of the outputs of the generator's first layer, relative to the mean of the
+        class. Latents that enter later, as in a hierarchy, stay fixed.
 
         Args:
             k: Number of directions.
             condition: The classes of the `STARTS` walks.
 
         Raises:
-            InputError: If there are not so many dimensions.
+            InputError: If the latent space has fewer dimensions.
         """
         generator = self.module.generator
         starts = self.labels(STARTS, condition)
         probe = self.latents(STARTS)
+        # Which layer runs first, and which latents reach it, is found by running the generator.
         layer = first_layer(lambda: self.images(probe, starts), generator)
         entering = self._entering(layer, probe, starts)
         with recorded(layer) as outputs:
             self._decode(probe[:1], starts, 0)
+        # As many latents as activations fit in memory.
         n = max(k + 1, min(LATENTS, _MOST_NUMBERS // outputs[0].shape[1]))
         z, labels = self.latents(n), None if not self.classes else torch.arange(n) % self.classes
         with recorded(layer) as outputs:
@@ -138,7 +136,7 @@ class Explorer:
         return self._walks(directions, starts, names, title), facts
 
     def _entering(self, layer: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
-        """``(d,)`` bool: the latents that a layer sees anything of."""
+        """Return the dimensions of the latent that a layer depends on, ``(d,)`` bool."""
         outputs: list[Tensor] = []
         hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
         device = self.module.device
@@ -162,15 +160,15 @@ class Explorer:
                 "" if labels is None else f", class {self.class_names[labels[i]]}"
             )
             panels.append(Panel(images, STEPS, caption, () if i else names, [f"{c:.0f}" for c in coordinates.tolist()]))
-        return self._page(panels, f"{title}; columns: standard deviations")
+        return self._sheet(panels, f"{title}; columns: standard deviations")
 
     # -- classes
 
     def class_means(self, extractor: nn.Module) -> tuple[Image.Image, dict[str, Any]]:
-        """For an unconditional model: walks towards the mean latent of each class, as a classifier sees the images.
+        """Draw walks toward the mean latent of each class that a classifier sees, for an unconditional model.
 
         Args:
-            extractor: A feature extractor whose logits are of the data's classes.
+            extractor: A feature extractor with logits over the data's classes.
         """
         z = self.latents(LATENTS)
         directions, counts = class_directions(z, self._predicted(z, extractor), extractor.num_classes)
@@ -185,12 +183,12 @@ class Explorer:
             "directions": dict(zip(self.class_names, directions.tolist(), strict=True)),
         }
         rows = min(len(directions), MOST_CLASSES)
-        title = "From the mean latent towards the mean of each class"
+        title = "From the mean latent toward the mean of each class"
         return self._walks(directions[:rows], None, self.class_names[:rows], title), facts
 
     @torch.no_grad()
     def _predicted(self, z: Tensor, extractor: nn.Module) -> Tensor:
-        """``(n,)``: what a classifier takes the images of latents for."""
+        """Return the classes ``(n,)`` that a classifier sees in the images of latents."""
         device = self.module.device
         with full_precision(device):
             return torch.cat(
@@ -198,35 +196,28 @@ class Explorer:
             )
 
     def between_classes(self) -> Image.Image:
-        """For a conditional model: from each class to the next by its embeddings, at the same latent."""
+        """Draw interpolations from each class embedding to the next at fixed latents, for a conditional model."""
         rows = min(self.classes, MOST_CLASSES)
         source = torch.arange(rows).repeat_interleave(STEPS)
         target = (source + 1) % self.classes
         weights = torch.linspace(0, 1, STEPS).repeat(rows)
+        columns = [f"{w:.0%}" for w in weights[:STEPS].tolist()]
         panels = []
         for i, latent in enumerate(self.latents(STARTS)):
             with blended_classes(self.module.generator, target, weights):
                 images = to_uint8(self._decode(latent.expand(len(source), -1), source, 0), self.spec.value_range)
-            names = [f"{w:.0%}" for w in weights[:STEPS].tolist()]
-            panels.append(
-                Panel(
-                    images.cpu(),
-                    STEPS,
-                    f"latent of sample {self.start + i}",
-                    self.class_names[:rows] * (not i),
-                    names,
-                )
-            )
-        return self._page(panels, "From each class to the next one; columns: share of the next class's embedding")
+            names = () if i else self.class_names[:rows]
+            panels.append(Panel(images.cpu(), STEPS, f"latent of sample {self.start + i}", names, columns))
+        return self._sheet(panels, "From each class to the next one; columns: share of the next class's embedding")
 
     # -- between latents
 
     def interpolations(self, n: int, steps: int, condition: Condition | None = None) -> Image.Image:
-        """Along the great circle between the latents of samples 0 and 1, 2 and 3, and so on: n rows.
+        """Draw n rows of great circles between the latents of samples 0 and 1, 2 and 3, and so on.
 
         Args:
             n: Number of rows.
-            steps: Images a row.
+            steps: Images per row.
             condition: The class of each row; None: the classes in turn.
         """
         latents = self.latents(2 * n)
@@ -238,42 +229,17 @@ class Explorer:
             rows = rows.repeat_interleave(steps)
         caption = f"latents of samples {self.start} and {self.start + 1}, and so on"
         panel = Panel(self.images(z, rows), steps, caption, names)
-        return self._page([panel], "Along the great circle between the latents of two samples")
+        return self._sheet([panel], "Along the great circle between the latents of two samples")
 
-    def _page(self, panels: Sequence[Panel], title: str) -> Image.Image:
-        named = f"{title}; data: {self.spec.attribution}" if self.spec.attribution else title
-        return draw_sheet([panels], named)
+    def _sheet(self, panels: Sequence[Panel], title: str) -> Image.Image:
+        return draw_sheet([panels], title, self.spec.attribution)
 
 
-def prior_moments(module: Any) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``(d,)`` of a module's latents in each dimension, in memory."""
+def prior_moments(module: Decodes) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation ``(d,)`` of a module's latents in each dimension, in main memory."""
     noise = Noise(0).stream("prior")
-    eps = noise.stream("latent").normal(_PRIOR, module.latent_dim)  # what the module makes its latents of
+    eps = noise.stream("latent").normal(_PRIOR, module.latent_dim)  # from which the module makes its latents
     return moments(eps, module.latents(_PRIOR, noise=noise).cpu())
-
-
-def classifier_of(bundle: Bundle, name: str | None) -> nn.Module | None:
-    """A classifier of the classes of a bundle's data.
-
-    Args:
-        bundle: The bundle.
-        name: Name of an extractor with logits; None: the one that training measured with, if it fits and is shipped.
-
-    Raises:
-        InputError: If the one asked for doesn't know these classes.
-    """
-    of_training = extractor_of_training(bundle.manifest["protocol"])
-    if name is None and of_training not in SHIPPED:
-        return None
-    found = extractor(name or of_training)
-    if 0 < found.num_classes == bundle.spec.num_classes:
-        return found
-    if name is None:
-        return None
-    raise InputError(
-        f"extractor={name} tells {found.num_classes or 'no'} classes apart, the data have "
-        f"{bundle.spec.num_classes or 'none'}: give a classifier of the data, or leave extractor out."
-    )
 
 
 def _name_of(layer: nn.Module, generator: nn.Module) -> str:

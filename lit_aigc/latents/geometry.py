@@ -1,7 +1,7 @@
 """The latent space of a model: paths through it, and the directions along which its images change.
 
-Pure functions on tensors. Latents are standard normal, or are told in units in which they are about that (see
-`moments`): along any direction of norm 1 their coordinate has deviation 1.
+Pure functions on tensors. Latents are standard normal, or in units in which they are approximately (see `moments`):
+along any direction of norm 1 their coordinate has standard deviation 1.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from lit_aigc.errors import InputError
 
 _WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-_OVERSAMPLING = 16  # components that the randomized decomposition finds beyond those asked for
+_OVERSAMPLING = 16  # components that the randomized decomposition computes beyond those needed
 _ITERATIONS = 8
 _NO_CORRELATION = 1e-12
 
 
 def great_circle(first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Latents along the great circle from one to another (Shoemake, 1985), the ends included.
+    """Return latents along the great circle from one to another (Shoemake, 1985), including both ends.
 
-    Unlike those on the straight line between, all of them have about the norm that the generator was trained on.
+    Unlike those of linear interpolation, all of them have about the norm that the generator was trained on.
 
     Args:
         first: ``(d,)``.
@@ -37,13 +37,13 @@ def great_circle(first: Tensor, second: Tensor, steps: int) -> Tensor:
     """
     t = torch.linspace(0, 1, steps, device=first.device, dtype=first.dtype)[:, None]
     angle = torch.acos(F.cosine_similarity(first, second, dim=0).clamp(-1, 1))
-    if torch.sin(angle) < 1e-4:  # one ray: nothing to turn
+    if torch.sin(angle) < 1e-4:  # on one ray: no angle to divide
         return torch.lerp(first[None], second[None], t)
     return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
 
 
 def moments(noise: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a prior lies in each dimension, from latents and the standard normal noise that they were made of.
+    """Estimate the mean and standard deviation of a prior from latents and the standard normal noise behind them.
 
     Args:
         noise: ``(n, d)`` standard normal.
@@ -57,7 +57,7 @@ def moments(noise: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def walk(latent: Tensor, direction: Tensor, coordinates: Tensor) -> Tensor:
-    """A latent with its coordinate along a direction set to other values, and all else kept.
+    """Set the coordinate of a latent along a direction to several values, and keep everything else.
 
     Args:
         latent: ``(d,)``.
@@ -72,13 +72,13 @@ def walk(latent: Tensor, direction: Tensor, coordinates: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Principal:
-    """Principal components of a layer's activations, and the latent directions that move along them.
+    """Principal components of a layer's activations, and the latent directions along them.
 
     Attributes:
-        directions: ``(k, d)`` of norm 1, the strongest first.
-        explained: ``(k,)`` share of the activations' variance that each component holds.
+        directions: ``(k, d)`` of norm 1, strongest first.
+        explained: ``(k,)`` share of the activations' variance that each component explains.
         correlation: ``(k,)`` in [0, 1]: the correlation of each component with its direction's coordinate. 1: the
-            component is linear in the latent; 0: the direction says nothing about it.
+            component is linear in the latent; 0: it is unrelated to the direction.
     """
 
     directions: Tensor
@@ -87,20 +87,20 @@ class Principal:
 
 
 def principal_directions(latents: Tensor, activations: Tensor, k: int, groups: Tensor | None = None) -> Principal:
-    """Latent directions by PCA of a generator's activations, as in GANSpace (Härkönen et al., 2020, section 3).
+    """Find latent directions by PCA of a generator's activations, as GANSpace (Härkönen et al., 2020, section 3).
 
-    The principal components of the activations are found, and the latents regressed on their coordinates: a direction
-    is what the mean latent changes by when one coordinate grows.
+    The latents are regressed on the coordinates of the activations along their principal components: a direction is
+    the change of the mean latent as one coordinate grows.
 
     Args:
         latents: ``(n, d)`` standard normal.
         activations: ``(n, m)`` of a layer for these latents.
         k: Number of directions, at most d.
         groups: ``(n,)`` int64, such as class labels: activations are taken relative to the mean of their group, so that
-            what only tells groups apart is left out.
+            differences between groups don't count.
 
     Returns:
-        The directions; the largest entry of each is positive, since the sign of a component is arbitrary.
+        The directions; the entry of each with the largest magnitude is positive, since the sign is arbitrary.
 
     Raises:
         InputError: If k is larger than d, or the activations are all the same.
@@ -108,7 +108,7 @@ def principal_directions(latents: Tensor, activations: Tensor, k: int, groups: T
     n, d = latents.shape
     if not 1 <= k <= d:
         raise InputError(f"{k} directions of a latent space of {d} dimensions: expected from 1 to {d}.")
-    z, x = _centred(latents.float(), groups), _centred(activations.float(), groups)
+    z, x = _centered(latents.float(), groups), _centered(activations.float(), groups)
     variance = x.square().sum(dtype=torch.float64)
     if not variance > 0:
         raise InputError("The first layer of the generator is the same for all latents: there are no directions.")
@@ -126,16 +126,16 @@ def principal_directions(latents: Tensor, activations: Tensor, k: int, groups: T
 
 
 def principal_plane(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes by their first two principal components: a map of them.
+    """Project codes onto their first two principal components.
 
     Args:
         codes: ``(n, d)``.
 
     Returns:
-        Coordinates ``(n, 2)``, of which the largest in size is positive, for the sign of a component is arbitrary; and
-        the share ``(2,)`` of the variance that each holds. What codes of one dimension, or all alike, don't have is 0.
+        Coordinates ``(n, 2)``, of which the one with the largest magnitude is positive, since the sign is arbitrary;
+        and the share ``(2,)`` of the variance that each explains. Both are 0 where codes have no such component.
     """
-    x = _centred(codes.float(), None)
+    x = _centered(codes.float(), None)
     left, singular = _principal(x, 2)
     points = left * singular
     points = points * torch.where(points.gather(0, points.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0)
@@ -145,7 +145,7 @@ def principal_plane(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _principal(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The first k left singular vectors ``(n, k)`` and singular values ``(k,)`` of ``(n, m)``, or fewer: n or m."""
+    """Return the first k (at most n or m) left singular vectors ``(n, k)`` and values ``(k,)`` of ``(n, m)``."""
     kept = min(k + _OVERSAMPLING, *x.shape)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(0)
@@ -153,14 +153,14 @@ def _principal(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return left[:, :k], singular[:k]
 
 
-def _centred(x: Tensor, groups: Tensor | None) -> Tensor:
+def _centered(x: Tensor, groups: Tensor | None) -> Tensor:
     if groups is None:
         return x - x.mean(dim=0)
     return x - class_means(x, groups, int(groups.max()) + 1)[0][groups]
 
 
 def class_means(x: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The mean of each class.
+    """Compute the mean of each class.
 
     Args:
         x: ``(n, d)``.
@@ -176,16 +176,16 @@ def class_means(x: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Te
 
 
 def class_directions(latents: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The direction from the mean of all latents to the mean of those whose images are of one class.
+    """Find the direction from the mean of all latents to the mean of those whose images are of each class.
 
     Args:
         latents: ``(n, d)``.
-        labels: ``(n,)`` int64: what a classifier takes their images for.
+        labels: ``(n,)`` int64: the classes that a classifier sees in their images.
         num_classes: Number of classes.
 
     Returns:
-        Directions ``(num_classes, d)`` of norm 1, zero for a class that no image is of, and the number of images of
-        each ``(num_classes,)``.
+        Directions ``(num_classes, d)`` of norm 1, zero for a class without images, and the number of images of each
+        class ``(num_classes,)``.
     """
     means, counts = class_means(latents, labels, num_classes)
     differences = (means - latents.mean(dim=0)) * (counts > 0)[:, None]
@@ -193,7 +193,7 @@ def class_directions(latents: Tensor, labels: Tensor, num_classes: int) -> tuple
 
 
 def most_active(codes: Tensor, k: int) -> Tensor:
-    """The units whose codes of different images differ most: up to k of them ``(k,)``, the most active first.
+    """Return up to k units ``(k,)`` whose codes differ most between images, the most active first.
 
     Args:
         codes: ``(n, d)``: means of posteriors (Burda et al., "Importance Weighted Autoencoders", 2016, section 5.2).
@@ -203,7 +203,7 @@ def most_active(codes: Tensor, k: int) -> Tensor:
 
 
 def first_layer(generate: Callable[[], object], generator: nn.Module) -> nn.Module:
-    """The linear layer or convolution of a generator that runs first.
+    """Return the linear layer or convolution of a generator that runs first.
 
     Args:
         generate: Runs the generator.
@@ -227,7 +227,7 @@ def first_layer(generate: Callable[[], object], generator: nn.Module) -> nn.Modu
 
 @contextlib.contextmanager
 def recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, each pass through a layer adds its output ``(n, m)``, flattened, to the list."""
+    """Inside, each pass through a layer appends its output ``(n, m)``, flattened, to the list."""
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output.detach().flatten(1)))
     try:
@@ -238,19 +238,19 @@ def recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextlib.contextmanager
 def blended_classes(generator: nn.Module, labels: Tensor, weights: Tensor) -> Iterator[None]:
-    """Inside, the class embeddings of a generator are part of the way to those of other classes.
+    """Inside, the class embeddings of a generator are blended with those of other classes.
 
     Args:
         generator: A generator whose classes enter by `nn.Embedding`, in one place or in many.
-        labels: ``(n,)`` int64: the classes on the way to; the generator is asked for the classes on the way from.
-        weights: ``(n,)``, 0 for the class that it is asked for, 1 for that of `labels`.
+        labels: ``(n,)`` int64: the other classes.
+        weights: ``(n,)``, 0 for the class that the generator is given, 1 for that of `labels`.
 
     Raises:
         InputError: If it has no embeddings.
     """
     embeddings = [module for module in generator.modules() if isinstance(module, nn.Embedding)]
     if not embeddings:
-        raise InputError(f"{type(generator).__name__} has no class embeddings to go between.")
+        raise InputError(f"{type(generator).__name__} has no class embeddings to interpolate.")
 
     def blend(embedding: nn.Embedding, inputs: object, output: Tensor) -> Tensor:
         other = F.embedding(labels.to(output.device), embedding.weight)

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 
 class AdversarialLoss(NamedTuple):
-    """The two sides of a game.
+    """The losses of both players.
 
     Attributes:
-        discriminator: From the logits of real and of fake images, ``(N,)`` each, to the discriminator's mean loss.
-        generator: From the same to the generator's mean loss.
-        compares: Whether the generator's loss looks at the real logits.
+        discriminator: Maps logits of real and of fake images, ``(N,)`` each, to the discriminator's mean loss.
+        generator: Maps the same to the generator's mean loss.
+        compares: Whether the generator's loss depends on the real logits.
         pairs: Whether only differences of real and fake logits count, not their signs.
-        least: The smallest value of the discriminator's loss: it is near when all real and fake images are told apart.
+        least: Smallest value of the discriminator's loss, which it approaches when it separates real and fake images.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -28,50 +28,50 @@ class AdversarialLoss(NamedTuple):
 
 
 def logistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``-log sigmoid(real) - log(1 - sigmoid(fake))`` (Goodfellow et al., "Generative adversarial nets", 2014)."""
+    """Return ``-log sigmoid(real) - log(1 - sigmoid(fake))`` (Goodfellow et al., "GANs", 2014, equation 1)."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def minimax_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """``log(1 - sigmoid(fake))``, what the discriminator's loss is a bound of (Goodfellow et al., 2014, equation 1)."""
+    """Return ``log(1 - sigmoid(fake))``, the minimax game's loss (Goodfellow et al., 2014, equation 1)."""
     return -F.softplus(fake).mean()
 
 
 def non_saturating_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """``-log sigmoid(fake)`` (Goodfellow et al., 2014, section 3)."""
+    """Return ``-log sigmoid(fake)`` (Goodfellow et al., 2014, section 3)."""
     return F.softplus(-fake).mean()
 
 
 def least_squares_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``((real - 1)^2 + fake^2) / 2`` (Mao et al., "Least squares generative adversarial networks", 2017)."""
+    """Return ``((real - 1)^2 + fake^2) / 2`` (Mao et al., "Least squares GANs", 2017, equation 9)."""
     return 0.5 * ((real - 1.0).square().mean() + fake.square().mean())
 
 
 def least_squares_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """``(fake - 1)^2 / 2`` (Mao et al., 2017, equation 9)."""
+    """Return ``(fake - 1)^2 / 2`` (Mao et al., 2017, equation 9)."""
     return 0.5 * (fake - 1.0).square().mean()
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``max(0, 1 - real) + max(0, 1 + fake)`` (Lim and Ye, "Geometric GAN", 2017)."""
+    """Return ``max(0, 1 - real) + max(0, 1 + fake)`` (Lim and Ye, "Geometric GAN", 2017)."""
     return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
 
 
 def hinge_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """``-fake`` (Lim and Ye, 2017)."""
+    """Return ``-fake`` (Lim and Ye, 2017)."""
     return -fake.mean()
 
 
 def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``fake - real``: the negative of the distance's estimate (Arjovsky et al., "Wasserstein GAN", 2017).
+    """Return ``fake - real``, the negative estimate of the distance (Arjovsky et al., "Wasserstein GAN", 2017).
 
-    It is one for a Lipschitz discriminator only: clip its weights, or add the gradient penalty.
+    It is an estimate only if the discriminator is Lipschitz: clip its weights, or add the gradient penalty.
     """
     return fake.mean() - real.mean()
 
 
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """``-log sigmoid(real - fake)`` over pairs of one real and one fake image.
+    """Return ``-log sigmoid(real - fake)`` over pairs of one real and one fake image.
 
     Jolicoeur-Martineau, "The relativistic discriminator", 2018; Huang et al., "The GAN is dead; long live the GAN!",
     2024, equation 2.
@@ -80,7 +80,7 @@ def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """``-log sigmoid(fake - real)`` over the same pairs (as for the discriminator)."""
+    """Return ``-log sigmoid(fake - real)`` over the same pairs as the discriminator's loss."""
     return F.softplus(real - fake).mean()
 
 

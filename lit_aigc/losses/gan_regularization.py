@@ -1,4 +1,4 @@
-"""Regularisers of adversarial training: pure functions on tensors."""
+"""Regularizers of adversarial training: pure functions on tensors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def squared_gradient(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """Squared norm of each logit's gradient with respect to its own image, itself differentiable.
+    """Return the squared norm of each logit's gradient with respect to its own image; it is differentiable.
 
     Args:
         logits: ``(N,)``, computed from `images`.
         images: ``(N, ...)`` that require gradients.
-        scale: Factor on the gradient while it is computed, for half precision: that of the loss keeps small values
-            from becoming 0, as PyTorch's recipe for gradient penalties under automatic mixed precision has it.
+        scale: Factor on the gradient while it is computed, for half precision. The loss scale keeps small values
+            from underflowing, as in PyTorch's recipe for gradient penalties under automatic mixed precision.
 
     Returns:
         ``(N,)`` float32, whatever the scale.
@@ -23,7 +23,7 @@ def squared_gradient(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0
 
 
 def zero_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """``E |grad D(x)|^2 / 2``: R1 on real images, R2 on fake ones.
+    """Return ``E |grad D(x)|^2 / 2``: R1 on real images, R2 on fake ones.
 
     Mescheder et al., "Which training methods for GANs do actually converge?", 2018, equation 9. Shapes as for
     `squared_gradient`; a scalar.
@@ -32,32 +32,32 @@ def zero_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float =
 
 
 def one_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """``E (|grad D(x)| - 1)^2``: the gradient penalty of WGAN-GP.
+    """Return ``E (|grad D(x)| - 1)^2``, the gradient penalty of WGAN-GP.
 
     Gulrajani et al., "Improved training of Wasserstein GANs", 2017, equation 3. Shapes as for `squared_gradient`; a
     scalar.
     """
-    # The root has no derivative at 0, where a dead discriminator would make NaN of all weights.
+    # The square root has no derivative at 0, so a dead discriminator would turn all weights into NaN.
     norms = (squared_gradient(logits, images, scale) + 1e-12).sqrt()
     return (norms - 1.0).square().mean()
 
 
 def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Points on the lines between real and fake images (Gulrajani et al., 2017).
+    """Interpolate linearly between real and fake images (Gulrajani et al., 2017).
 
     Args:
         real: ``(N, ...)``.
         fake: ``(N, ...)``.
-        share: ``(N,)``, the share of the real image in [0, 1].
+        share: ``(N,)``, the weight of the real image, in [0, 1].
     """
     share = share.view(-1, *[1] * (real.dim() - 1)).to(real.dtype)
     return share * real + (1.0 - share) * fake
 
 
 def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
-    """``mean_d (E f_d(real) - E f_d(fake))^2`` of the discriminator's features.
+    """Return ``mean_d (E f_d(real) - E f_d(fake))^2`` of the discriminator's features.
 
-    Salimans et al., "Improved techniques for training GANs", 2016, section 3.1, there summed over the features; the
+    Salimans et al., "Improved techniques for training GANs", 2016, section 3.1, which sums over the features; the
     mean makes the weight independent of the width.
 
     Args:
@@ -69,9 +69,9 @@ def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def learned_similarity(real: Tensor, fake: Tensor) -> Tensor:
-    """Half the squared distance of the features of each image and of its reconstruction.
+    """Return half the squared distance between the features of each image and those of its reconstruction.
 
-    The negative log-likelihood of a Gaussian of unit variance, but for a constant: Larsen et al., "Autoencoding beyond
+    Up to a constant, the negative log-likelihood of a Gaussian with unit variance: Larsen et al., "Autoencoding beyond
     pixels using a learned similarity metric", 2016, equation 7.
 
     Args:

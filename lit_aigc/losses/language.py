@@ -1,4 +1,4 @@
-"""What a language model is trained and judged by: nats of tokens, and the figures that their sums give."""
+"""The loss of language models in nats per token, and the figures that follow from its sums."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CHUNK = 64
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Minus the log-probability of each target, in nats.
+    """Return minus the log-probability of each target, in nats.
 
-    Logits of lower precision are never copied to float32 as a whole, and their gradient is as precise as they are: with
-    a large vocabulary the copies take as long as the matrix product that gives the logits.
+    Logits of lower precision are never copied to float32 as a whole, and their gradient has their precision: with
+    a large vocabulary the copies take as long as the matrix product that computes the logits.
 
     Args:
         logits: ``(N, T, V)`` of any floating type; computed in float32.
@@ -37,18 +37,20 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class _Nats(torch.autograd.Function):
-    """Cross-entropy of ``(N, V)`` logits, a few rows at a time: what is in float32 stays in the processor's cache."""
+    """Cross-entropy of ``(N, V)`` logits, a few rows at a time, so that the float32 part stays in the CPU's cache."""
 
     @staticmethod
     def forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        nats, probabilities = logits.new_empty(len(logits), dtype=torch.float32), torch.empty_like(logits)
+        nats = logits.new_empty(len(logits), dtype=torch.float32)
+        probabilities = torch.empty_like(logits)
         for chunk in range(0, len(logits), _CHUNK):
             rows = slice(chunk, chunk + _CHUNK)
             exact = logits[rows].float()
-            likely = F.softmax(exact, dim=1)
+            p = F.softmax(exact, dim=1)
+            # -log p(target) = -log max(p) + (max logit - target's logit), which stays precise if p(target) underflows.
             behind = exact.amax(dim=1) - exact.gather(1, targets[rows, None])[:, 0]
-            nats[rows] = behind - likely.amax(dim=1).log()
-            probabilities[rows] = likely
+            nats[rows] = behind - p.amax(dim=1).log()
+            probabilities[rows] = p
         return nats, probabilities
 
     @staticmethod
@@ -62,18 +64,19 @@ class _Nats(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, None]:
         probabilities, targets = ctx.saved_tensors
         gradient = gradient.to(probabilities.dtype)
+        # The gradient with respect to the logits is p - onehot(target).
         slope = probabilities * gradient[:, None]
         slope[torch.arange(len(targets)), targets] -= gradient
         return slope, None
 
 
 def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What `LikelihoodSums` is made of, as one tensor: to be added up over batches and summed over processes.
+    """Return the parts of `LikelihoodSums` as one tensor, to be added up over batches and processes.
 
     Args:
-        nats: ``(N, T)`` of each target.
+        nats: ``(N, T)``, of each target.
         targets: ``(N, T)`` int64.
-        sizes: ``(V, 2)`` characters and bytes that each id stands for; zeros where that isn't known.
+        sizes: ``(V, 2)``, number of characters and bytes of each id; zeros if unknown.
         mask: ``(N, T)`` bool, the targets that count; None: all.
 
     Returns:
@@ -88,14 +91,14 @@ def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor |
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodSums:
-    """The nats of some text, and how much text it is.
+    """The nats of some text, and its length.
 
     Attributes:
-        nats: Minus the log-probability of all of it, the ends of texts included.
-        tokens: Number of targets, the ends of texts included.
-        characters: Number of characters; 0: not known, as of tokens that don't give the text back.
-        bytes: Number of bytes in UTF-8; 0 likewise.
-        words: Number of words, the ends of texts included; 0 likewise.
+        nats: Minus the log-probability of the whole text, including the ends of texts.
+        tokens: Number of targets, including the ends of texts.
+        characters: Number of characters; 0 if unknown, as when tokens don't decode to the original text.
+        bytes: Number of bytes in UTF-8; 0 if unknown.
+        words: Number of words, including the ends of texts; 0 if unknown.
     """
 
     nats: float
@@ -105,20 +108,20 @@ class LikelihoodSums:
     words: float = 0
 
     def numbers(self, suffix: str = "") -> dict[str, float]:
-        """``nats_per_…`` and ``bits_per_…`` of a ``token``, ``char`` and ``byte``, and ``perplexity``, of a word.
+        """Return ``nats_per_…`` and ``bits_per_…`` for ``token``, ``char`` and ``byte``, and ``perplexity`` per word.
 
-        What there is none of has no number. A perplexity too large for a float is infinite.
+        Unknown units are left out. A perplexity too large for a float is infinite.
 
         Args:
             suffix: Added to each key.
         """
         units = {"token": self.tokens, "char": self.characters, "byte": self.bytes}
         rates = {unit: self.nats / count for unit, count in units.items() if count}
-        found = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
-        found |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
+        values = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
+        values |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
         if self.words:
-            found[f"perplexity{suffix}"] = _exp(self.nats / self.words)
-        return found
+            values[f"perplexity{suffix}"] = _exp(self.nats / self.words)
+        return values
 
 
 def _exp(x: float) -> float:

@@ -6,52 +6,14 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-LOG_2PI = math.log(2 * math.pi)
-
-
-def normal_log_prob(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    """Log density of a normal distribution, elementwise; all shapes broadcast."""
-    return -0.5 * (LOG_2PI + log_var + (x - mean).square() * torch.exp(-log_var))
-
-
-class _BernoulliLogProb(torch.autograd.Function):
-    """Log-sigmoids by log and sigmoid: on CPUs a fourth of the time of PyTorch's, which go by log1p."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, target)
-        return torch.sigmoid(logits.abs()).log_().sub_(logits.clamp(min=0)).addcmul_(target, logits)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, target = ctx.saved_tensors
-        return (target - torch.sigmoid(logits)).mul_(gradient), None
-
-
-def bernoulli_log_prob(logits: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of 1 with chance `target` and else of 0, elementwise: minus the cross-entropy.
-
-    Args:
-        logits: Of the chance of a 1; any shape.
-        target: Of the same shape, in [0, 1]; has no gradient.
-    """
-    return _BernoulliLogProb.apply(logits, target)
-
-
-def kl_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_var)) || N(0, 1)), elementwise (Kingma and Welling, 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_var.exp() - 1 - log_var)
 
 
 def free_bits(kl: Tensor, least: float) -> Tensor:
-    """The KL of each group, of which the first nats are free (Kingma et al., 2016, equation 15).
+    """Return the KL of each group, of which the first nats are free (Kingma et al., 2016, equation 15).
 
     Args:
         kl: ``(N, G)`` KL of each group of latents.
-        least: Nats of a group, in the mean over the batch, below which there is nothing to gain.
+        least: Nats per group, in the mean over the batch, below which there is nothing to gain.
 
     Returns:
         ``(G,)``.
@@ -60,7 +22,7 @@ def free_bits(kl: Tensor, least: float) -> Tensor:
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:
-    """The importance-weighted bound ``log 1/k sum_i w_i`` (Burda, Grosse and Salakhutdinov, 2016, equation 8).
+    """Return the importance-weighted bound ``log 1/k sum_i w_i`` (Burda, Grosse and Salakhutdinov, 2016, equation 8).
 
     Args:
         log_weights: ``(..., k)``: log p(x, z_i) - log q(z_i | x) of k draws z_i from q.
@@ -72,10 +34,10 @@ def importance_bound(log_weights: Tensor) -> Tensor:
 
 
 def annealed(weight: float, progress: float, share: float) -> float:
-    """A weight that rises linearly from 0 over the first `share` of the budget (Bowman et al., 2016).
+    """Return a weight that rises linearly from 0 over the first `share` of the budget (Bowman et al., 2016).
 
     Args:
-        weight: Its value from then on.
+        weight: Its value after that.
         progress: Share of the budget that is used, in [0, 1].
         share: Of the budget; 0: no rise.
     """

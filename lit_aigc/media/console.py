@@ -1,4 +1,4 @@
-"""What a command says at its start and at its end: the facts of a run, results, and the paths of what it wrote."""
+"""Console output of commands: the facts of a run, results, and the paths of what was written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_FACTS = (
 
 
 def duration(seconds: float) -> str:
-    """``75`` as ``1:15``, ``3675`` as ``1:01:15``; unknown (NaN or infinite) as ``-:--``."""
+    """Format seconds: ``75`` as ``1:15``, ``3675`` as ``1:01:15``, and NaN or infinity as ``-:--``."""
     if not math.isfinite(seconds):
         return "-:--"
     minutes, rest = divmod(round(max(seconds, 0)), 60)
@@ -29,7 +29,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: Any) -> str:
-    """A value for people: four significant digits, thousands apart; anything but a number as it is."""
+    """Format a value for people: four significant digits, thousands separated; anything but a number unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int) or (math.isfinite(value) and abs(value) >= 1e4):
@@ -38,11 +38,11 @@ def number(value: Any) -> str:
 
 
 def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -> RenderableType:
-    """Results above, how the run went below, then the paths, each on a line of its own so that it can be copied.
+    """Arrange results, then facts of the run, then paths, each on a line of its own so that it can be copied.
 
     Args:
-        summary: The keys of ``summary.json``; ``protocol`` isn't shown.
-        paths: What was written, by a word for it.
+        summary: The contents of ``summary.json``; ``protocol`` isn't shown.
+        paths: Paths of what was written, by a word for each.
     """
     metrics = {key: value for key, value in summary.items() if key not in RUN_FACTS and key not in HIDDEN}
     facts = {key: summary[key] for key in RUN_FACTS if key in summary}
@@ -72,7 +72,7 @@ def print_facts(facts: Mapping[str, str], console: Console | None = None) -> Non
 
 
 def lines(entries: Mapping[str, str | Path], style: str = "not bold cyan") -> list[Text]:
-    """A line for each word and what it stands for, never broken, so that it can be copied."""
+    """Return a line per entry, never wrapped, so that it can be copied."""
     width = max(map(len, entries), default=0) + 2
     return [
         Text(word.ljust(width), style="bold", no_wrap=True, overflow="ignore").append(str(entry), style=style)

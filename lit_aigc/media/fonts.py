@@ -1,4 +1,4 @@
-"""Text on pictures in any script: DejaVu Sans, then the fonts of the system, then code points in place of boxes."""
+"""Text on pictures in any script: in DejaVu Sans, else in fonts of the system, else as code points."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIRST = (
     "msyh",
     "malgun",
 )
-_NEVER = ("color", "colour", "lastresort", "adobeblank")  # bitmaps of one size, and boxes for everything
+_NEVER = ("color", "colour", "lastresort", "adobeblank")  # bitmaps of one size, and fonts of placeholder boxes
 _STYLES = ("bold", "black", "medium", "light", "thin", "italic", "oblique", "condensed", "mono", "serif")
 _PACKAGES = {
     True: "apt install fonts-noto-cjk (Debian, Ubuntu), dnf install google-noto-sans-cjk-fonts (Fedora)",
@@ -35,7 +35,7 @@ _PACKAGES = {
 _EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "FULLWIDTH", "IDEOGRAPHIC"}
 
 _advised: set[str] = set()
-_font_of: dict[str, str | None] = {}  # the file of the font that draws a character; None: there is none
+_font_of: dict[str, str | None] = {}  # the font file that has a character; None: none has it
 
 
 class Typeface:
@@ -49,7 +49,7 @@ class Typeface:
         self.size = size
 
     def length(self, text: str) -> float:
-        """Width of a line of text in pixels."""
+        """Return the width of a line of text in pixels."""
         return sum(_loaded(font, self.size).getlength(part) for font, part in _runs(text))
 
     def draw(
@@ -58,8 +58,8 @@ class Typeface:
         """Draw a line of text.
 
         Args:
-            page: Where to.
-            place: Pixel that the anchor is at.
+            page: The page to draw on.
+            place: Pixel of the anchor.
             text: The line.
             fill: Its color.
             anchor: As in Pillow: ``l``, ``m`` or ``r``, then ``a`` (top), ``m`` (middle) or ``s`` (baseline).
@@ -74,7 +74,7 @@ class Typeface:
 
 
 def readable(text: str) -> str:
-    """The text with the code point, such as ``U+732B``, of each character that no font on this machine has."""
+    """Replace each character that no font on this machine has by its code point, such as ``U+732B``."""
     _find_fonts(text)
     parts = []
     for missing, group in itertools.groupby(text, key=lambda character: _font_of[character] is None):
@@ -84,7 +84,7 @@ def readable(text: str) -> str:
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """Names of the fonts that have all readable characters of these texts, as matplotlib takes them."""
+    """Return the names of fonts that have all readable characters of these texts, as matplotlib takes them."""
     from matplotlib import font_manager
 
     found = dict.fromkeys(font for text in texts for font, _ in _runs(text))
@@ -95,7 +95,7 @@ def families(texts: Iterable[str]) -> list[str]:
 
 
 def _runs(text: str) -> Iterator[tuple[str, str]]:
-    """Fonts, and the parts of the readable text that they draw."""
+    """Yield fonts, and the parts of the readable text that they draw."""
     text = readable(text)
     _find_fonts(text)
     for font, group in itertools.groupby(text, key=_font_of.__getitem__):
@@ -103,7 +103,7 @@ def _runs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _find_fonts(text: str) -> None:
-    """Put the characters of a text into `_font_of`."""
+    """Add the characters of a text to `_font_of`."""
     unknown = set(text) - set(_font_of)
     plain = {character for character in unknown if " " <= character <= "~"}
     _font_of.update(dict.fromkeys(plain, _dejavu()))
@@ -125,7 +125,7 @@ def _advise(package: str, character: str) -> None:
     if package not in _advised:
         _advised.add(package)
         log.warning(
-            f"No font on this machine has {character}: pictures show U+{ord(character):04X}, and the like for others. "
+            f"No font on this machine has {character}: pictures show U+{ord(character):04X} instead, and so on. "
             f"Install a font: {package}."
         )
 
@@ -135,21 +135,21 @@ def _drawn_by(font: str, characters: Iterable[str]) -> set[str]:
 
     try:
         opened = FT2Font(font)
-    except (OSError, RuntimeError):  # of a kind that FreeType can't read
+    except (OSError, RuntimeError):  # a format that FreeType can't read
         return set()
     return {character for character in characters if opened.get_char_index(ord(character))}
 
 
 @functools.cache
 def _dejavu() -> str:
-    """The font that matplotlib brings along."""
+    """Return the font that comes with matplotlib."""
     package = importlib.util.find_spec("matplotlib")
     return str(Path(package.submodule_search_locations[0], "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"))
 
 
 @functools.cache
 def _system_fonts() -> tuple[str, ...]:
-    """Files of installed fonts, the likeliest to have much and to look plain first."""
+    """Return the files of installed fonts, plain ones with many characters first."""
     from matplotlib.font_manager import findSystemFonts
 
     def rank(font: str) -> tuple[int, bool, str]:

@@ -1,4 +1,4 @@
-"""Image files of any kind to clean uint8 images of one size: decoding, channels, resizing."""
+"""Image files of any kind as clean uint8 images of one size: decoding, channels, resizing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from torch import Tensor
 from lit_aigc.errors import InputError
 from lit_aigc.media.sample_folder import MANIFEST, overview_of
 
-# Pillow's on odd files: what is wrong with them is said once, in our words. Not by catch_warnings around each file,
-# which in threads can leave all warnings of the process switched off.
+# Pillow's warnings about odd files: our own messages say what is wrong. catch_warnings around each file, used in
+# threads, could leave all warnings of the process switched off.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -39,7 +39,7 @@ class UnreadableImageError(Exception):
 
 
 class AnimatedImageError(Exception):
-    """A file of several frames or pages, of which none is the image."""
+    """A file of several frames or pages, none of which is the image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class DecodedImage:
 
     Attributes:
         pixels: uint8 ``(C, H, W)``, C is 1 or 3.
-        opaque: False if it had transparent pixels, which are white now.
-        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB, such as CMYK.
+        opaque: False if it had transparent pixels, which are now white.
+        converted: True if it had more than 8 bits per channel, or colors other than gray and RGB, such as CMYK.
     """
 
     pixels: Tensor
@@ -57,18 +57,18 @@ class DecodedImage:
     converted: bool = False
 
     def digest(self) -> bytes:
-        """Hash of size and pixels: equal for files that decode alike, whatever their format."""
+        """Return a hash of size and pixels: equal for files that decode alike, whatever their format."""
         shape = "x".join(map(str, self.pixels.shape))
         return hashlib.blake2b(self.pixels.numpy(), digest_size=16, person=shape.encode()[:16]).digest()
 
 
 class FolderContents(NamedTuple):
-    """What there is in a folder or a zip, by relative names with forward slashes, each sorted.
+    """The contents of a folder or a zip, by relative names with forward slashes, each sorted.
 
     Attributes:
-        images: Files that end in one of `SUFFIXES`, but for overviews that `lit_aigc.generate` drew of its samples.
+        images: Files that end in one of `SUFFIXES`, except overviews that `lit_aigc.generate` drew of its samples.
         others: All other files.
-        empty: Folders without an image in or below them; what is nested in another of these is not named.
+        empty: Folders without an image in or below them, except those inside of another one.
     """
 
     images: list[str]
@@ -81,7 +81,7 @@ class ImageFiles:
 
     Args:
         root: The folder or the zip.
-        called: What messages call it: the key that it was given as.
+        called: The key that it was given as, for messages.
     """
 
     def __init__(self, root: str | Path, called: str):
@@ -90,14 +90,14 @@ class ImageFiles:
         self._process = 0
 
     def names(self) -> list[str]:
-        """The images of `contents`."""
+        """Return the images of `contents`."""
         return self.contents().images
 
     def contents(self) -> FolderContents:
-        """Everything but hidden files, and unsafe names in a zip.
+        """Return everything except hidden files, and unsafe names in a zip.
 
         Raises:
-            InputError: Not there, neither a folder nor a zip, or without images.
+            InputError: If it doesn't exist, is neither a folder nor a zip, or has no images.
         """
         root = Path(self.root)
         if not root.exists():
@@ -123,7 +123,7 @@ class ImageFiles:
         return FolderContents(images, sorted(set(shown) - set(images)), empty)
 
     def _overviews(self, names: Iterable[str]) -> set[str]:
-        """The pictures of many samples that the folders' own ``samples.json`` names."""
+        """Return the overviews of samples that ``samples.json`` files name."""
         found = set()
         for name in names:
             if PurePosixPath(name).name == MANIFEST:
@@ -133,7 +133,7 @@ class ImageFiles:
         return found
 
     def stamps(self, names: list[str]) -> Iterator[str]:
-        """A string for each file that changes when it is changed."""
+        """Yield a string per file that changes when the file does."""
         if Path(self.root).is_dir():
             for name in names:
                 status = os.stat(os.path.join(self.root, name))
@@ -144,7 +144,7 @@ class ImageFiles:
                 yield f"{name}:{info.file_size}:{info.CRC}"
 
     def content(self, name: str) -> bytes:
-        """The bytes of a file; raises `UnreadableImageError`."""
+        """Return the bytes of a file; raises `UnreadableImageError`."""
         try:
             if Path(self.root).is_dir():
                 path = Path(self.root, name)
@@ -156,11 +156,11 @@ class ImageFiles:
             return path.read_bytes() if Path(self.root).is_dir() else self._archive().read(name)
         except UnreadableImageError:
             raise
-        except Exception as error:  # zipfile and zlib have many
+        except Exception as error:  # zipfile and zlib raise many kinds
             raise UnreadableImageError(str(error) or type(error).__name__) from None
 
     def _archive(self) -> zipfile.ZipFile:
-        """The open zip; each process opens its own, for a forked one would share the position in the file."""
+        """Return the open zip; each process opens its own, since a forked one would share the position in the file."""
         if self._zip is None or self._process != os.getpid():
             self._zip, self._process = zipfile.ZipFile(self.root), os.getpid()
         return self._zip
@@ -170,7 +170,7 @@ class ImageFiles:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """The names of the files and of the folders below a folder, without what is in hidden folders."""
+    """Return the names of the files and of the folders below a folder, except in hidden folders."""
     all_files: list[str] = []
     all_folders: list[str] = []
     for place, folders, files in os.walk(root, followlinks=True):
@@ -182,14 +182,14 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_shown(name: str) -> bool:
-    """Whether a name is neither hidden nor unsafe."""
+    """Return whether a name is neither hidden nor unsafe."""
     path = PurePosixPath(name)
     unsafe = path.is_absolute() or "\\" in name
     return not unsafe and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)  # ".." too
 
 
 def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk: int = 256) -> Iterator[_Out]:
-    """The results in order; at most `chunk` of them at a time, for they hold pixels."""
+    """Yield results in order; at most `chunk` of them are in memory at a time."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         remaining = iter(items)
         begun = deque(pool.submit(function, item) for item in itertools.islice(remaining, chunk))
@@ -199,26 +199,33 @@ def map_in_threads(function: Callable[[_In], _Out], items: Iterable[_In], chunk:
 
 
 def decode(content: bytes) -> DecodedImage:
-    """Decode the bytes of an image file to 8-bit grey or RGB, turned upright as its EXIF data say.
+    """Decode the bytes of an image file to 8-bit gray or RGB, turned upright according to its EXIF data.
 
-    Training and evaluation both read images by this, so that what one takes the other takes alike.
+    Training and evaluation both use this, so that they read images alike.
 
     Raises:
         UnreadableImageError: Not an image of a known format, cut short, or damaged.
         AnimatedImageError: Several frames.
     """
+    with _opened(content) as image:
+        _refuse_frames(image)
+        _refuse_unknown_range(image)
+        converted = _needs_conversion(image, content)
+        image.load()
+        return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Open an image; inside, anything that Pillow raises becomes an `UnreadableImageError`."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _refuse_frames(image)
-            _refuse_unknown_range(image)
-            converted = _needs_conversion(image, content)
-            image.load()
-            return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
+            yield image
     except (AnimatedImageError, UnreadableImageError):
         raise
     except Image.UnidentifiedImageError:
         raise UnreadableImageError("not an image" if content else "empty file") from None
-    except Exception as error:  # Pillow's plugins raise whatever they like on damaged files
+    except Exception as error:  # Pillow's plugins raise anything on damaged files
         raise UnreadableImageError(str(error) or type(error).__name__) from None
 
 
@@ -229,71 +236,64 @@ def _refuse_frames(image: Image.Image) -> None:
 
 def _refuse_unknown_range(image: Image.Image) -> None:
     if image.format == "TIFF" and image.mode in ("I", "F"):
-        raise UnreadableImageError("32 bits a pixel, of unknown range: save it with 8 or 16")
+        raise UnreadableImageError("32 bits per pixel, of unknown range: save it with 8 or 16")
 
 
 def _needs_conversion(image: Image.Image, content: bytes) -> bool:
-    """Whether it is anything but 8-bit grey or RGB, with or without a palette and transparency."""
-    deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow brings RGB down to 8 bits by itself
+    """Return whether it is anything but 8-bit gray or RGB, with or without a palette and transparency."""
+    deep_png = image.format == "PNG" and content[24:25] == b"\x10"  # Pillow reduces RGB to 8 bits by itself
     return deep_png or image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 
 
 def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
-    """``(channels, height, width)`` of an image as its header says, without decoding its pixels.
+    """Return the ``(channels, height, width)`` of an image by its header, without decoding its pixels.
 
     Args:
         content: The bytes of the file.
-        strict: Refuse what `decode` would refuse, as far as that can be told: damaged pixels show in a PNG only.
+        strict: Refuse what `decode` would refuse, as far as the header shows; damaged pixels are found only in a PNG.
 
     Raises:
         UnreadableImageError: Not an image of a known format, or refused.
         AnimatedImageError: Several frames, and `strict`.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            if strict:
-                _refuse_frames(image)
-                _refuse_unknown_range(image)
-            width, height = image.size
-            grey = _is_grey(image)
-            if image.format == "TIFF":
-                pass  # Pillow has turned its size already
-            elif image.format != "PNG" or b"eXIf" in content:  # Pillow decodes a PNG to look for EXIF data at its end
-                if image.getexif().get(0x0112, 1) >= 5:  # the orientations that lie on their side
-                    width, height = height, width
-            elif strict:
-                image.verify()  # checksums
-            return 1 if grey else 3, height, width
-    except (AnimatedImageError, UnreadableImageError):
-        raise
-    except Image.UnidentifiedImageError:
-        raise UnreadableImageError("not an image" if content else "empty file") from None
-    except Exception as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from None
+    with _opened(content) as image:
+        if strict:
+            _refuse_frames(image)
+            _refuse_unknown_range(image)
+        width, height = image.size
+        gray = _is_gray(image)
+        if image.format == "TIFF":
+            pass  # Pillow has already turned its size
+        elif image.format != "PNG" or b"eXIf" in content:  # Pillow would decode a PNG to find EXIF data at its end
+            if image.getexif().get(0x0112, 1) >= 5:  # the orientations on their side
+                width, height = height, width
+        elif strict:
+            image.verify()  # checksums
+        return 1 if gray else 3, height, width
 
 
-def _is_grey(image: Image.Image) -> bool:
+def _is_gray(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith(("I", "F"))
 
 
 def _to_tensor(image: Image.Image) -> DecodedImage:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits per pixel
         values = np.asarray(image).astype(np.float64)
         values = np.clip(np.rint(values / 257), 0, 255).astype(np.uint8)
         return DecodedImage(torch.from_numpy(values)[None], True)
-    grey, opaque = _is_grey(image), True
+    gray, opaque = _is_gray(image), True
     if image.has_transparency_data:
         image = image.convert("RGBA")
         opaque = image.getextrema()[3][0] == 255
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    values = np.array(image.convert("L" if grey else "RGB"))
+    values = np.array(image.convert("L" if gray else "RGB"))
     pixels = torch.from_numpy(values)
-    return DecodedImage(pixels[None] if grey else pixels.permute(2, 0, 1).contiguous(), opaque)
+    return DecodedImage(pixels[None] if gray else pixels.permute(2, 0, 1).contiguous(), opaque)
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 ``(N, C, H, W)`` with 1 or 3 channels to `channels`; grey is the luma of ITU-R BT.601, as in Pillow."""
+    """Convert uint8 ``(N, 1|3, H, W)`` to `channels` channels; gray is the luma of ITU-R BT.601, as in Pillow."""
     if images.shape[1] == channels:
         return images
     if channels == 3:
@@ -303,7 +303,7 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def to_size(images: Tensor, size: int) -> Tensor:
-    """uint8 ``(N, C, H, W)`` to ``(N, C, size, size)``: shorter side resized (antialiased bilinear), centre cropped."""
+    """Resize the shorter side of uint8 ``(N, C, H, W)`` to `size` (antialiased bilinear), and crop the center."""
     height, width = images.shape[-2:]
     if height == width == size:
         return images
@@ -321,7 +321,7 @@ def to_size(images: Tensor, size: int) -> Tensor:
 
 
 def prepare(images: Tensor, image_size: int | None, channels: int | None) -> Tensor:
-    """uint8 ``(N, C, H, W)`` to the asked size and channels (None leaves them), as contiguous ``(N, H, W, C)``."""
+    """Convert uint8 ``(N, C, H, W)`` to a size and channels (None: unchanged), as contiguous ``(N, H, W, C)``."""
     if channels == 1:  # fewer to resize
         images = to_channels(images, 1)
     if image_size is not None:
@@ -332,17 +332,17 @@ def prepare(images: Tensor, image_size: int | None, channels: int | None) -> Ten
 
 
 def read_folder(folder: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, list[str]]:
-    """All images of a folder and of the folders in it, made as large as a model's; what is hidden is left out.
+    """Read all images of a folder and its subfolders in the shape of a model's; hidden ones are skipped.
 
     Args:
         folder: The folder.
         shape: ``(C, H, W)`` of the model's images.
 
     Returns:
-        uint8 ``(n, C, H, W)``, and their names in the folder, with forward slashes and in the order of the alphabet.
+        uint8 ``(n, C, H, W)``, and their names in the folder, with forward slashes and in alphabetical order.
 
     Raises:
-        InputError: There is no such folder, no image in it, or one that can't be read.
+        InputError: If the folder doesn't exist, has no images, or has one that can't be read.
     """
     root, (channels, height, width) = Path(folder), shape
     if not root.is_dir():
@@ -354,9 +354,9 @@ def read_folder(folder: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, lis
         try:
             pixels = decode(files.content(name)).pixels
         except AnimatedImageError:
-            raise InputError(f"{root / name} is animated: expected one image a file.") from None
+            raise InputError(f"{root / name} is animated: expected one image per file.") from None
         except UnreadableImageError as error:
-            raise InputError(f"{root / name} can't be read as an image: {error}. Mend or remove it.") from None
+            raise InputError(f"{root / name} can't be read as an image: {error}. Fix or remove it.") from None
         if pixels.shape[1:] != (height, width) and height != width:
             raise InputError(f"{root / name} is not {height}x{width} (HxW), as the images of the model are.")
         fits = pixels.shape[1:] == (height, width)

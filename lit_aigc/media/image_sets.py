@@ -1,8 +1,8 @@
 """Sets of images from elsewhere: a folder, a ``.zip``, or an ``.npz``, as a stream of batches in a fixed order.
 
-Opening a set reads the header of each image, so that what is wrong with the set is said before anything is computed.
-Its pixels are decoded when they are needed, once, and what they alone tell is known after: no more than a few batches
-are in memory at a time, however many images there are.
+Opening a set reads the header of each image, so that problems are reported before anything is computed. Pixels are
+decoded when they are needed, once, and facts about them are known afterward: only a few batches are in memory at a
+time, however many images there are.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from lit_aigc.media.image_files import to_channels
 from lit_aigc.media.image_sources import ArrayFile, Files, Seen, Source
 from lit_aigc.spec import Batch
 
-_AT_A_TIME = 32  # images, when a set is looked through for itself
+_AT_A_TIME = 32  # images, when a set is read only for its facts
 
 
 class PixelFacts(NamedTuple):
-    """What the pixels of a set tell.
+    """Facts about the pixels of a set.
 
     Attributes:
         distinct: Number of different images.
-        transparent: Number of those with transparent pixels, which count as white.
-        converted: Number of those with more than 8 bits a channel, or colours other than grey and RGB.
-        coloured: Whether any pixel has a colour; false for grey images saved as RGB.
+        transparent: Number of images with transparent pixels, which count as white.
+        converted: Number of images with more than 8 bits per channel, or colors other than gray and RGB.
+        colored: Whether any pixel has a color; false for gray images saved as RGB.
         fingerprint: Hash of the pixels of all images in order: the same for a folder, a zip and an array of them.
     """
 
     distinct: int
     transparent: int
     converted: int
-    coloured: bool
+    colored: bool
     fingerprint: str
 
 
 class _Gathering:
-    """`PixelFacts` of images that come one by one."""
+    """Collects `PixelFacts` image by image."""
 
     def __init__(self, channels: int) -> None:
         self.digests: set[bytes] = set()
         self.whole, self.channels = hashlib.blake2b(digest_size=16), channels
-        self.coloured, self.transparent, self.converted = False, 0, 0
+        self.colored, self.transparent, self.converted = False, 0, 0
 
     def add(self, image: Seen) -> None:
         self.digests.add(image.digest)
         self.whole.update(image.digest)
-        self.coloured |= image.coloured
+        self.colored |= image.colored
         self.transparent += not image.opaque
         self.converted += image.converted
 
     def facts(self) -> PixelFacts:
         self.whole.update(b"%d" % self.channels)
         counts = len(self.digests), self.transparent, self.converted
-        return PixelFacts(*counts, self.coloured, self.whole.hexdigest())
+        return PixelFacts(*counts, self.colored, self.whole.hexdigest())
 
 
 @dataclasses.dataclass
@@ -71,8 +71,8 @@ class ImageSet:
 
     Attributes:
         path: Where it is, as the user gave it.
-        called: What messages call it.
-        shape: ``(C, H, W)`` of all images; in a set with colour images, grey ones are repeated over the channels.
+        called: Its name in messages.
+        shape: ``(C, H, W)`` of all images; in a set with color images, gray ones are repeated over the channels.
         count: Number of images.
         source: Reads them.
     """
@@ -86,7 +86,7 @@ class ImageSet:
 
     @property
     def pixels(self) -> PixelFacts:
-        """What the pixels tell; the set is gone through for it, unless all `batches` were taken before.
+        """Facts about the pixels; the whole set is read for them, unless all `batches` were read before.
 
         Raises:
             InputError: As `batches`.
@@ -99,19 +99,19 @@ class ImageSet:
     def batches(
         self, size: int = 64, *, extractor: nn.Module | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
-        """This process's share: uint8 ``(n, C, H, W)`` without labels, `start` the place of the first in the set.
+        """Yield this process's share: uint8 ``(n, C, H, W)`` without labels; `start` is the place of the first.
 
         Warns at the end if all images are identical.
 
         Args:
-            size: Images of a batch.
-            extractor: What the batches are for: colours are refused if it sees grey only.
+            size: Images per batch.
+            extractor: The extractor that the batches are for: colors are refused if it takes only gray images.
             rank: This process.
             world_size: Number of processes.
 
         Raises:
-            InputError: If images can't be decoded (all such are named), the set has changed since it was opened, or it
-                has colours that the extractor doesn't see.
+            InputError: If images can't be decoded (naming all of them), the set has changed since it was opened, or it
+                has colors and the extractor takes only gray images.
         """
         gathering = _Gathering(self.shape[0])
         problems: list[str] = []
@@ -123,8 +123,8 @@ class ImageSet:
                 raise InputError(f"{self.called} was changed while it was being measured: start again.")
             for each in found:
                 gathering.add(each)
-            if gathering.coloured and extractor is not None:
-                _refuse_colours(self, extractor)
+            if gathering.colored and extractor is not None:
+                _refuse_colors(self, extractor)
             yield Batch(torch.cat([to_channels(each.pixels[None], self.shape[0]) for each in found]), None, start)
         _refuse_problems(self.called, problems, self.count)
         if world_size == 1 and self._pixels is None:
@@ -135,7 +135,7 @@ class ImageSet:
                 )
 
     def facts(self) -> dict[str, Any]:
-        """What a protocol says about the set."""
+        """Return what a protocol says about the set."""
         (channels, height, width), pixels = self.shape, self.pixels
         facts = {"path": self.path, "n": self.count, "distinct": pixels.distinct, "fingerprint": pixels.fingerprint}
         facts |= {"size": f"{height}x{width}", "channels": channels}
@@ -149,10 +149,10 @@ def open_image_set(path: str | Path, key: str) -> ImageSet:
     Args:
         path: A folder (with the folders in it, in the order of the names), a ``.zip`` of images, or an ``.npz`` with a
             uint8 array ``(N, H, W, C)``, ``(N, C, H, W)`` or ``(N, H, W)`` as ``arr_0``, as ``images`` or alone.
-        key: What it is given as, for messages: ``real`` or ``fake``.
+        key: The key that it is given as, for messages: ``real`` or ``fake``.
 
     Raises:
-        InputError: There is no such set, there are fewer than two images in it, images are unreadable, animated, or of
+        InputError: If there is no such set, it has fewer than two images, or images are unreadable, animated, or of
             several sizes.
     """
     called = f"{key}={path}"
@@ -175,8 +175,8 @@ def open_image_set(path: str | Path, key: str) -> ImageSet:
     if len(sizes) > 1:
         common = ", ".join(f"{h}x{w} ({n}, such as {examples[h, w]})" for (h, w), n in sizes.most_common(3))
         raise InputError(
-            f"{called}: images of {len(sizes)} sizes (height x width): {common}. Remove what doesn't belong to the "
-            "set, or bring all to one size first: how that is done is part of the number."
+            f"{called}: images of {len(sizes)} sizes (height x width): {common}. Remove those that don't belong "
+            "to the set, or resize all to one size first: the way of resizing affects the metrics."
         )
     if sizes.total() < 2:
         raise InputError(f"{called}: expected at least 2 images, better some thousands, got {sizes.total()}.")
@@ -188,14 +188,14 @@ def _refuse_problems(called: str, problems: list[str], count: int) -> None:
         shown = "".join(f"\n  {problem}" for problem in problems[:5])
         more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InputError(
-            f"{called}: {len(problems)} of {count} images can't be measured; mend or remove them:{shown}{more}"
+            f"{called}: {len(problems)} of {count} images can't be measured; fix or remove them:{shown}{more}"
         )
 
 
-def _refuse_colours(image_set: ImageSet, extractor: nn.Module) -> None:
-    """Colour images are not for an extractor of grey ones: its features would be of other images."""
+def _refuse_colors(image_set: ImageSet, extractor: nn.Module) -> None:
+    """Refuse color images for an extractor of gray ones: its features would be of other images."""
     if getattr(extractor, "shape", (3,))[0] == 1:
         raise InputError(
-            f"{image_set.called} has colour images, and the extractor {extractor.name} sees grey only: choose "
-            "extractor=inception or efficientnet_lite0, or make the images grey first."
+            f"{image_set.called} has color images, and the extractor {extractor.name} takes only gray ones: choose "
+            "extractor=inception or efficientnet_lite0, or convert the images to gray first."
         )

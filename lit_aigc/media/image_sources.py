@@ -1,4 +1,4 @@
-"""Where the images of a set are: a folder, a ``.zip`` or an ``.npz``, read in blocks in a fixed order."""
+"""The images of a set in a folder, a ``.zip`` or an ``.npz``, read in blocks in a fixed order."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ from lit_aigc.media.image_files import (
 )
 
 _AT_A_TIME = 256  # headers
-_ARRAYS = ("arr_0", "images")  # keys of an .npz that are taken where it has several
+_ARRAYS = ("arr_0", "images")  # keys of an .npz that are preferred if it has several
 _Read = TypeVar("_Read")
 
 
 class Header(NamedTuple):
-    """What is known of an image without decoding it: its name in the set, and ``(C, H, W)``, C 1 or 3."""
+    """The name of an image in its set, and its shape ``(C, H, W)``, C 1 or 3; known without decoding it."""
 
     name: str
     shape: tuple[int, int, int]
 
 
 class Seen(NamedTuple):
-    """A decoded image, and what there is to say about it.
+    """A decoded image, and facts about it.
 
     Attributes:
         pixels: uint8 ``(C, H, W)``.
-        digest: Hash of its size and of its pixels in RGB.
-        coloured: Whether its channels differ anywhere.
-        opaque: False if it had transparent pixels, which are white now.
-        converted: True if it had more than 8 bits a channel, or colours other than grey and RGB.
+        digest: Hash of its size and its pixels in RGB.
+        colored: Whether its channels differ anywhere.
+        opaque: False if it had transparent pixels, which are now white.
+        converted: True if it had more than 8 bits per channel, or colors other than gray and RGB.
     """
 
     pixels: Tensor
     digest: bytes
-    coloured: bool
+    colored: bool
     opaque: bool
     converted: bool
 
     @classmethod
     def of(cls, image: DecodedImage) -> Seen:
-        """The facts of a decoded image."""
+        """Gather the facts about a decoded image."""
         pixels = image.pixels
-        coloured = len(pixels) == 3 and not (torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2]))
+        colored = len(pixels) == 3 and not (torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2]))
         digest = DecodedImage(to_channels(pixels[None], 3)[0].contiguous(), True).digest()
-        return cls(pixels, digest, coloured, image.opaque, image.converted)
+        return cls(pixels, digest, colored, image.opaque, image.converted)
 
 
 class Source(Protocol):
-    """Where the images of a set are."""
+    """Reads the images of a set."""
 
     def headers(self) -> Iterator[Header | str]:
-        """The header of each image in order, or what is wrong with it."""
+        """Yield the header of each image in order, or what is wrong with it."""
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """Images, or what is wrong with them, in blocks of `size`, and the place of each block's first one.
+        """Yield blocks of `size` images, or what is wrong with them, and the place of each block's first image.
 
-        Begins with block number `first` and goes on with each `step`-th.
+        The blocks are number `first` and every `step`-th after it.
         """
 
 
@@ -104,24 +104,24 @@ class Files:
 
 
 def _or_reason(name: str, read: Callable[[], _Read]) -> _Read | str:
-    """What was read, or why it can't be."""
+    """Return what was read, or why it can't be."""
     try:
         return read()
     except AnimatedImageError:
-        return f"{name}: animated, expected one image a file"
+        return f"{name}: animated, expected one image per file"
     except UnreadableImageError as error:
         return f"{name}: {error}"
 
 
 class ArrayFile:
-    """A uint8 array of images in an ``.npz``, read as a stream: never whole, and nothing is unpickled.
+    """A uint8 array of images in an ``.npz``, read as a stream: never as a whole, and without unpickling.
 
     Args:
         path: The file.
-        called: What messages call it.
+        called: Its name in messages.
 
     Raises:
-        InputError: If it can't be read, or holds no such array.
+        InputError: If it can't be read, or has no such array.
     """
 
     def __init__(self, path: str | Path, called: str) -> None:
@@ -140,7 +140,7 @@ class ArrayFile:
             raise InputError(f"{called} can't be read ({error}): expected an .npz as numpy.savez writes it.") from None
         self.count, self.shape, self.channels_last = self._layout(shape, dtype)
         if fortran and self.count:
-            raise InputError(f"{called}: its array is in Fortran's order: save numpy.ascontiguousarray of it.")
+            raise InputError(f"{called}: its array is in Fortran order: save numpy.ascontiguousarray of it.")
 
     def _key(self, keys: list[str]) -> str:
         found = [key for key in _ARRAYS if key in keys] or (keys if len(keys) == 1 else [])
@@ -148,25 +148,25 @@ class ArrayFile:
             return found[0]
         if {"mu", "sigma"} <= set(keys):
             raise InputError(
-                f"{self.called} holds statistics (mu, sigma) and no images: which weights and which resizing they "
-                "were made with is not known, so nothing can be compared with them. Give the images."
+                f"{self.called} has statistics (mu, sigma) and no images: the weights and the resizing behind them are "
+                "unknown, so nothing can be compared with them. Give the images."
             )
         raise InputError(
             f"{self.called} has the arrays {', '.join(sorted(keys)[:8]) or 'none'}: expected arr_0 or images, or one."
         )
 
     def _layout(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, tuple[int, ...], bool]:
-        """The number of images, ``(C, H, W)``, and whether channels come last in the file."""
+        """Return the number of images, their shape ``(C, H, W)``, and whether channels come last in the file."""
         expected = "expected uint8 of shape (N, H, W, C) or (N, C, H, W), C 1 or 3"
         if dtype != np.uint8:
             raise InputError(
-                f"{self.called}: {self.member} is {dtype}, {expected}; rounding is a choice that is made first."
+                f"{self.called}: {self.member} is {dtype}, {expected}: round the values first, in the way you choose."
             )
         if len(shape) == 3 and min(shape[1:]):
             return shape[0], (1, *shape[1:]), False
         first, last = (len(shape) == 4 and shape[i] in (1, 3) for i in (1, 3))
         if first == last or not min(shape[1:]):
-            reason = " which can be read in two ways" if first else ""
+            reason = ", which is ambiguous" if first else ""
             raise InputError(f"{self.called}: {self.member} has shape {shape}{reason}, {expected}.")
         return (shape[0], (shape[3], *shape[1:3]), True) if last else (shape[0], shape[1:], False)
 
@@ -191,4 +191,4 @@ class ArrayFile:
                     images = (images.permute(0, 3, 1, 2) if self.channels_last else images).contiguous()
                     yield start, [Seen.of(DecodedImage(image, True)) for image in images]
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError) as error:
-            raise InputError(f"{self.called} can't be read ({error}): it is damaged, get it again.") from None
+            raise InputError(f"{self.called} can't be read ({error}): it is damaged; download it again.") from None

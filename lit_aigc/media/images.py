@@ -1,10 +1,10 @@
-"""Tensors to pictures: grey levels, grids and PNG files."""
+"""Images: how samples of them are shown, and tensors as pictures, grids and PNG files."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,14 +12,25 @@ from PIL import Image
 from torch import Tensor
 
 from lit_aigc.files import write_atomically
+from lit_aigc.spec import Batch, DataSpec
+
+UNIT = "images"
+PICTURES = True
+EXAMPLE = "bundle=. n=64 out=samples"
+
+
+def describe(spec: DataSpec) -> str:
+    """Return the shape of an image in words; see `lit_aigc.media.modality`."""
+    channels, height, width = spec.shape
+    return f"{height}x{width}, {'gray' if channels == 1 else f'{channels} channels'}"
 
 
 def to_uint8(images: Tensor, value_range: Sequence[float]) -> Tensor:
-    """Map floats in ``value_range`` onto the 256 grey levels, rounding to the nearest and halves up.
+    """Map floats in ``value_range`` to the 256 gray levels, rounding to the nearest and halves up.
 
     Args:
         images: Floats of any shape and device; values beyond the range are clamped, NaN becomes 0. uint8 images, which
-            are grey levels already, are returned as they are.
+            are gray levels already, are returned unchanged.
         value_range: Smallest and largest value, as in `lit_aigc.spec.DataSpec`.
 
     Returns:
@@ -33,13 +44,13 @@ def to_uint8(images: Tensor, value_range: Sequence[float]) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """A uint8 image ``(1, H, W)`` or ``(H, W)`` as mode "L", ``(3, H, W)`` as mode "RGB".
+    """Return a uint8 image ``(1, H, W)`` or ``(H, W)`` in mode "L", ``(3, H, W)`` in mode "RGB".
 
     Raises:
-        ValueError: Another dtype, or a shape that is no image.
+        ValueError: Another dtype, or a shape that isn't an image's.
     """
     if image.dtype != torch.uint8:
-        raise ValueError(f"expected uint8 grey levels, got {image.dtype}: use to_uint8 first")
+        raise ValueError(f"expected uint8 gray levels, got {image.dtype}: use to_uint8 first")
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or image.shape[0] not in (1, 3):
@@ -56,7 +67,7 @@ def save_png(image: Tensor | Image.Image, path: str | Path) -> Path:
 
 
 def sample_name(index: int) -> str:
-    """The file of the sample with this index: ``000012.png``."""
+    """Return the file name of the sample with this index: ``000012.png``."""
     return f"{index:06d}.png"
 
 
@@ -65,7 +76,7 @@ def save_images(images: Tensor, directory: str | Path, start: int = 0) -> list[P
 
     Args:
         images: The images.
-        directory: Where to; made when missing.
+        directory: Folder to write to; created when missing.
         start: Index of the first image, so that a set can be written in parts, or by several processes.
     """
     return [save_png(image, Path(directory) / sample_name(start + i)) for i, image in enumerate(images.cpu())]
@@ -80,8 +91,8 @@ def make_grid(images: Tensor, columns: int, padding: int = 2, background: int = 
     """Lay out uint8 images ``(N, C, H, W)`` row by row, `padding` pixels of background between them and none outside.
 
     Returns:
-        ``(C, rows * (H + padding) - padding, columns * (W + padding) - padding)`` uint8; cells of the last row that no
-        image is left for are background. With fewer images than columns the grid is as wide as the images need.
+        ``(C, rows * (H + padding) - padding, columns * (W + padding) - padding)`` uint8; unused cells of
+        the last row are background. With fewer images than columns the grid is as wide as the images need.
     """
     n, channels, height, width = images.shape
     columns = max(1, min(columns, n))
@@ -93,3 +104,31 @@ def make_grid(images: Tensor, columns: int, padding: int = 2, background: int = 
         top, left = (i // columns) * (height + padding), (i % columns) * (width + padding)
         grid[:, top : top + height, left : left + width] = image
     return grid
+
+
+def first_images(
+    batches: Iterable[Batch], n: int, shape: Sequence[int], classes: Sequence[int] | None = None
+) -> tuple[Tensor, list[int]]:
+    """Take the first images of a data set, or the first of given classes.
+
+    Args:
+        batches: uint8 images in order; read as far as needed.
+        n: Number of images.
+        shape: ``(C, H, W)`` of each.
+        classes: The class of each of the n images; None: of any.
+
+    Returns:
+        ``(n, C, H, W)`` uint8, white where there is no image, and the places where there is none.
+    """
+    images = torch.full((n, *shape), 255, dtype=torch.uint8)
+    missing = list(range(n))
+    for batch in batches if n else ():
+        labels = None if classes is None else batch.labels.tolist()
+        for i, image in enumerate(batch.images.cpu()):
+            place = next((place for place in missing if labels is None or classes[place] == labels[i]), None)
+            if place is not None:
+                images[place] = image
+                missing.remove(place)
+        if not missing:
+            break
+    return images, missing

@@ -1,4 +1,4 @@
-"""A folder of generated images says itself which samples it holds, and which of its pictures are not samples."""
+"""A folder of generated images records which samples it holds, and which of its pictures are not samples."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MANIFEST = "samples.json"
 _SAMPLE = re.compile(r"\d{6,}\.png")
 
 
-def origin(bundle_manifest: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What samples of the same set have in common: the bundle's hash, the seed, and the label that is asked for."""
+def origin(bundle_manifest: Mapping[str, Any], seed: int, label: Any) -> dict[str, Any]:
+    """Return what samples of the same set have in common: the bundle's hash, the seed, and the label asked for."""
     files = json.dumps(bundle_manifest["files"], sort_keys=True)
     digest = hashlib.blake2b(files.encode(), digest_size=16).hexdigest()
-    return {"bundle": digest, "seed": config["seed"], "label": config["label"]}
+    return {"bundle": digest, "seed": seed, "label": label}
 
 
 def check_origin(directory: Path, samples: Mapping[str, Any]) -> None:
-    """Check that a folder holds no other samples than these; more of the same set may join them.
+    """Check that a folder holds no samples other than these; more of the same set may join them.
 
     Args:
         directory: The folder; it needn't exist.
-        samples: As `origin` gives it.
+        samples: As `origin` returns it.
 
     Raises:
         InputError: If it holds samples of another bundle, seed or label, or of unknown origin.
@@ -53,14 +53,14 @@ def check_origin(directory: Path, samples: Mapping[str, Any]) -> None:
 def described(directory: Path, samples: Mapping[str, Any], names: Iterable[str], overview: str) -> Iterator[None]:
     """Write ``samples.json``: the samples' origin, how many there are, and the name of the overview.
 
-    It comes before the samples that are written inside of this, so that those of a run that breaks off have an origin
-    too. If no sample is written, the file is removed.
+    It is written before the samples, which are written within this context, so that those of an interrupted run have
+    an origin too. If no sample is written, the file is removed.
 
     Args:
         directory: The folder.
-        samples: As `origin` gives it.
-        names: Files of the samples that are about to be written.
-        overview: A picture of many samples, which is none itself.
+        samples: As `origin` returns it.
+        names: Files of the samples to be written.
+        overview: A picture of many samples, which is no sample itself.
     """
     n = len(_samples(directory) | set(names))
     write_atomically(directory / MANIFEST, json.dumps({**samples, "n": n, "overview": overview}, indent=2) + "\n")
@@ -72,7 +72,7 @@ def described(directory: Path, samples: Mapping[str, Any], names: Iterable[str],
 
 
 def overview_of(manifest: bytes | str) -> str | None:
-    """The file name of the overview that a ``samples.json`` names, without folders; None if it names none."""
+    """Return the file name of the overview that a ``samples.json`` names, without folders; None if it names none."""
     try:
         return PurePosixPath(json.loads(manifest)["overview"]).name or None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -14,7 +14,7 @@ from lit_aigc.media.images import make_grid, to_pil, upscale
 MARGIN = 18
 GAP = 18  # between panels
 PADDING = 2  # between images
-SMALLEST_SIDE = 48  # images below are enlarged by a whole factor
+SMALLEST_SIDE = 48  # smaller images are enlarged by a whole factor
 CAPTION_SIZE = 13
 TITLE_SIZE = 16
 LONGEST_NAME = 16
@@ -27,9 +27,9 @@ class Panel:
 
     Attributes:
         images: ``(rows * columns, C, H, W)`` uint8, row by row; C is 1 or 3.
-        columns: Images a row.
+        columns: Images per row.
         caption: A word or two.
-        row_names: A name for each row, written at its left; empty for none.
+        row_names: A name for each row, written to its left; empty for none.
         column_names: A name for each column, written above it; empty for none.
     """
 
@@ -40,21 +40,23 @@ class Panel:
     column_names: Sequence[str] = ()
 
     def picture(self) -> Image.Image:
-        """The images alone, enlarged by a whole factor if they are tiny."""
+        """Return the images alone, enlarged by a whole factor if they are tiny."""
         factor = max(1, -(-SMALLEST_SIDE // max(self.images.shape[-2:])))
         return to_pil(make_grid(upscale(self.images, factor), self.columns, PADDING)).convert("RGB")
 
 
-def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image:
-    """Draw bands of panels: the panels of a band side by side, the bands below each other, all left-aligned.
+def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "", attribution: str = "") -> Image.Image:
+    """Draw bands of panels: panels of a band side by side, bands below each other, all left-aligned.
 
     Args:
-        bands: The panels; those without images are left out.
+        bands: The panels; those without images are omitted.
         title: A line at the top.
+        attribution: Attribution of the data, which is added to the title; empty if the license requires none.
 
     Returns:
         The page, mode "RGB".
     """
+    title += f"; data: {attribution}" if attribution else ""
     captions, titles = Typeface(CAPTION_SIZE), Typeface(TITLE_SIZE)
     bands = [[panel for panel in band if len(panel.images)] for band in bands]
     names_width = max(
@@ -95,7 +97,7 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "") -> Image.Image
 
 
 def _lines(band: Sequence[Panel]) -> int:
-    """Lines of text above the images: captions, names of columns, or both."""
+    """Return the number of lines of text above the images: captions, names of columns, or both."""
     named = any(panel.column_names for panel in band)
     return named + (not named or any(panel.caption for panel in band))
 

@@ -11,22 +11,21 @@ from lit_aigc.errors import InputError
 
 
 def bleu(translations: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict[str, Any]]:
-    """BLEU of a whole corpus, with sacrebleu's own tokens of detokenised text.
+    """Return BLEU of a whole corpus, with sacrebleu's own tokens of detokenized text.
 
     Args:
-        translations: Plain text, one a sentence.
-        references: As many, each the one reference of its translation.
+        translations: Plain text, one per sentence.
+        references: One per translation.
 
     Returns:
-        ``bleu`` in [0, 100], and the protocol with sacrebleu's signature, which other reports of BLEU can be
-        compared by.
+        ``bleu`` in [0, 100], and the protocol with sacrebleu's signature, which makes it comparable with other reports.
 
     Raises:
         InputError: If there is nothing to compare, or the numbers of sentences differ.
     """
     if not translations or len(translations) != len(references):
         raise InputError(
-            f"BLEU needs a reference for each translation, and one at least: there are {len(translations)} "
+            f"BLEU needs a reference for each translation, and at least one: there are {len(translations)} "
             f"translations and {len(references)} references."
         )
     metric = BLEU()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.base import Figure, SampleMetric
 from lit_aigc.metrics.frechet import Moments, SmallSampleWarning, frechet_distance
+
+if TYPE_CHECKING:
+    from lit_aigc.metrics.reference import Reference
 
 
 class ClassMoments(Metric):
-    """Moments of a stream of labelled features, of each class apart, in float64.
+    """Moments of a stream of labeled features, for each class, in float64.
 
-    Memory is that of a ``(d, d)`` matrix a class and doesn't grow with the stream: 32 MiB a class at d = 2048.
+    Memory is that of a ``(d, d)`` matrix per class and doesn't grow with the stream: 32 MiB per class at d = 2048.
 
     Args:
         num_features: Width d of the features.
@@ -39,51 +43,55 @@ class ClassMoments(Metric):
         self.add_state("outer", outer, dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor | None) -> None:
-        """Adds features ``(N, d)`` with the classes ``(N,)`` int64 that they are of.
+        """Add features ``(N, d)`` and their classes ``(N,)`` int64.
 
         Raises:
-            InputError: If there are no labels, or some are of no class.
+            InputError: If there are no labels, or some are out of range.
         """
         if labels is None:
             raise InputError("class_fid needs the class of each image, and these have none: leave out 'class_fid'.")
         labels = labels.to(features.device)
         for label in labels.unique().tolist():
             if not 0 <= label < len(self.count):
-                raise InputError(f"class_fid: an image is of class {label}, expected 0 to {len(self.count) - 1}.")
+                raise InputError(f"class_fid: an image has the class {label}, expected 0 to {len(self.count) - 1}.")
             x = features[labels == label].to(self.center) - self.center[label]
             self.count[label] += len(x)
             self.total[label] += x.sum(dim=0)
             self.outer[label] += x.T @ x
 
     def moments(self) -> tuple[Moments, ...]:
-        """The moments of each class (of all processes only while synchronized, as in `compute`).
+        """Return the moments of each class (of all processes only while synchronized, as in `compute`).
 
         Raises:
             InputError: If a class has fewer than two images.
         """
         few = [f"class {label} has {n}" for label, n in enumerate(self.count.tolist()) if n < 2]
         if few:
-            raise InputError(f"class_fid needs at least 2 images of each class on either side, and {', '.join(few)}.")
-        found = []
+            raise InputError(f"class_fid needs at least 2 images per class on either side, and {', '.join(few)}.")
+        moments = []
         for count, total, outer, center in zip(self.count.tolist(), self.total, self.outer, self.center, strict=True):
             shift = total / count
             covariance = (outer - count * torch.outer(shift, shift)) / (count - 1)
-            found.append(Moments(count, center + shift, covariance))
-        return tuple(found)
+            moments.append(Moments(count, center + shift, covariance))
+        return tuple(moments)
 
     def compute(self) -> tuple[Moments, ...] | dict[str, list[Any]]:
-        """The moments of each class over all processes."""
+        """Return the moments of each class over all processes."""
         return self.moments()
 
 
-class ClassFrechetDistance(ClassMoments):
+class ClassFrechetDistance(ClassMoments, SampleMetric):
     """Fréchet distance of each class of a stream of features from fixed moments of the class.
 
     Args:
         reference: Moments of the real items of each class.
     """
 
-    higher_is_better = False
+    name = "class_fid"
+    figures = (Figure("class_fid", "FID by class", "mean over the classes", "lower", biased=True, by_class=True),)
+    takes = ("features", "labels")
+    against = "class reference"
+    by_default = False
     reference_means: Tensor
     reference_covariances: Tensor
 
@@ -95,22 +103,35 @@ class ClassFrechetDistance(ClassMoments):
         self.register_buffer("reference_means", means.clone(), persistent=False)
         self.register_buffer("reference_covariances", covariances, persistent=False)
 
+    @classmethod
+    def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
+        """Make the metric for the classes of a reference."""
+        return cls(reference.classes)
+
     def compute(self) -> dict[str, list[Any]]:
-        """``distances`` and ``counts`` of samples of each class over all processes.
+        """Return ``distances`` and ``counts`` of samples of each class over all processes.
 
         Warns when a class has fewer samples than features.
         """
-        found = self.moments()
-        least, width = min(each.count for each in found), self.reference_means.shape[1]
+        moments = self.moments()
+        least, width = min(each.count for each in moments), self.reference_means.shape[1]
         if least < width:
             warnings.warn(
-                f"Fréchet distances of {least} samples a class on {width} features are biased: take {width} samples a "
-                "class or more, and compare them only with distances at the same number of samples.",
+                f"Fréchet distances of {least} samples per class on {width} features are biased: take {width} samples "
+                "per class or more, and compare them only with distances at the same number of samples.",
                 SmallSampleWarning,
                 stacklevel=2,
             )
         real = zip(self.reference_counts, self.reference_means, self.reference_covariances, strict=True)
         return {
-            "distances": [frechet_distance(a, Moments(*b)) for a, b in zip(found, real, strict=True)],
-            "counts": [each.count for each in found],
+            "distances": [frechet_distance(a, Moments(*b)) for a, b in zip(moments, real, strict=True)],
+            "counts": [each.count for each in moments],
         }
+
+    def values(self, result: dict[str, list[Any]]) -> dict[str, list[float]]:
+        """Return the distance of each class."""
+        return {self.name: result["distances"]}
+
+    def protocol(self, result: dict[str, list[Any]], n: int) -> dict[str, Any]:
+        """Return the number of images of each class."""
+        return {self.name: {"n_real": self.reference_counts, "n_fake": result["counts"]}}

@@ -1,4 +1,4 @@
-"""The classification accuracy score: what a classifier learns from generated images alone, tested on real ones."""
+"""The classification accuracy score: a classifier is trained on generated images alone, and tested on real ones."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import MIXED, fastest_precision, full_precision
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer, schedule
+from lit_aigc.optimization.optimizers import optimizer
+from lit_aigc.optimization.schedules import schedule
 from lit_aigc.spec import Batch
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierRecipe:
-    """How the classifier is trained, on generated and on real images alike.
+    """How to train the classifier, on generated and on real images alike.
 
     Attributes:
-        samples_seen: Images that it is trained on, each as often as need be: the same for sets of any size.
-        batch_size: Images in a batch.
+        samples_seen: Images that it sees, however often each: the same for sets of any size.
+        batch_size: Images per batch.
         width: Channels of its first layers.
         lr: Largest learning rate of AdamW; it rises over the first 5 % and falls to 0 by a cosine.
-        weight_decay: Of the weights; biases and normalization have none.
-        shift: Pixels that images are moved by at random, in both directions.
-        bf16: Whether to compute in bfloat16 where autocast allows; None: if this machine does it fast.
+        weight_decay: Decay of the weights; biases and normalization have none.
+        shift: Largest random shift of images in pixels, in both directions.
+        bf16: Whether to compute in bfloat16 where autocast allows; None: if it is fast on this machine.
     """
 
     samples_seen: int = 480_000
@@ -49,7 +50,7 @@ class ClassifierRecipe:
             )
 
     def resolved(self, device: torch.device | str) -> ClassifierRecipe:
-        """The recipe, with bf16 as it is fast on a device, unless it says so itself."""
+        """Return the recipe with an open bf16 set to whether it is fast on a device."""
         fast = fastest_precision(torch.device(device).type) == MIXED if self.bf16 is None else self.bf16
         return dataclasses.replace(self, bf16=fast)
 
@@ -69,15 +70,15 @@ def train_classifier(
         images: uint8 ``(N, C, H, W)``.
         labels: ``(N,)`` int64.
         num_classes: Number of classes.
-        seed: Of the initial weights, the order and the shifts.
+        seed: Seed of the initial weights, the order and the shifts.
         recipe: How to train.
-        device: Where to.
+        device: Where to train.
 
     Returns:
         The classifier, in evaluation mode.
 
     Raises:
-        InputError: If there are no images, or not a label for each.
+        InputError: If there are no images, or not one label per image.
     """
     recipe = (recipe or ClassifierRecipe()).resolved(device)
     if not len(images) or len(images) != len(labels):
@@ -110,7 +111,7 @@ def train_classifier(
 
 
 def _order(items: int, n: int, noise: Noise) -> Tensor:
-    """``(n,)``: one permutation of the items after the other."""
+    """Return ``(n,)``: one permutation of the items after another."""
     epochs = range(math.ceil(n / items))
     return torch.cat([noise.stream(str(epoch)).bits(items, 1)[:, 0].argsort(stable=True) for epoch in epochs])[:n]
 
@@ -121,7 +122,7 @@ def _prepared(images: Tensor, device: torch.device | str) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Classifier, batches: Iterable[Batch]) -> tuple[float, int]:
-    """Share of images that a classifier gives their label, in full precision, and their number.
+    """Return the share of images that a classifier labels correctly, in full precision, and their number.
 
     Args:
         network: The classifier, in evaluation mode.
@@ -147,19 +148,19 @@ def classification_accuracy(
     recipe: ClassifierRecipe | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """The classification accuracy score of generated images (Ravuri and Vinyals, 2019).
+    """Measure the classification accuracy score of generated images (Ravuri and Vinyals, 2019).
 
     A classifier is trained on generated images, with the classes that they were asked for, and tested on real ones; the
-    same recipe is trained on real images, for what is possible.
+    same recipe is trained on real images, to show what is possible.
 
     Args:
         generated: uint8 images with labels.
         real: Real training images with labels.
         test: Real test images with labels.
         num_classes: Number of classes.
-        seed: Of both trainings.
+        seed: Seed of both trainings.
         recipe: How to train.
-        device: Where to.
+        device: Where to train.
 
     Returns:
         ``classification_accuracy_score`` and ``classification_accuracy_real`` in [0, 1]; and the protocol.

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.base import Figure, SampleMetric
+from lit_aigc.metrics.resampling import weights
+
+if TYPE_CHECKING:
+    from lit_aigc.metrics.reference import Reference
 
 
 class Moments(NamedTuple):
@@ -27,11 +32,11 @@ class Moments(NamedTuple):
 
 
 class SmallSampleWarning(UserWarning):
-    """Fewer items than features: the covariance has no full rank and the distance is biased upwards."""
+    """Fewer items than features: the covariance does not have full rank, and the distance is biased upwards."""
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """Squared 2-Wasserstein distance of two Gaussians with these moments (Dowson and Landau, 1982).
+    """Return the squared 2-Wasserstein distance of two Gaussians with these moments (Dowson and Landau, 1982).
 
     ``|m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))``. With a root ``A A^T = S1`` the last trace is the sum of the
     square roots of the eigenvalues of ``A^T S2 A``, which is symmetric, so no general matrix root and no eigenvalues of
@@ -49,10 +54,10 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 def covariance_root(covariance: Tensor) -> Tensor:
-    """A root A of a covariance, ``A A^T = S``.
+    """Return a root A of a covariance, ``A A^T = S``.
 
-    The Cholesky factor where S has full rank, but for features that never change: about a tenth of the time of the
-    eigenvectors, which are taken otherwise.
+    It is the Cholesky factor where S has full rank, apart from features that never change: that takes about a tenth of
+    the time of the eigenvectors, which are used otherwise.
 
     Args:
         covariance: ``(d, d)`` float64, symmetric, positive semidefinite up to rounding.
@@ -80,7 +85,7 @@ class FeatureMoments(Metric):
     Args:
         num_features: Width d of the features.
         center: ``(d,)``, a guess of the mean; sums are taken around it, which keeps all digits when the mean is large
-            beside the spread.
+            compared with the spread.
     """
 
     full_state_update = False
@@ -95,14 +100,14 @@ class FeatureMoments(Metric):
         self.add_state("outer", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """Adds features ``(N, d)``."""
+        """Add features ``(N, d)``."""
         x = features.to(self.center) - self.center
         self.count += len(x)
         self.total += x.sum(dim=0)
         self.outer += x.T @ x
 
     def moments(self) -> Moments:
-        """The moments of what was added so far (of all processes only while synchronized, as in `compute`)."""
+        """Return the moments of what was added so far (of all processes only while synchronized, as in `compute`)."""
         count = int(self.count)
         if count < 2:
             raise InputError(f"A Fréchet distance needs at least 2 samples on either side, got {count}.")
@@ -111,11 +116,11 @@ class FeatureMoments(Metric):
         return Moments(count, self.center + shift, covariance)
 
     def compute(self) -> Moments | float:
-        """The moments over all processes."""
+        """Return the moments over all processes."""
         return self.moments()
 
 
-class FrechetDistance(FeatureMoments):
+class FrechetDistance(FeatureMoments, SampleMetric):
     """Fréchet distance of a stream of features from fixed reference moments.
 
     Only the stream's states are summed over processes; the reference is a constant of each.
@@ -124,7 +129,12 @@ class FrechetDistance(FeatureMoments):
         reference: Moments of the real set.
     """
 
-    higher_is_better = False
+    name = "fid"
+    figures = (Figure("fid", "FID", "Fréchet distance of the features", "lower", biased=True),)
+    against = "reference"
+    drawn_from = "features"
+    least = 0.0
+    has_floor = True
     reference_mean: Tensor
     reference_covariance: Tensor
 
@@ -134,8 +144,18 @@ class FrechetDistance(FeatureMoments):
         self.register_buffer("reference_mean", reference.mean.double(), persistent=False)
         self.register_buffer("reference_covariance", reference.covariance.double(), persistent=False)
 
+    @classmethod
+    def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
+        """Make the metric for the moments of a reference."""
+        return cls(reference.moments)
+
+    @property
+    def reference(self) -> Moments:
+        """The moments of the real set, on the device of the metric."""
+        return Moments(self.reference_count, self.reference_mean, self.reference_covariance)
+
     def compute(self) -> float:
-        """The distance over all processes; warns when there are fewer samples than features."""
+        """Return the distance over all processes; warns when there are fewer samples than features."""
         moments = self.moments()
         width = len(moments.mean)
         if moments.count < width:
@@ -145,4 +165,48 @@ class FrechetDistance(FeatureMoments):
                 SmallSampleWarning,
                 stacklevel=2,
             )
-        return frechet_distance(moments, Moments(self.reference_count, self.reference_mean, self.reference_covariance))
+        return frechet_distance(moments, self.reference)
+
+    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
+        """Return the distances of sets drawn from features, see `frechet_draws`."""
+        return frechet_draws(kept, self.reference, resamples, seed=seed)
+
+    @classmethod
+    def collector(cls, extractor: nn.Module, limit: int) -> FeatureMoments:
+        """Return what collects the moments of half of the real images."""
+        return FeatureMoments(extractor.num_features)
+
+    @classmethod
+    def between(cls, first: FeatureMoments, second: FeatureMoments) -> float:
+        """Return the distance between two halves."""
+        return frechet_distance(first.moments(), second.moments())
+
+
+def frechet_draws(features: Tensor, reference: Moments, resamples: int, *, seed: int = 0) -> Tensor:
+    """Return the Fréchet distances from fixed moments of sets drawn with replacement from features.
+
+    Args:
+        features: ``(n, d)``.
+        reference: Moments of the real set.
+        resamples: Number of sets; each costs the eigenvalues of a symmetric matrix of size min(n, d).
+        seed: Seed of the draws.
+
+    Returns:
+        ``(resamples,)`` float64.
+    """
+    x = features.double() - reference.mean.to(features.device, torch.float64)
+    n = len(x)
+    z = x @ covariance_root(reference.covariance.to(x))  # (n, rank): the overlap is a sum of singular values of z
+    lengths = x.square().sum(dim=1)
+    spread = reference.covariance.trace()
+    distances = []
+    for w in weights(n, resamples, seed):
+        w = w.to(x)
+        gap = (w @ x / n).square().sum()
+        own = (w @ lengths - n * gap) / (n - 1)
+        kept = w > 0
+        centered = (z[kept] - w @ z / n) * w[kept, None].sqrt()
+        gram = centered @ centered.T if len(centered) < z.shape[1] else centered.T @ centered
+        overlap = torch.linalg.eigvalsh(gram / (n - 1)).clamp(min=0.0).sqrt().sum()
+        distances.append(max(float(gap + own + spread - 2.0 * overlap), 0.0))
+    return torch.tensor(distances, dtype=torch.float64)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.base import Figure, SampleMetric
+from lit_aigc.metrics.resampling import weights
 
 
-class InceptionScore(Metric):
+class InceptionScore(SampleMetric):
     """``exp(E KL(p(y|x) || p(y)))`` over one split: all samples at once, in float64 sums of constant size.
 
     Args:
         num_classes: Number of logits.
     """
 
-    full_state_update = False
-    higher_is_better = True
+    name = "is"
+    figures = (Figure("is", "inception score", "on the classes of the extractor", "higher"),)
+    takes = ("logits",)
+    drawn_from = "logits"
+    least = 1.0
+    has_floor = True
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -25,8 +32,20 @@ class InceptionScore(Metric):
         self.add_state("probabilities", torch.zeros(num_classes, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("negative_entropy", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
+    @classmethod
+    def create(cls, extractor: nn.Module, *_: Any) -> Self:
+        """Make the metric for the logits of an extractor."""
+        return cls(extractor.num_classes)
+
+    collector = create
+
+    @classmethod
+    def between(cls, first: InceptionScore, second: InceptionScore) -> float:
+        """Return the score of one half; the other plays no part."""
+        return first.compute()
+
     def update(self, logits: Tensor) -> None:
-        """Adds the logits ``(N, k)`` of N samples."""
+        """Add the logits ``(N, k)`` of N samples."""
         log_p = logits.double().log_softmax(dim=1)
         p = log_p.exp()
         self.count += len(p)
@@ -34,9 +53,23 @@ class InceptionScore(Metric):
         self.negative_entropy += torch.special.xlogy(p, p).sum()
 
     def compute(self) -> float:
-        """The score over all processes: 1 for samples that all look the same, k at best."""
+        """Return the score over all processes: 1 for samples that all look the same, k at best."""
         count = int(self.count)
         if count < 1:
             raise InputError("An inception score needs at least 1 sample, got none.")
         marginal = self.probabilities / count
         return float((self.negative_entropy / count - torch.special.xlogy(marginal, marginal).sum()).exp())
+
+    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
+        """Return the scores of sets drawn from logits, see `inception_score_draws`."""
+        return inception_score_draws(kept, resamples, seed=seed)
+
+
+def inception_score_draws(logits: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
+    """Return the inception scores of sets drawn with replacement from logits ``(n, k)``: ``(resamples,)`` float64."""
+    log_p = logits.double().log_softmax(dim=1)
+    p = log_p.exp()
+    negative_entropy = torch.special.xlogy(p, p).sum(dim=1)
+    w = torch.stack(list(weights(len(p), resamples, seed))).to(p) / len(p)  # (resamples, n)
+    marginal = w @ p
+    return (w @ negative_entropy - torch.special.xlogy(marginal, marginal).sum(dim=1)).exp().cpu()

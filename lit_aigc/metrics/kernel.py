@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.base import Figure, SampleMetric
+from lit_aigc.metrics.resampling import weights
 from lit_aigc.noise import Noise
+
+if TYPE_CHECKING:
+    from lit_aigc.metrics.reference import Reference
 
 _ROWS = 1024  # rows of the kernel matrix in memory at a time
 
 
 def kernel_rows(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """The kernel ``(x.y / d + 1)^3`` of all pairs of ``(n, d)`` and ``(m, d)``, some rows of ``(n, m)`` at a time."""
+    """Yield rows of the kernel ``(x.y / d + 1)^3``, ``(n, m)``, of all pairs of ``(n, d)`` and ``(m, d)``."""
     for rows in x.split(_ROWS):
         yield (rows @ y.T / x.shape[1] + 1.0).pow_(3)
 
@@ -28,19 +33,19 @@ def _kernel_sum(x: Tensor, y: Tensor) -> float:
 
 
 def kernel_sum_within(x: Tensor) -> float:
-    """Sum of the kernel over all pairs of two different items of ``(n, d)``."""
+    """Return the sum of the kernel over all pairs of two different items of ``(n, d)``."""
     return _kernel_sum(x, x) - float((x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3).sum())
 
 
 def kernel_distance(first: Tensor, second: Tensor) -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel ``(x.y / d + 1)^3``, over all items.
+    """Return the unbiased squared maximum mean discrepancy with the kernel ``(x.y / d + 1)^3``, over all items.
 
     Args:
         first: Features ``(n, d)``, n >= 2.
         second: Features ``(m, d)``, m >= 2.
 
     Returns:
-        The distance; around 0, and below it too, for sets of one distribution.
+        The distance; around 0, and sometimes below it, for sets from one distribution.
     """
     x, y = first.double(), second.double()
     n, m = len(x), len(y)
@@ -54,7 +59,7 @@ class FeatureSample(Metric):
     """At most `limit` features of a stream, a uniform sample without replacement.
 
     Which items are kept is a pure function of their positions in the stream, whatever the batch size and the number of
-    processes; up to `limit` items all are.
+    processes; up to `limit` items, all of them are.
 
     Args:
         num_features: Width d of the features.
@@ -73,7 +78,7 @@ class FeatureSample(Metric):
         self.add_state("keys", [], dist_reduce_fx="cat")
 
     def update(self, features: Tensor, start: int) -> None:
-        """Adds features ``(N, d)`` of the items `start`, `start` + 1, … of the stream."""
+        """Add features ``(N, d)`` of the items `start`, `start` + 1, … of the stream."""
         self.features.append(features.detach().float())
         self.keys.append(Noise(0, start).stream("feature sample").bits(len(features), 1, features.device)[:, 0])
         if sum(map(len, self.keys)) > 2 * self.limit + _ROWS:
@@ -86,36 +91,97 @@ class FeatureSample(Metric):
         return features[chosen], keys[chosen]
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gathers from all processes, one that saw no item included."""
+        """Gather from all processes, including those that saw no item."""
         if not self._is_synced and not len(self.keys):
             self.features.append(torch.zeros(0, self.num_features, device=self.device))
             self.keys.append(torch.zeros(0, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
     def sample(self) -> Tensor:
-        """The features ``(n, d)`` float32 (of all processes only while synchronized, as in `compute`)."""
+        """Return the features ``(n, d)`` float32 (of all processes only while synchronized, as in `compute`)."""
         return self._selection()[0] if len(self.keys) else torch.zeros(0, self.num_features, device=self.device)
 
     def compute(self) -> Tensor | float:
-        """The sample over all processes."""
+        """Return the sample over all processes."""
         return self.sample()
 
 
-class KernelDistance(FeatureSample):
-    """Kernel distance of a stream of features from fixed reference features, over one full subset.
+class SampleComparison(FeatureSample, SampleMetric):
+    """A metric that compares a sample of a stream of features with fixed reference features.
 
     Args:
         reference: Features ``(m, d)`` of the real set.
-        limit: Largest number of features of the stream that are kept and compared.
+        limit: Largest number of features of the stream to keep and compare.
     """
 
-    higher_is_better = False
+    takes = ("features", "start")
+    against = "reference"
+    limited = True
     reference: Tensor
 
     def __init__(self, reference: Tensor, limit: int = 10_000) -> None:
         super().__init__(reference.shape[1], limit)
         self.register_buffer("reference", reference.float(), persistent=False)
 
+    @classmethod
+    def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
+        """Make the metric for the features of a reference."""
+        return cls(reference.features, limit)
+
+
+class KernelDistance(SampleComparison):
+    """Kernel distance of a stream of features from fixed reference features, over one full subset."""
+
+    name = "kid"
+    figures = (Figure("kid", "KID", "kernel distance of the features, unbiased", "lower"),)
+    drawn_from = "features"
+    has_floor = True
+
     def compute(self) -> float:
-        """The distance over all processes."""
+        """Return the distance over all processes."""
         return kernel_distance(self.sample(), self.reference)
+
+    def protocol(self, result: float, n: int) -> dict[str, Any]:
+        """Return how many samples are compared."""
+        return {"n_fake_kid": min(n, self.limit)}
+
+    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
+        """Return the distances of sets drawn from features, see `kernel_draws`."""
+        return kernel_draws(kept, self.reference, resamples, seed=seed)
+
+    @classmethod
+    def collector(cls, extractor: nn.Module, limit: int) -> FeatureSample:
+        """Return what collects the features of half of the real images."""
+        return FeatureSample(extractor.num_features, limit)
+
+    @classmethod
+    def between(cls, first: FeatureSample, second: FeatureSample) -> float:
+        """Return the distance between two halves."""
+        return kernel_distance(first.sample(), second.sample())
+
+
+def kernel_draws(features: Tensor, real: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
+    """Return the kernel distances from fixed features of sets drawn with replacement from others.
+
+    Pairs of an item with itself are left out, even where it was drawn twice, so the draws are unbiased too.
+
+    Args:
+        features: ``(n, d)``.
+        real: Features ``(m, d)`` of the real set.
+        resamples: Number of sets.
+        seed: Seed of the draws.
+
+    Returns:
+        ``(resamples,)`` float64.
+    """
+    x, y = features.double(), real.double()
+    n, m = len(x), len(y)
+    w = torch.stack(list(weights(n, resamples, seed))).to(x)  # (resamples, n)
+    within = -w.square() @ (x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3)
+    start = 0
+    for rows in kernel_rows(x, x):
+        within += ((w[:, start : start + len(rows)] @ rows) * w).sum(dim=1)
+        start += len(rows)
+    across = torch.cat([rows.mean(dim=1) for rows in kernel_rows(x, y)])  # (n,)
+    pairs = n * n - w.square().sum(dim=1)
+    return (within / pairs + kernel_sum_within(y) / (m * (m - 1)) - 2.0 * w @ across / n).cpu()

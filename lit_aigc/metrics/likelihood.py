@@ -14,7 +14,7 @@ from lit_aigc.spec import Batch
 
 
 def has_likelihood(module: Any) -> bool:
-    """Whether a module can be asked for the likelihood of images."""
+    """Return whether a module has a likelihood of images."""
     return hasattr(module, "log_likelihood") and hasattr(module, "observed")
 
 
@@ -22,23 +22,22 @@ def has_likelihood(module: Any) -> bool:
 def evaluate_likelihood(
     module: Any, images: Iterable[Batch], samples: int, *, seed: int = 0
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """The mean negative log-likelihood of images, by importance sampling (Burda, Grosse and Salakhutdinov, 2016).
+    """Estimate the mean NLL of images by importance sampling (Burda, Grosse and Salakhutdinov, 2016).
 
-    Image i, and all noise for it, depend on (seed, i) alone, so its number is the same to rounding whatever the size
-    of the batches.
+    Image i, and all noise for it, depend on (seed, i) alone, so the batch size makes no difference beyond rounding.
 
     Args:
         module: A module with ``observed`` and ``log_likelihood``, as `lit_aigc.modules.vae.VAE` has them, with the
             weights to measure.
         images: uint8, and their labels for a conditional model; `start` is the place of the first among all.
-        samples: Latents drawn for an image.
-        seed: Of the noise: of the latents, and of the binarisation where pixels are binarised.
+        samples: Latents per image.
+        seed: Seed of the latents, and of the binarization if pixels are binarized.
 
     Returns:
-        ``nll``, nats an image: in expectation an upper bound, that falls to the true value with more samples;
-        ``nll_standard_error``, over the images; ``elbo``, nats an image, of the first latent drawn for each; where
-        the likelihood gives probabilities ``nll_bits_per_dim``, the NLL in bits (``bits_per_dim`` of training is of the
-        ELBO). And the protocol.
+        ``nll`` in nats per image: in expectation an upper bound, which falls to the true value with more samples;
+        ``nll_standard_error``, over the images; ``elbo`` in nats per image, from the first latent of each; if the
+        likelihood is discrete ``nll_bits_per_dim``, the NLL in bits (``bits_per_dim`` of training is that of the ELBO).
+        And the protocol.
 
     Raises:
         InputError: If there are fewer than two images, or a likelihood is not finite.

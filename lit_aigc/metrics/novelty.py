@@ -1,7 +1,7 @@
-"""How much of generated text stands in the training text: copies of n-grams, and the longest of all.
+"""Find what generated text copies from the training text: n-grams, and the longest copy of all.
 
-The training text may be far larger than memory: its n-grams are looked up, in blocks, among the hashes of the few that
-were generated, rather than the other way round.
+The training text may be far larger than memory: its n-grams are looked up, in blocks, among the hashes of the few
+generated ones, rather than the other way around.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import numpy as np
 from lit_aigc.metrics.text_quality import words
 
 Codes = np.ndarray  # (m,) uint64, a random number for each symbol
-Training = Callable[[], Iterable[str]]  # the texts of the training split, from the beginning each time
+Training = Callable[[], Iterable[str]]  # returns the texts of the training split, from the beginning each time
 
 BLOCK = 1 << 20  # symbols of the training text in memory at a time
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no symbol of an n-gram is lost modulo 2^64
-_BETWEEN = np.uint64(0x5851F42D4C957F2D)  # a symbol between texts, which no text has
-_TABLE = 22  # bits of a hash that a table of what was generated is looked up by
+_BETWEEN = np.uint64(0x5851F42D4C957F2D)  # a symbol between texts, which no text contains
+_TABLE = 22  # bits of a hash that index a table of what was generated
 
 
 def characters(text: str) -> Codes:
-    """A number for each character."""
+    """Return a number for each character."""
     points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4").astype(np.uint64)
     return _mixed(points + np.uint64(1))
 
 
 def word_codes(text: str) -> Codes:
-    """A number for each of the text's `lit_aigc.metrics.text_quality.words`."""
+    """Return a number for each of the text's `lit_aigc.metrics.text_quality.words`."""
     return np.fromiter(map(_word_code, words(text)), dtype=np.uint64)
 
 
 def hashes(codes: Codes, n: int) -> np.ndarray:
-    """A hash of each run of n symbols: polynomials modulo 2^64, made by doubling.
+    """Hash each run of n symbols: polynomials modulo 2^64, computed by doubling.
 
     Args:
         codes: ``(m,)``.
         n: 1 or more.
 
     Returns:
-        ``(max(m - n + 1, 0),)`` uint64. That two different n-grams have one hash can be left out of account.
+        ``(max(m - n + 1, 0),)`` uint64. Collisions are too rare to matter.
     """
     if n < 1:
         raise ValueError(f"n={n}: expected 1 or more")
@@ -52,7 +52,7 @@ def hashes(codes: Codes, n: int) -> np.ndarray:
     result, done, rest = None, 0, n
     with np.errstate(over="ignore"):
         while rest:
-            if rest & 1:  # put the run of `width` symbols behind what there is
+            if rest & 1:  # append the run of `width` symbols
                 result = doubled if result is None else result[: len(codes) - done - width + 1] * power + doubled[done:]
                 done += width
             rest >>= 1
@@ -65,16 +65,16 @@ def hashes(codes: Codes, n: int) -> np.ndarray:
 def found_in(
     texts: Sequence[str], training: Iterable[str], n: int, codes: Callable[[str], Codes] = word_codes
 ) -> list[np.ndarray]:
-    """Which n-grams of some texts stand in a training text.
+    """Find which n-grams of some texts occur in a training text.
 
     Args:
-        texts: Those that are looked up.
-        training: Texts of the training split; an n-gram doesn't reach from one into the next.
+        texts: The texts to look up.
+        training: Texts of the training split; n-grams don't extend from one text into the next.
         n: Length of an n-gram.
         codes: `word_codes`, or `characters`.
 
     Returns:
-        For each text ``(max(m - n + 1, 0),)`` bool. Memory is that of these texts and of some blocks.
+        For each text ``(max(m - n + 1, 0),)`` bool. Memory is that of these texts and a few blocks.
     """
     own = [hashes(codes(text), n) for text in texts]
     sought = np.unique(np.concatenate([*own, np.zeros(0, dtype=np.uint64)]))
@@ -85,7 +85,7 @@ def found_in(
         table[sought >> shift] = True
         for block in _blocks(training, n, codes):
             there = hashes(block, n)
-            there = there[table[there >> shift]]  # nearly all of what was not generated ends here
+            there = there[table[there >> shift]]  # drops nearly all of what was not generated
             at = np.searchsorted(sought, there).clip(max=len(sought) - 1)
             seen[at[sought[at] == there]] = True
     return [seen[np.searchsorted(sought, each)] for each in own]
@@ -94,16 +94,16 @@ def found_in(
 def copied_share(
     sets: Sequence[Sequence[str]], training: Training, n: int, codes: Callable[[str], Codes] = word_codes
 ) -> list[float]:
-    """Share of the n-grams of each set of texts that stand in the training text, in [0, 1].
+    """Return the share of the n-grams of each set of texts that occur in the training text, in [0, 1].
 
     Args:
-        sets: Sets of texts; one pass over the training text does for all.
-        training: Gives the texts of the training split.
+        sets: Sets of texts; one pass over the training text serves all.
+        training: Returns the texts of the training split.
         n: Length of an n-gram.
         codes: `word_codes`, or `characters`.
 
     Returns:
-        One number a set; 0 for a set without any n-gram.
+        One number per set; 0 for a set without n-grams.
     """
     marks = iter(found_in([text for texts in sets for text in texts], training(), n, codes))
     joined = [np.concatenate([np.zeros(0, dtype=bool), *(next(marks) for _ in texts)]) for texts in sets]
@@ -111,12 +111,12 @@ def copied_share(
 
 
 def longest_copy(texts: Sequence[str], training: Training) -> int:
-    """Length in characters of the longest part of any of the texts that stands in the training text.
+    """Return the length in characters of the longest part of any of the texts that occurs in the training text.
 
-    Every part of a copy is a copy, so the length is found by bisection, with a pass over the training text a step.
+    Every part of a copy is a copy, so the length is found by bisection, with one pass over the training text per step.
     """
     copied, too_long = 0, max(map(len, texts), default=0) + 1
-    length = min(32, too_long // 2)  # a likely upper bound of what isn't learnt by heart, doubled while it is copied
+    length = min(32, too_long // 2)  # a likely upper bound unless text was memorized, doubled while it is copied
     while too_long - copied > 1:
         if any(mark.any() for mark in found_in(texts, training(), length, characters)):
             copied = length
@@ -128,7 +128,7 @@ def longest_copy(texts: Sequence[str], training: Training) -> int:
 
 
 def _blocks(training: Iterable[str], n: int, codes: Callable[[str], Codes]) -> Iterator[Codes]:
-    """The training text in blocks of about `BLOCK` symbols that overlap by n - 1, with a mark between texts."""
+    """Yield the training text in blocks of about `BLOCK` symbols that overlap by n - 1, with a mark between texts."""
     waiting: list[Codes] = []
     count = 0
     for text in training:
@@ -147,7 +147,7 @@ def _blocks(training: Iterable[str], n: int, codes: Callable[[str], Codes]) -> I
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Parts of a text of at most `BLOCK` characters, which end where a word does, unless one word is as long."""
+    """Yield parts of a text of at most `BLOCK` characters that end at the end of a word, unless a word is that long."""
     start = 0
     while start < len(text):
         stop = start + BLOCK
@@ -158,7 +158,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """All bits of each number spread over all bits (the finaliser of SplitMix64)."""
+    """Spread all bits of each number over all bits (the finalizer of SplitMix64)."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -2,65 +2,66 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.kernel import FeatureSample
+from lit_aigc.metrics.base import Figure
+from lit_aigc.metrics.kernel import SampleComparison
+from lit_aigc.metrics.neighbors import nearest_squares
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 _ROWS, _COLUMNS = 1024, 4096  # of the matrix of distances in memory at a time
 
 
-def radii(features: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """Squared distance of each item to its k-th nearest other item.
+def radii(features: Tensor, neighbors: int = NEIGHBORS) -> Tensor:
+    """Return the squared distance of each item to its k-th nearest other item.
 
     Args:
         features: ``(n, d)``.
-        neighbours: k, from 1 to n - 1.
+        neighbors: k, from 1 to n - 1.
 
     Returns:
-        ``(n,)`` float64. Items that are there twice are neighbours at distance 0.
+        ``(n,)`` float64. An item that occurs twice is its own neighbor at distance 0.
 
     Raises:
-        InputError: If there are not more than k items, or features are not finite.
+        InputError: If there are k items or fewer, or features are not finite.
     """
-    x = _checked(features, neighbours)
-    found = [
-        _nearest(rows, x, neighbours + 1).amax(dim=1)  # each item is the nearest to itself
-        for rows in x.split(_ROWS)
-    ]
-    return torch.cat(found)
+    x = _checked(features, neighbors)
+    squares, _ = nearest_squares(x, [x], neighbors + 1)  # each item is the nearest to itself
+    return squares[:, -1]
 
 
-def covered(queries: Tensor, centres: Tensor, squared_radii: Tensor) -> Tensor:
-    """Which of some items lie in at least one of the balls around others.
+def covered(queries: Tensor, centers: Tensor, squared_radii: Tensor) -> Tensor:
+    """Return which items lie in at least one of the balls around others.
 
     Args:
         queries: ``(n, d)``.
-        centres: ``(m, d)``.
-        squared_radii: ``(m,)`` float64, as `radii` gives them.
+        centers: ``(m, d)``.
+        squared_radii: ``(m,)`` float64, as `radii` returns them.
 
     Returns:
         ``(n,)`` bool.
     """
-    queries, centres = queries.double(), centres.double()
+    queries, centers = queries.double(), centers.double()
     found = []
     for rows in queries.split(_ROWS):
         best = rows.new_full((len(rows),), -torch.inf)
         place = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-        for start in range(0, len(centres), _COLUMNS):
+        for start in range(0, len(centers), _COLUMNS):
             balls = slice(start, start + _COLUMNS)
-            depth, at = (squared_radii[balls] - _squares(rows, centres[balls])).max(dim=1)
+            depth, at = (squared_radii[balls] - _squares(rows, centers[balls])).max(dim=1)
             place = torch.where(depth > best, at + start, place)
             best = torch.maximum(best, depth)
-        # in the ball that it is deepest in: from differences, so that the same picture is at distance 0
-        found.append(_exact(rows, centres[place]) <= squared_radii[place])
+        # tested in the ball that it is deepest in, from differences, so that the same picture is at distance 0
+        found.append(_exact(rows, centers[place]) <= squared_radii[place])
     return torch.cat(found)
 
 
-def precision_recall(fake: Tensor, real: Tensor, neighbours: int = NEIGHBOURS) -> dict[str, float]:
-    """Precision and recall, with balls that reach to the k-th nearest neighbour in the same set.
+def precision_recall(fake: Tensor, real: Tensor, neighbors: int = NEIGHBORS) -> dict[str, float]:
+    """Return precision and recall, with balls that reach to the k-th nearest neighbor in the same set.
 
     Precision is the share of generated items in a ball around a real one (are samples plausible?), recall the share of
     real items in a ball around a generated one (is everything covered?). Distances are Euclidean, in float64, of blocks
@@ -69,25 +70,25 @@ def precision_recall(fake: Tensor, real: Tensor, neighbours: int = NEIGHBOURS) -
     Args:
         fake: Features ``(n, d)`` of generated items.
         real: Features ``(m, d)`` of real ones.
-        neighbours: k.
+        neighbors: k.
 
     Returns:
         ``precision`` and ``recall``, each in [0, 1].
 
     Raises:
-        InputError: If either set has not more than k items, or features are not finite.
+        InputError: If either set has k items or fewer, or features are not finite.
     """
-    fake, real = _checked(fake, neighbours), _checked(real, neighbours)
+    fake, real = _checked(fake, neighbors), _checked(real, neighbors)
     return {
-        "precision": float(covered(fake, real, radii(real, neighbours)).double().mean()),
-        "recall": float(covered(real, fake, radii(fake, neighbours)).double().mean()),
+        "precision": float(covered(fake, real, radii(real, neighbors)).double().mean()),
+        "recall": float(covered(real, fake, radii(fake, neighbors)).double().mean()),
     }
 
 
-def _checked(features: Tensor, neighbours: int) -> Tensor:
-    if neighbours < 1 or len(features) <= neighbours:
+def _checked(features: Tensor, neighbors: int) -> Tensor:
+    if neighbors < 1 or len(features) <= neighbors:
         raise InputError(
-            f"Precision and recall with {neighbours} neighbours need at least {max(neighbours, 1) + 1} images on "
+            f"Precision and recall with {neighbors} neighbors need at least {max(neighbors, 1) + 1} images on "
             f"either side, got {len(features)}."
         )
     if not torch.isfinite(features).all():
@@ -95,46 +96,35 @@ def _checked(features: Tensor, neighbours: int) -> Tensor:
     return features.double()
 
 
-def _nearest(x: Tensor, y: Tensor, k: int) -> Tensor:
-    """Squared distances ``(n, k)`` of the k of y nearest to each of x, in no order."""
-    distances = x.new_full((len(x), 0), 0.0)
-    places = torch.zeros(len(x), 0, dtype=torch.int64, device=x.device)
-    for start in range(0, len(y), _COLUMNS):
-        block = _squares(x, y[start : start + _COLUMNS])
-        close, at = block.topk(min(k, block.shape[1]), dim=1, largest=False)
-        distances, places = torch.cat([distances, close], dim=1), torch.cat([places, at + start], dim=1)
-        distances, order = distances.topk(min(k, distances.shape[1]), dim=1, largest=False)
-        places = places.gather(1, order)
-    return torch.stack([_exact(x, y[column]) for column in places.T], dim=1)
-
-
 def _squares(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances ``(n, m)`` by a matrix product: fast, with rounding of the size of the largest square."""
+    """Return the squared distances ``(n, m)`` by a matrix product: fast, but rounded relative to the largest."""
     return torch.addmm(y.square().sum(dim=1), x, y.T, alpha=-2.0).add_(x.square().sum(dim=1, keepdim=True))
 
 
 def _exact(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances ``(n,)`` of pairs, from differences."""
+    """Return the squared distances ``(n,)`` of pairs, from differences."""
     return (x - y).square().sum(dim=1)
 
 
-class PrecisionRecall(FeatureSample):
-    """Precision and recall of a stream of features against fixed reference features.
+class PrecisionRecall(SampleComparison):
+    """Precision and recall of a stream of features against fixed reference features."""
 
-    Args:
-        reference: Features ``(m, d)`` of the real set.
-        limit: Largest number of features of the stream that are kept and compared.
-        neighbours: k.
-    """
-
-    higher_is_better = True
-    reference: Tensor
-
-    def __init__(self, reference: Tensor, limit: int = 10_000, neighbours: int = NEIGHBOURS) -> None:
-        super().__init__(reference.shape[1], limit)
-        self.neighbours = neighbours
-        self.register_buffer("reference", reference.float(), persistent=False)
+    name = "precision_recall"
+    figures = (
+        Figure("precision", "precision", "samples among the real images", "higher", share=True),
+        Figure("recall", "recall", "real images among the samples", "higher", share=True),
+    )
+    by_default = False
 
     def compute(self) -> dict[str, float]:
-        """``precision`` and ``recall`` over all processes."""
-        return precision_recall(self.sample(), self.reference, self.neighbours)
+        """Return ``precision`` and ``recall`` over all processes."""
+        return precision_recall(self.sample(), self.reference)
+
+    def values(self, result: dict[str, float]) -> dict[str, float]:
+        """Return both figures."""
+        return result
+
+    def protocol(self, result: dict[str, float], n: int) -> dict[str, Any]:
+        """Return the number of neighbors, and how many images are compared."""
+        facts = {"neighbours": NEIGHBORS, "n_real": len(self.reference), "n_fake": min(n, self.limit)}
+        return {self.name: facts}

@@ -1,4 +1,4 @@
-"""Statistics of a real set of images, which generated ones are compared with."""
+"""Statistics of a real set of images, to compare generated ones with."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from lit_aigc.metrics.features.extractors import facts, shipped_bytes
 from lit_aigc.metrics.floor import Halves
 from lit_aigc.metrics.frechet import FeatureMoments, Moments
 from lit_aigc.metrics.kernel import FeatureSample
+from lit_aigc.metrics.table import needs_classes
 from lit_aigc.spec import Batch, DataSpec
 
-KID_LIMIT = 10_000  # features that are kept of a set
+KID_LIMIT = 10_000  # features kept of a set
 
 
 class TensorCache(Protocol):
-    """Where tensors are kept for another time, such as the module `lit_aigc.data.cache`."""
+    """A store that keeps tensors between runs, such as the module `lit_aigc.data.cache`."""
 
     def load_tensors(self, key: str) -> dict[str, Tensor] | None:
-        """What was stored under this key, or None."""
+        """Return what was stored under this key, or None."""
 
     def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Store under this key, if that can be done."""
+        """Store tensors under this key, if possible."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +43,17 @@ class Reference:
     """Statistics of a real set on one extractor.
 
     Attributes:
-        moments: Of all its items.
-        features: ``(m, d)`` float32, a uniform sample of them for the kernel distance.
-        extractor_hash: Weights of the extractor that it was made with.
+        moments: Moments of all its items.
+        features: ``(m, d)`` float32, those of a uniform sample for the kernel distance.
+        extractor_hash: Hash of the extractor's weights.
         split: What it was made from, such as ``train`` or ``train[30000:]``.
         fingerprint: Hash of the data.
         real: Figures of other real data against it, by number of samples as a string: ``{"1000": {"fid": …, "kid": …,
-            "is": …, "accuracy": …}}``: the floor of what a perfect generator can reach. Under ``other`` for any other
-            number of samples, with their own number as ``n``.
-        real_split: What data these figures are of.
-        classes: Moments of each class, for ``class_fid``; empty: not known. Not part of `to_bytes`.
-        preparation: The extractor's ``protocol`` then: how it resized and how precisely it computed.
+            "is": …, "accuracy": …}}``, the best that a perfect generator can reach. The key ``other`` stands for any
+            other number of samples, with their own number as ``n``.
+        real_split: The data that these figures are of.
+        classes: Moments of each class, for ``class_fid``; empty: unknown. Not part of `to_bytes`.
+        preparation: The extractor's ``protocol`` at that time: how it resized and how precisely it computed.
     """
 
     moments: Moments
@@ -65,31 +66,29 @@ class Reference:
     classes: tuple[Moments, ...] = ()
     preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return moments and features by name, on the CPU."""
+        tensors = {"count": torch.tensor(self.moments.count), "mean": self.moments.mean}
+        tensors |= {"covariance": self.moments.covariance, "features": self.features}
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
     def to_bytes(self) -> bytes:
-        """The tensors as a safetensors file: float64 moments, float16 features."""
-        return save_safetensors(
-            {
-                "count": torch.tensor(self.moments.count),
-                "mean": self.moments.mean.cpu().contiguous(),
-                "covariance": self.moments.covariance.cpu().contiguous(),
-                "features": self.features.cpu().half().contiguous(),
-            }
-        )
+        """Return the tensors as a safetensors file: float64 moments, float16 features."""
+        return save_safetensors(self.tensors() | {"features": self.features.cpu().half().contiguous()})
 
 
-def tensors_from_bytes(content: bytes) -> tuple[Moments, Tensor]:
-    """The moments and features of a file made by `Reference.to_bytes`."""
-    tensors = load_safetensors(content)
+def from_tensors(tensors: Mapping[str, Tensor]) -> tuple[Moments, Tensor]:
+    """Return the moments and features that `Reference.tensors` returned."""
     return Moments(int(tensors["count"]), tensors["mean"], tensors["covariance"]), tensors["features"].float()
 
 
 def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Reference:
-    """The reference that comes with a shipped classifier.
+    """Return the reference that comes with a shipped classifier.
 
-    Warns when samples of `spec` are of other data, or of another size; the figures of real images are left out then.
+    Warns when `spec` is of other data, or of another size; the figures of real images are left out then.
 
     Raises:
-        InputError: If none is shipped for this extractor, or for other weights than it has.
+        InputError: If none is shipped for this extractor with its weights.
     """
     try:
         record = facts(extractor.name)
@@ -106,16 +105,16 @@ def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Ref
         )
     if "precision" in extractor.protocol:
         raise InputError(
-            f"reference=shipped is of features in float32, these are other ({extractor.protocol['precision']}): "
+            f"reference=shipped is of features in float32, not {extractor.protocol['precision']}: "
             "leave bf16_features out, or take reference=train (or val, test)."
         )
-    moments, features = tensors_from_bytes(shipped_bytes(stored["file"], stored["sha256"]))
+    moments, features = from_tensors(load_safetensors(shipped_bytes(stored["file"], stored["sha256"])))
     fits = spec is None or has_shipped_reference(extractor, spec)
     if not fits:
         sizes = " or ".join(f"{size}x{size}" for size in record["sizes"])
         warnings.warn(
             f"The shipped reference of {extractor.name} is of {' and '.join(record['data'])} at {sizes}; the data are "
-            f"{spec.name or 'others'} at {'x'.join(map(str, spec.shape[1:]))}, so the floor is not known. "
+            f"{spec.name or 'different'} at {'x'.join(map(str, spec.shape[1:]))}, so the floor is not known. "
             "Set reference=train to compare with the data at hand.",
             stacklevel=2,
         )
@@ -131,7 +130,7 @@ def shipped_reference(extractor: nn.Module, spec: DataSpec | None = None) -> Ref
 
 
 def has_shipped_reference(extractor: nn.Module, spec: DataSpec) -> bool:
-    """Whether a reference is shipped for this extractor that is of these data, at their size."""
+    """Return whether a reference of these data, at their size, is shipped for this extractor."""
     try:
         record = facts(extractor.name)
     except InputError:
@@ -147,15 +146,15 @@ def has_shipped_reference(extractor: nn.Module, spec: DataSpec) -> bool:
 
 
 def choose_reference(asked: str | None, extractor: nn.Module, spec: DataSpec, metrics: Sequence[str]) -> str:
-    """``shipped``, or the split of the data that samples are compared with.
+    """Return ``shipped``, or the split of the data to compare samples with.
 
     Args:
-        asked: What the user asks for; None: what is shipped for this extractor and these data, else ``train``.
+        asked: What the user asks for; None: the one shipped for this extractor and these data, else ``train``.
         extractor: The extractor.
         spec: The data.
-        metrics: What is measured: ``class_fid`` needs more than is shipped.
+        metrics: What is measured; the shipped reference has no statistics of classes.
     """
-    shipped = has_shipped_reference(extractor, spec) and "class_fid" not in metrics
+    shipped = has_shipped_reference(extractor, spec) and not needs_classes(metrics)
     return asked or ("shipped" if shipped else "train")
 
 
@@ -171,16 +170,16 @@ def compute_reference(
     halves: Halves | None = None,
     device: torch.device | str = "cpu",
 ) -> Reference:
-    """Statistics of the real images of all processes; each gets the same.
+    """Compute the statistics of the real images of all processes; each gets the same.
 
     Args:
-        batches: uint8 images of this process: over all processes each item once, with `start` its place in the split.
+        batches: uint8 images of this process, each item once over all processes, with `start` its place in the split.
         extractor: The extractor, on `device`.
         split: Name of the split, for the protocol.
         fingerprint: Hash of the data, for the protocol.
         limit: Largest number of features kept for the kernel distance, precision and recall.
-        num_classes: Number of classes whose moments are computed too, 0 for none; images need labels then.
-        halves: What compares parts of the set with each other; of one process only.
+        num_classes: Number of classes to compute moments of too, 0 for none; images need labels then.
+        halves: Compares parts of the set with each other; with one process only.
         device: Where to compute.
     """
     moments = FeatureMoments(extractor.num_features).to(device)
@@ -214,25 +213,27 @@ def set_reference(
     cache: TensorCache | None = None,
     device: torch.device | str = "cpu",
 ) -> Reference:
-    """Statistics of a set of real images from elsewhere: those in the cache, if they are of the same, or computed.
+    """Return the statistics of a set of real images from elsewhere, from the cache if possible.
 
-    The same are pixels (by fingerprint), weights and preparation of the extractor.
+    A cached entry is of the same pixels (by fingerprint), and the same weights and preparation of the extractor.
 
     Args:
         images: The set.
-        batches: Gives its batches.
+        batches: Returns its batches.
         extractor: The extractor, on `device`.
-        halves: What compares parts of the set with each other, for the floor.
-        cache: Where statistics are kept; None: nowhere.
+        halves: Compares parts of the set with each other, for the floor.
+        cache: Where to keep statistics; None: nowhere.
         device: Where to compute.
 
     Returns:
-        The reference; with `halves`, its `real` has their figures.
+        The reference; with `halves`, `real` has their figures.
     """
+    # Without a cache one pass does it all; the fingerprint is known once all pixels have been read.
     if cache is None:
         reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
         reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
         return _with_floor(reference, halves.figures() if halves else None)
+    # With a cache the floor has an entry of its own, because it depends on the number of samples.
     fingerprint = images.pixels.fingerprint
     same = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
     digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
@@ -243,13 +244,10 @@ def set_reference(
         reference = compute_reference(
             batches(), extractor, split=images.called, fingerprint=fingerprint, halves=halves, device=device
         )
-        tensors = {"count": torch.tensor(reference.moments.count), "features": reference.features}
-        tensors |= {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
-        cache.store_tensors(key, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+        cache.store_tensors(key, reference.tensors())
     else:
-        moments = Moments(int(known["count"]), known["mean"], known["covariance"])
         about = {"split": images.called, "fingerprint": fingerprint, "preparation": dict(extractor.protocol)}
-        reference = Reference(moments, known["features"], extractor.hash, **about)
+        reference = Reference(*from_tensors(known), extractor.hash, **about)
         if halves and figures is None:
             _compute_halves(halves, batches(), extractor, device)
     if halves and figures is None:
@@ -274,7 +272,7 @@ def _with_floor(reference: Reference, figures: Mapping[str, Any] | None) -> Refe
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-    """Features and logits of uint8 images in float32, whatever autocast or TF32 is on around.
+    """Return features and logits of uint8 images in float32, regardless of autocast and TF32 settings.
 
     Raises:
         InputError: If one of them is not finite.
@@ -283,19 +281,19 @@ def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) ->
         features, logits = extractor(images.to(device))
     if features.shape != (len(images), extractor.num_features):
         raise InputError(
-            f"The extractor {extractor.name} gives features of shape {tuple(features.shape)} for {len(images)} images: "
-            f"expected ({len(images)}, {extractor.num_features}), its num_features wide."
+            f"The extractor {extractor.name} returns features of shape {tuple(features.shape)} for {len(images)} "
+            f"images: expected ({len(images)}, {extractor.num_features}), by its num_features."
         )
     if not all(bool(torch.isfinite(x).all()) for x in (features, logits) if x is not None):
         raise InputError(
-            f"The extractor {extractor.name} gives features that are not finite (NaN or infinite), of images that are: "
-            "its weights are damaged or not its own; check weights_path=."
+            f"The extractor {extractor.name} returns features that are not finite (NaN or infinite) "
+            "for finite images: its weights are damaged or not its own; check weights_path=."
         )
     return features, logits
 
 
 def describe(reference: Reference) -> dict[str, Any]:
-    """What a protocol says about a reference."""
+    """Return what a protocol says about a reference."""
     return {
         "split": reference.split,
         "fingerprint": reference.fingerprint,

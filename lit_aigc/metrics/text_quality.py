@@ -1,6 +1,6 @@
-"""How varied texts are: pure functions on lists of token lists.
+"""The variety of texts: pure functions on lists of token lists.
 
-A figure falls or rises with the number and the length of the texts: compare only sets of one size.
+The figures depend on the number and the length of the texts: compare only sets of the same size.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, and each punctuation mark on its own; white space is between them, case is kept."""
+    """Return the words of a text, with each punctuation mark on its own, without white space; case is kept."""
     return _WORD.findall(text)
 
 
 def ngrams(tokens: Tokens, n: int) -> list[tuple[str, ...]]:
-    """All runs of n tokens, in order."""
+    """Return all runs of n tokens, in order."""
     return list(zip(*(tokens[start:] for start in range(n)), strict=False))
 
 
 def distinct(texts: Sequence[Tokens], n: int) -> float:
-    """Share of different n-grams among all of a set of texts (Li et al., 2016), in (0, 1].
+    """Return the share of distinct n-grams in a set of texts (Li et al., 2016), in (0, 1].
 
     0 if no text is as long as n.
     """
@@ -36,7 +36,7 @@ def distinct(texts: Sequence[Tokens], n: int) -> float:
 
 
 def repetition(texts: Sequence[Tokens], n: int = 4) -> float:
-    """Share of n-grams that came before in the same text, in the mean over texts (rep-n of Su et al., 2022), in [0, 1).
+    """Return the share of n-grams that repeat within a text, averaged over texts (rep-n of Su et al., 2022), in [0, 1).
 
     Texts shorter than n are left out; 0 if all are.
     """
@@ -46,9 +46,9 @@ def repetition(texts: Sequence[Tokens], n: int = 4) -> float:
 
 
 def self_bleu(texts: Sequence[Tokens], order: int = 4) -> float:
-    """Mean BLEU of each text with all others as its references (Zhu et al., 2018), in [0, 100].
+    """Return the mean BLEU of each text with all others as its references (Zhu et al., 2018), in [0, 100].
 
-    Sentence BLEU of sacrebleu: smoothing ``exp``, effective order. 100 if all texts are equal; 0 of fewer than two.
+    Sentence BLEU of sacrebleu: smoothing ``exp``, effective order. 100 if all texts are equal; 0 for fewer than two.
     """
     texts = [text for text in texts if text]
     if len(texts) < 2:
@@ -59,7 +59,7 @@ def self_bleu(texts: Sequence[Tokens], order: int = 4) -> float:
     total = 0.0
     for text, own in zip(texts, counts, strict=True):
         correct = [
-            # what the others have most of: the second largest count where the largest is this text's own
+            # the largest count of the others: the second largest if the largest is this text's own
             sum(min(count, second if count == first else first) for count, (first, second) in _pairs(grams, largest))
             for grams, largest in zip(own, most, strict=True)
         ]
@@ -71,7 +71,7 @@ def self_bleu(texts: Sequence[Tokens], order: int = 4) -> float:
 
 
 def _two_largest(counts: Sequence[Counter]) -> dict[tuple[str, ...], tuple[int, int]]:
-    """Of each n-gram the largest count in a text and the second largest."""
+    """Return the largest and the second largest count in a text of each n-gram."""
     found: dict[tuple[str, ...], tuple[int, int]] = {}
     for text in counts:
         for gram, count in text.items():
@@ -85,7 +85,7 @@ def _pairs(grams: Counter, largest: dict[tuple[str, ...], tuple[int, int]]) -> l
 
 
 def first_words(text: str, number: int) -> str:
-    """The beginning of a text up to the end of so many of its `words`, or all of it."""
+    """Return the beginning of a text up to the end of this many of its `words`, or all of it."""
     if number == 0:
         return ""
     last = next(islice(_WORD.finditer(text), number - 1, None), None)

@@ -1,4 +1,4 @@
-"""What all models share that make images of latents by a `LatentModel`, and latents of images."""
+"""Models that make images of latents by a `LatentModel`, and latents of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Autoencoder(LatentModule):
 
     @torch.no_grad()
     def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images ``(N, C, H, W)`` in [-1, 1] to the means of their posteriors ``(N, latent_dim)``, for `decode`."""
+        """Return the posterior means ``(N, latent_dim)`` of images ``(N, C, H, W)`` in [-1, 1], for `decode`."""
         with self.evaluating():
             y = self._classes(len(images), labels)
             code = self.network.encode(images.to(self.device), y)

@@ -1,19 +1,16 @@
-"""A classifier: not a generative model, but what the features of several metrics come from."""
+"""A classifier: not a generative model, but the source of features for several metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.machine.precision import full_precision
 from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer as make_optimizer
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 
@@ -30,7 +27,8 @@ class ImageClassifier(GenerativeModule):
         InputError: If the data have no labels, or an option is out of range.
     """
 
-    of_text = False
+    modality = "image"
+    decays_vectors = False
     trains_all_at_once = True
     validation_keys = ("val_accuracy", "val_loss")
 
@@ -44,27 +42,12 @@ class ImageClassifier(GenerativeModule):
         super().__init__(spec, recipe=recipe)
         if not spec.num_classes:
             raise InputError(f"A classifier needs labels, and the data set {spec.name or 'given'} has none.")
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=layout)
-        self._optimizer_config = dict(optimizer or {})
-        self._validation = torch.zeros(3, dtype=torch.float64)  # items, correct, summed loss
-        self.average(self.network)
-        self.compile_parts(self.network)
-        self.configure_optimizers()  # a wrong option shows now, not when training starts
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimizer, of all weights."""
-        made = make_optimizer(self._optimizer_config, self.network.parameters())
-        parameters = made.param_groups[0]["params"]
-        made.param_groups[0]["params"] = [p for p in parameters if p.ndim > 1]
-        made.add_param_group({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0})
-        return [made]
+        self.network = network
+        self.prepare(self.network, optimizers={"": (optimizer, self.network)})
 
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
-        """One step on the cross-entropy."""
-        values = self.update(self.optimizers(), batch, self._loss)
-        self.count_generator_update()
-        return values
+        """Make one step on the cross-entropy."""
+        return self.update(self.optimizers(), batch, self._loss)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self.network(batch.images).float()
@@ -72,23 +55,18 @@ class ImageClassifier(GenerativeModule):
         accuracy = (logits.detach().argmax(dim=1) == batch.labels).float().mean()
         return loss, {"loss": loss, "accuracy": accuracy}
 
-    def on_validation_epoch_start(self) -> None:
-        """Starts the count."""
-        self._validation = torch.zeros(3, dtype=torch.float64, device=self.device)
+    def validate_batch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return whether each image's class is right, and its cross-entropy in nats."""
+        logits = self.network(batch.images.float())
+        correct = logits.argmax(dim=1) == batch.labels
+        loss = F.cross_entropy(logits.double(), batch.labels, reduction="none")
+        return {"val_accuracy": correct, "val_loss": loss}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the batch to the count, in evaluation mode and with averaged weights."""
-        with self.averaged(), full_precision(self.device):
-            logits = self.network(batch.images.float())
-        correct = (logits.argmax(dim=1) == batch.labels).sum()
-        loss = F.cross_entropy(logits.double(), batch.labels, reduction="sum")
-        self._validation += torch.stack([torch.tensor(len(logits), device=self.device), correct, loss])
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the held-out accuracy, in [0, 1], and cross-entropy in nats, over all processes."""
-        items, correct, loss = self.trainer.strategy.reduce(self._validation, reduce_op="sum").tolist()
-        self.log_values(dict(zip(self.validation_keys, (correct / items, loss / items), strict=True)))
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the probabilities ``(N, num_classes)`` of the classes, with averaged weights."""
+        with self.averaged(), self.evaluating():
+            return self.network(batch.images.float()).softmax(dim=1)
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
-        """Refused: a classifier draws nothing."""
-        raise InputError("A classifier can't generate samples: take an experiment of a generative model.")
+        """Refuse: a classifier draws nothing."""
+        raise InputError("A classifier can't generate samples: choose an experiment with a generative model.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.losses.gan_regularization import (
     between,
     clip_weights,
@@ -19,16 +19,16 @@ from lit_aigc.losses.gan_regularization import (
 )
 from lit_aigc.modules.adversarial import AdversarialModule
 from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
+from lit_aigc.modules.capabilities import Adapts, HasFeatures
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Regularization:
-    """Weights of what is added to the adversarial loss; 0 is off, and all go together.
+    """Weights of the terms added to the adversarial loss; 0 is off, and all can be combined.
 
     Attributes:
         r1: Of half the squared gradient at real images (Mescheder et al., 2018), the discriminator's.
@@ -36,7 +36,7 @@ class Regularization:
         gradient_penalty: Of (gradient norm - 1)^2 between real and fake (Gulrajani et al., 2017), the discriminator's.
         feature_matching: Of the squared distance of mean features (Salimans et al., 2016), the generator's.
         every: Batches between two evaluations of the first three, which then weigh `every` times as much (lazy
-            regularisation, Karras et al., 2020).
+            regularization, Karras et al., 2020).
         clip_weights: Largest size of the discriminator's weights (Arjovsky et al., 2017), or None.
         before_augmentation: Whether `r1` and `r2` take the gradient at the image before it is augmented (Karras et al.,
             2020; Huang et al., 2024), or at what the discriminator sees.
@@ -51,24 +51,19 @@ class Regularization:
     before_augmentation: bool = True
 
     def __post_init__(self) -> None:
-        weights = ("r1", "r2", "gradient_penalty", "feature_matching")
-        wrong = [
-            f"model.regularization.{name}={value}: expected a weight of 0 or more"
-            for name in weights
-            if not (value := getattr(self, name)) >= 0
-        ]
-        if self.every < 1:
-            wrong.append(f"model.regularization.every={self.every}: expected a number of batches, 1 or more")
-        if self.clip_weights is not None and not self.clip_weights > 0:
-            wrong.append(f"model.regularization.clip_weights={self.clip_weights}: expected a positive number or null")
-        if wrong:
-            raise InputError("\n".join(wrong))
+        weights = {name: getattr(self, name) for name in ("r1", "r2", "gradient_penalty", "feature_matching")}
+        clip = self.clip_weights
+        check(
+            *((f"model.regularization.{name}", w, w >= 0, "a weight of 0 or more") for name, w in weights.items()),
+            ("model.regularization.every", self.every, self.every >= 1, "a number of batches, 1 or more"),
+            ("model.regularization.clip_weights", clip, clip is None or clip > 0, "a positive number or null"),
+        )
 
 
 class GAN(AdversarialModule, LatentModule):
     """A GAN (Goodfellow et al., 2014), class-conditional or not.
 
-    Each batch is one discriminator step; each `n_critic`-th batch is a generator step too.
+    Each batch is one discriminator step; every `n_critic`-th batch is a generator step too.
 
     Args:
         generator: ``generator(z, y) -> images`` in the spec's range, with an attribute ``latent_dim``; z is
@@ -82,7 +77,7 @@ class GAN(AdversarialModule, LatentModule):
         augment: ``augment(images, *, noise) -> images`` for all that the discriminator sees, or None. Where it has
             ``adapt(overfitting, images)``, that gets the mean sign of the real logits, or of real minus fake logits
             where the loss looks at differences only, over as many batches as its ``window`` says (default 1).
-        n_critic: Discriminator steps for each generator step.
+        n_critic: Discriminator steps per generator step.
         generator_optimizer: Name and options of an optimizer of `torch.optim`.
         discriminator_optimizer: The same for the discriminator.
         recipe: Schedule, clipping, accumulation, averaged weights.
@@ -90,8 +85,6 @@ class GAN(AdversarialModule, LatentModule):
     Raises:
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
-
-    optimizer_names = ("d", "g")
 
     def __init__(
         self,
@@ -108,26 +101,25 @@ class GAN(AdversarialModule, LatentModule):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(spec, conditional, recipe)
-        if n_critic < 1:
-            raise InputError(f"model.n_critic={n_critic}: expected at least one discriminator step a generator step.")
+        check(("model.n_critic", n_critic, n_critic >= 1, "at least one discriminator step per generator step"))
         self.regularization = regularization or Regularization()
-        if self.regularization.feature_matching and not hasattr(discriminator, "features"):
+        if self.regularization.feature_matching and not isinstance(discriminator, HasFeatures):
             raise InputError(
                 "model.regularization.feature_matching needs a discriminator with features(x) and head(features, y), "
                 f"which {type(discriminator).__name__} lacks."
             )
-        self.generator = generator.to(memory_format=self.memory_format)
-        self.play_against(discriminator, loss)
+        self.generator = generator
+        self.set_discriminator(discriminator, loss)
         self.latent_dim = generator.latent_dim
         self.augment = augment
+        self._adapts = isinstance(augment, Adapts)  # once: asking takes as long as a small layer
         self.n_critic = n_critic
-        self._optimizer_configs = (discriminator_optimizer or {}, generator_optimizer or {})
-        self._shares_fakes = False
-        self._fakes: Tensor | None = None
         self._signs: tuple[Tensor | float, int] = (0.0, 0)  # for `augment.adapt`: this process's total, and batches
-        self.compile_parts(self.generator)
-        self.average(self.generator)
-        self.configure_optimizers()  # a wrong option shows now, not when training starts
+        self.prepare(
+            self.generator,
+            self.discriminator,
+            optimizers={"d": (discriminator_optimizer, discriminator), "g": (generator_optimizer, generator)},
+        )
 
     @property
     def penalizes_gradients(self) -> bool:
@@ -135,35 +127,23 @@ class GAN(AdversarialModule, LatentModule):
         weights = self.regularization
         return weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """The discriminator's optimizer, then the generator's."""
-        networks = (self.discriminator, self.generator)
-        return [optimizer(c, n.parameters()) for c, n in zip(self._optimizer_configs, networks, strict=True)]
-
     # -- training
 
-    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
-        """One discriminator step, and a generator step if it is due."""
-        discriminator_optimizer, generator_optimizer = self.optimizers()
-        generates = (self.batches + 1) % self.n_critic == 0
-        # One forward pass of the generator serves both steps, unless the batch comes in parts to save memory.
-        self._shares_fakes = generates and self.recipe.accumulate == 1
-        values = self.update(discriminator_optimizer, batch, self._discriminator_loss, name="d")
+    @property
+    def opponent_is_due(self) -> bool:
+        """See `AdversarialModule`."""
+        return (self.batches + 1) % self.n_critic == 0
+
+    def after_discriminator(self, values: dict[str, Tensor], batch: Batch) -> None:
+        """Clip the weights, and adapt the augmentation."""
         if self.regularization.clip_weights is not None:
             clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
-        if hasattr(self.augment, "adapt"):
+        if self._adapts:
             self._adapt(values.pop("d_sign"), len(batch.images))
             values["augment_p"] = self.augment.p
-        if generates:
-            self.discriminator.requires_grad_(False)
-            values |= self.update(generator_optimizer, batch, self._generator_loss, name="g")
-            self.discriminator.requires_grad_(True)
-            self._fakes = None
-            self.count_generator_update()
-        return values
 
     def _adapt(self, sign: Tensor, images: int) -> None:
-        """Let the augmentation follow the mean sign, once a window: until then no process waits for another."""
+        """Let the augmentation follow the mean sign, once per window: until then no process waits for another."""
         total, batches = self._signs
         total, batches = total + sign, batches + 1
         if batches >= getattr(self.augment, "window", 1):
@@ -172,21 +152,27 @@ class GAN(AdversarialModule, LatentModule):
             total, batches = 0.0, 0
         self._signs = (total, batches)
 
-    def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`."""
         y = self.labels_of(batch)
-        with torch.set_grad_enabled(self._shares_fakes):
-            self._fakes = self._generate(batch)
+        with torch.set_grad_enabled(self._shares):
+            self._outputs = self._generate(batch)
+        # Lazy regularization: the penalties are off in the batches between.
         weights = self.regularization if self.batches % self.regularization.every == 0 else Regularization()
+
+        # A penalty on the gradient at images needs them as leaves of the graph.
         real, real_leaf = self._seen(batch.images, batch, "real", penalized=weights.r1 > 0)
-        fake, fake_leaf = self._seen(self._fakes, batch, "fake", penalized=weights.r2 > 0)
+        fake, fake_leaf = self._seen(self._outputs, batch, "fake", penalized=weights.r2 > 0)
         real_logits, fake_logits = self.logits_of_pair(real, fake, y, twice=weights.r1 > 0 or weights.r2 > 0)
         loss = self.loss.discriminator(real_logits, fake_logits)
+
         values = {"d_loss": loss, **logit_statistics(real_logits, fake_logits, self.loss.pairs)}
         if self.log_is_due:
             values |= {"real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
-            values |= gan_statistics(batch.images, self._fakes, y, self.spec.num_classes)
-        if hasattr(self.augment, "adapt"):
+            values |= gan_statistics(batch.images, self._outputs, y, self.spec.num_classes)
+        if self._adapts:
             values["d_sign"] = (real_logits - fake_logits if self.loss.pairs else real_logits).sign().mean()
+
         penalties: dict[str, Tensor] = {}
         if weights.r1:
             penalties["r1"] = zero_centred_penalty(real_logits, real_leaf, self.loss_scale)
@@ -201,28 +187,33 @@ class GAN(AdversarialModule, LatentModule):
             loss = loss + getattr(weights, name) * weights.every * penalty
         return loss, values | penalties
 
-    def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`: the generator's."""
         y = self.labels_of(batch)
-        images = self._fakes if self._shares_fakes else self._generate(batch)
+        images = self._outputs if self._shares else self._generate(batch)
         fake = self._augmented(images, batch, "generator")
-        real_logits, values = None, {}
         if self.regularization.feature_matching:
+            return self._feature_matching_loss(fake, batch, y)
+        real_logits = None
+        if self.loss.compares:
             with torch.no_grad():
-                real_features = self.discriminator.features(self._augmented(batch.images, batch, "real"))
-                real_logits = self.discriminator.head(real_features, y).float() if self.loss.compares else None
-            fake_features = self.discriminator.features(fake)
-            fake_logits = self.discriminator.head(fake_features, y).float()
-            values["feature_matching"] = feature_matching(real_features, fake_features)
-        else:
+                real_logits = self.discriminator(self._augmented(batch.images, batch, "real"), y).float()
+        loss = self.loss.generator(real_logits, self.discriminator(fake, y).float())
+        return loss, {"g_loss": loss}
+
+    def _feature_matching_loss(self, fake: Tensor, batch: Batch, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the adversarial loss and the weighted distance of features, which share the features of `fake`."""
+        real_logits = None
+        with torch.no_grad():
+            real_features = self.discriminator.features(self._augmented(batch.images, batch, "real"))
             if self.loss.compares:
-                with torch.no_grad():
-                    real_logits = self.discriminator(self._augmented(batch.images, batch, "real"), y).float()
-            fake_logits = self.discriminator(fake, y).float()
+                real_logits = self.discriminator.head(real_features, y).float()
+        fake_features = self.discriminator.features(fake)
+        fake_logits = self.discriminator.head(fake_features, y).float()
+        distance = feature_matching(real_features, fake_features)
         loss = self.loss.generator(real_logits, fake_logits)
-        values["g_loss"] = loss
-        if "feature_matching" in values:
-            loss = loss + self.regularization.feature_matching * values["feature_matching"]
-        return loss, values
+        total = loss + self.regularization.feature_matching * distance
+        return total, {"feature_matching": distance, "g_loss": loss}
 
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")
@@ -230,7 +221,7 @@ class GAN(AdversarialModule, LatentModule):
         return self.generator(z, self.labels_of(batch))
 
     def _seen(self, images: Tensor, batch: Batch, which: str, penalized: bool) -> tuple[Tensor, Tensor]:
-        """What the discriminator's own step sees of images, and where a penalty takes the gradient if there is one."""
+        """Return images as the discriminator's own step sees them, and the leaf where a penalty takes the gradient."""
         if penalized and self.regularization.before_augmentation:
             leaf = images.detach().requires_grad_()
             return self._augmented(leaf, batch, which), leaf
@@ -245,19 +236,19 @@ class GAN(AdversarialModule, LatentModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Beside what the bases save: the open window of the augmentation, with every process's total."""
+        """Save, besides what the bases save, the open window of the augmentation, with every process's total."""
         super().on_save_checkpoint(checkpoint)
         total, batches = self._signs
-        totals = [total]
-        if batches and self.trainer.world_size > 1:
-            totals = self.all_gather(torch.as_tensor(total, device=self.device)).tolist()
-        checkpoint[CHECKPOINT_KEY]["signs"] = ([float(each) for each in totals], batches)
+        totals = torch.as_tensor(total, dtype=torch.float32, device=self.device)
+        if batches:
+            totals = self.of_all(totals)
+        checkpoint[CHECKPOINT_KEY]["signs"] = (totals.flatten().tolist(), batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`; another number of processes resumes with the mean."""
+        """Restore what `on_save_checkpoint` saved; another number of processes resumes with the mean."""
         super().on_load_checkpoint(checkpoint)
         totals, batches = checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))
-        same = len(totals) == (self.trainer.world_size if self._trainer else 1)
+        same = len(totals) == self.world_size
         self._signs = (totals[self.global_rank] if same else sum(totals) / len(totals), batches)
 
     # -- sampling

@@ -1,4 +1,4 @@
-"""How one sees that a GAN is well: figures for the log, and an alarm for what doesn't mend itself."""
+"""GAN health: statistics for the log, and an alarm for collapses that GANs don't recover from."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# What a collapse looks like, over this many log windows in a row.
-PATIENCE = 10
+PATIENCE = 10  # log windows in a row that have to look collapsed
 _SAME_LOGIT_FOR_ALL = 1e-5
 _NOTHING_LEFT_TO_LEARN = 1e-4
 _SAME_IMAGE_FOR_ALL = 0.1
 
 
 def spread_within_classes(images: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
-    """Root mean squared distance of pixels from the mean image of their class in the batch.
+    """Return the root mean squared distance of pixels from the mean image of their class in the batch.
 
     Args:
         images: ``(N, C, H, W)``.
@@ -24,7 +23,7 @@ def spread_within_classes(images: Tensor, labels: Tensor | None, num_classes: in
         num_classes: Number of classes.
 
     Returns:
-        A scalar in the images' unit: 0 when all images of a class are the same.
+        A scalar in the unit of the images: 0 when all images of a class are the same.
     """
     flat = images.detach().float().flatten(1)
     if labels is None:
@@ -35,7 +34,7 @@ def spread_within_classes(images: Tensor, labels: Tensor | None, num_classes: in
 
 
 def gan_statistics(real: Tensor, fake: Tensor, labels: Tensor | None, num_classes: int) -> dict[str, Tensor]:
-    """Statistics of the generator's output, for the log.
+    """Return statistics of the generator's output, for the log.
 
     Args:
         real: ``(N, C, H, W)``.
@@ -44,14 +43,15 @@ def gan_statistics(real: Tensor, fake: Tensor, labels: Tensor | None, num_classe
         num_classes: Number of classes.
 
     Returns:
-        ``mean_output`` and ``std_output`` of all pixels, and ``diversity``: how much images of one class differ, as a
-        share of how much real ones do; near 0 is mode collapse, 1 is healthy.
+        ``mean_output`` and ``std_output`` of all pixels, and ``diversity``: how much images of one class differ,
+        relative to real ones; near 0 is mode collapse, 1 is healthy.
     """
-    variety = [spread_within_classes(images, labels, num_classes) for images in (fake, real)]
+    fake_spread = spread_within_classes(fake, labels, num_classes)
+    real_spread = spread_within_classes(real, labels, num_classes)
     return {
         "mean_output": fake.detach().float().mean(),
         "std_output": fake.detach().float().std(),
-        "diversity": variety[0] / variety[1].clamp(min=1e-6),
+        "diversity": fake_spread / real_spread.clamp(min=1e-6),
     }
 
 
@@ -61,21 +61,21 @@ class Alarm:
 
     Attributes:
         least_loss: The smallest value that the discriminator's loss can have.
-        discriminator: Windows in which it gave all images one logit, or made no error that one could learn from.
-        generator: Windows in which it drew one image for each class.
+        discriminator: Windows in which it gave all images the same logit, or made no error to learn from.
+        generator: Windows in which it drew one image per class.
     """
 
     least_loss: float = 0.0
     discriminator: int = 0
     generator: int = 0
 
-    def look(self, means: Mapping[str, float]) -> None:
+    def observe(self, means: Mapping[str, float]) -> None:
         """Take in the means of a window."""
         self.discriminator = self.discriminator + 1 if _silent(means) or self._perfect(means) else 0
         self.generator = self.generator + 1 if means.get("diversity", 1.0) < _SAME_IMAGE_FOR_ALL else 0
 
-    def lost(self, means: Mapping[str, float]) -> str | None:
-        """What is seen of a discriminator that no generator can learn from any more, or None."""
+    def discriminator_collapsed(self, means: Mapping[str, float]) -> str | None:
+        """Return how it shows that no generator can learn from the discriminator any more, or None."""
         if self.discriminator < PATIENCE:
             return None
         if _silent(means):
@@ -83,16 +83,16 @@ class Alarm:
         return f"it tells real from fake without error (loss {means['d_loss']:.1e})"
 
     @property
-    def rings(self) -> bool:
-        """Whether the generator's collapse has just lasted long enough to be told."""
+    def generator_collapsed(self) -> bool:
+        """Whether the generator's collapse has just lasted long enough to be reported."""
         return self.generator == PATIENCE
 
     def state_dict(self) -> dict[str, int]:
-        """The counts, for a checkpoint."""
+        """Return the counts, for a checkpoint."""
         return {"discriminator": self.discriminator, "generator": self.generator}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the counts of `state_dict`."""
         self.discriminator, self.generator = state["discriminator"], state["generator"]
 
     def _perfect(self, means: Mapping[str, float]) -> bool:
@@ -104,7 +104,7 @@ def _silent(means: Mapping[str, float]) -> bool:
 
 
 def logit_statistics(real: Tensor, fake: Tensor, pairs: bool) -> dict[str, Tensor]:
-    """Statistics of the discriminator's logits ``(N,)``, for the log.
+    """Return statistics of the discriminator's logits ``(N,)``, for the log.
 
     Args:
         real: Logits of real images.

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
-from lit_aigc.modules.base import GenerativeModule, Recipe, split_batch
+from lit_aigc.modules.base import GenerativeModule, Recipe
+from lit_aigc.modules.prompts import beginnings
+from lit_aigc.modules.updates import split_batch
 from lit_aigc.networks.lstm import State
 from lit_aigc.networks.transformer import Block
 from lit_aigc.noise import Noise
@@ -23,8 +25,6 @@ from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
 from lit_aigc.tokenization.tokenizers import Tokenizer
-
-_COUNTED = 10_000_000  # tokens
 
 
 class LanguageModel(GenerativeModule):
@@ -36,17 +36,18 @@ class LanguageModel(GenerativeModule):
         spec: The facts of the data.
         optimizer: Name and options of an optimizer of `torch.optim`; weight decay spares biases and normalization.
         matrix_optimizer: Of another one for the weights of the hidden linear layers, such as Muon; None: the same.
-        batch_ramp: From which share of the budget on each batch is taken in how many updates, such as
-            ``[[0.0, 4], [0.2, 2], [0.5, 1]]`` for batches that grow; empty: one update a batch.
+        batch_ramp: In how many updates each batch is taken from which share of the budget on, such as
+            ``[[0.0, 4], [0.2, 2], [0.5, 1]]`` for batches that grow; empty: one update per batch.
         start_from_frequencies: Whether a new network's output bias starts as the log of each token's share of the
-            training text instead of 0: embeddings of rare words then need not say how rare they are.
+            training text instead of 0, so that embeddings of rare words need not encode how rare they are.
         recipe: Schedule, clipping, accumulation, averaged weights.
 
     Raises:
-        InputError: If the data are no text, or an option is out of range.
+        InputError: If the data is not text, or an option is out of range.
     """
 
-    of_text = True
+    modality = "text"
+    translates = False  # whether the text replaces its prompt instead of following it
     trains_all_at_once = True
     optimizer_names = ("", "matrix")
 
@@ -61,7 +62,7 @@ class LanguageModel(GenerativeModule):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(spec, recipe=recipe)
-        if spec.modality != "text":
+        if not spec.vocab_size:
             raise InputError(
                 f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
             )
@@ -69,31 +70,26 @@ class LanguageModel(GenerativeModule):
         self._starts_from_frequencies = start_from_frequencies
         if start_from_frequencies and network.head.bias is None:
             raise InputError("model.start_from_frequencies needs an output with a bias: model.network.head_bias=true.")
-        self._optimizer_configs = dict(optimizer or {}), matrix_optimizer
+        self._optimizer_configs = optimizer, matrix_optimizer
         self._ramp = _checked_ramp(batch_ramp)
         self._state: Any = None  # of a recurrent network, at the end of the rows of the last training batch
         self._validation_state: Any = None
-        self._sums = torch.zeros(4, dtype=torch.float64)
         self._sizes: tuple[Tokenizer | None, Tensor] | None = None
-        self.average(self.network)
         blocks = [part for part in network.modules() if isinstance(part, Block)]
         if self.recipe.compile and not blocks:
             raise InputError(
                 f"model.recipe.compile=true compiles the blocks of a transformer (model=gpt, model=seq2seq), and "
                 f"{type(network).__name__} has none: set model.recipe.compile=false."
             )
-        self.compile_parts(*blocks)
-        self.configure_optimizers()  # a wrong option shows now, not when training starts
+        self.prepare(self.network, compiled=blocks)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimizer, or two: of the hidden matrices, and of the rest."""
+        """Return one optimizer, or two: of the rest, and of the hidden matrices."""
         config, matrix_config = self._optimizer_configs
         matrices = hidden_matrices(self.network, self.spec.vocab_size) if matrix_config else []
         apart = {id(weight) for weight in matrices}
         rest = [p for p in self.network.parameters() if id(p) not in apart]
-        made = make_optimizer(config, [p for p in rest if p.ndim > 1])
-        if plain := [p for p in rest if p.ndim <= 1]:
-            made.add_param_group({"params": plain, "weight_decay": 0.0})
+        made = make_optimizer(config, rest, decays_vectors=False)
         return [made, make_optimizer(matrix_config, matrices)] if matrices else [made]
 
     # -- training
@@ -102,40 +98,44 @@ class LanguageModel(GenerativeModule):
         """Start from the frequencies of the tokens where that is asked for, while a strategy has the weights whole.
 
         A bias that has learned something stays. That of a checkpoint is loaded later.
+
+        Raises:
+            InputError: If the data's spec doesn't count tokens.
         """
         resumes = self.trainer.ckpt_path is not None
-        if stage == "fit" and self._starts_from_frequencies and not resumes and not self.network.head.bias.any():
-            tokens = self.trainer.datamodule.tokens("train")[1 : 1 + _COUNTED]
-            counts = torch.from_numpy(np.bincount(tokens, minlength=self.spec.vocab_size))
-            self.network.head.bias.data.copy_(torch.log((counts + 0.5) / (len(tokens) + 0.5 * len(counts))))
+        if stage != "fit" or not self._starts_from_frequencies or resumes or self.network.head.bias.any():
+            return
+        if self.spec.token_counts is None:
+            raise InputError("model.start_from_frequencies needs data whose spec has token_counts.")
+        counts = torch.from_numpy(self.spec.token_counts())
+        self.network.head.bias.data.copy_(torch.log((counts + 0.5) / (int(counts.sum()) + 0.5 * len(counts))))
 
     def train_batch(self, batch: TextBatch) -> Mapping[str, Tensor]:
-        """One or (see `batch_ramp`) several steps on the mean of the nats of the targets that count."""
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        """Make one or (see `batch_ramp`) several steps on the mean nats of the targets that count."""
         updates = next((number for share, number in reversed(self._ramp) if self.progress >= share), 1)
         if batch.carried and self.network.context:
-            raise InputError("data.batching=carried needs a recurrent network, whose state can be carried on.")
+            raise InputError("data.batching=carried needs a recurrent network, whose state carries over.")
         if len(batch.ids) < (most := max((number for _, number in self._ramp), default=1)):
             raise InputError(
                 f"model.batch_ramp takes a batch in {most} updates, and each process has {len(batch.ids)} rows of it: "
                 "take fewer updates, or a larger data.batch_size."
             )
+        # Each part takes its rows of the state from the batch before, and adds those for the next.
         before, self._state = self._state if batch.carried else None, None
         parts = split_batch(batch, updates)
         per_row = [self._targets_per_row(part) for part in parts]
         targets = sum(number * len(part.ids) for part, number in zip(parts, per_row, strict=True))
+        # What is logged is the mean over all targets, however unequal the parts.
         values: dict[str, Tensor] = {}
         for part, number in zip(parts, per_row, strict=True):
             loss = functools.partial(self._loss, before=before, first=batch.start, share=number)
             share = number * len(part.ids) / targets
-            for name, value in self.update(optimizers, part, loss).items():
+            for name, value in self.update(self.optimizers(), part, loss).items():
                 values[name] = values.get(name, 0.0) + value * share
-            self.count_generator_update()
         return values
 
     def _targets_per_row(self, batch: TextBatch) -> Tensor | float:
-        """The mean over the rows of all processes: what the loss is divided by, so that all targets weigh the same."""
+        """Return the mean over the rows of all processes, by which the loss is divided: all targets weigh the same."""
         if batch.mask is None:
             return batch.ids.shape[1] - 1
         count = batch.mask.sum().float()
@@ -161,26 +161,24 @@ class LanguageModel(GenerativeModule):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """See `GenerativeModule.evaluating`; nothing is compiled inside, for a text that is written grows each time."""
+        """See `GenerativeModule.evaluating`; nothing is compiled inside, since a text being written keeps growing."""
         eager = torch.compiler.set_stance("force_eager") if self.recipe.compile else contextlib.nullcontext()
         with super().evaluating(), eager:
             yield
 
     def on_validation_epoch_start(self) -> None:
-        """Starts the sums."""
-        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        """Start the sums, and the text."""
+        super().on_validation_epoch_start()
         self._validation_state = None
 
-    @torch.no_grad()
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Adds the batch to the sums, in evaluation mode and with averaged weights."""
-        with self.averaged(), self.evaluating():
-            nats, self._validation_state = self.score(batch, self._validation_state)
-        self._sums += likelihood_sums(nats, batch.ids[:, 1:], self._token_sizes(), batch.mask).to(self._sums)
+    def validate_batch(self, batch: TextBatch) -> Mapping[str, Tensor]:
+        """Return one row ``(1, 4)`` of sums per batch: what is logged are ratios of them."""
+        nats, self._validation_state = self.score(batch, self._validation_state)
+        return {"sums": likelihood_sums(nats, batch.ids[:, 1:], self._token_sizes(), batch.mask)[None]}
 
-    def on_validation_epoch_end(self) -> None:
-        """Logs the figures over all processes."""
-        self.log_values(self._figures(*self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()))
+    def validation_figures(self, means: Mapping[str, Tensor]) -> Mapping[str, float]:
+        """Return the nats and bits per unit of text, and the perplexity."""
+        return self._figures(*means["sums"].tolist())
 
     @property
     def validation_keys(self) -> tuple[str, ...]:
@@ -189,18 +187,17 @@ class LanguageModel(GenerativeModule):
         return tuple(self._figures(1.0, 1.0, characters, size))
 
     def _figures(self, nats: float, tokens: float, characters: float, size: float) -> dict[str, float]:
-        """By key; a protocol that gives tokens more context than windows do has its name there."""
+        """Return the figures by key; a protocol that gives tokens more context than windows do is part of the key."""
         words = tokens if self.tokenizer is not None and self.tokenizer.name == "word" else 0
-        protocol = getattr(self.trainer.datamodule, "evaluation", None)
-        suffix = f"_{protocol}" if protocol in ("strided", "carried") else ""
+        suffix = f"_{self.spec.evaluation}" if self.spec.evaluation in ("strided", "carried") else ""
         return LikelihoodSums(nats, tokens, characters, size, words).numbers(suffix)
 
     def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
-        """Nats ``(N, T)`` of the targets of a batch, and the state at its end.
+        """Return the nats ``(N, T)`` of the targets of a batch, and the state at its end.
 
         Args:
             batch: Rows of text.
-            state: Of the batch before, which a recurrent network goes on from where the rows are carried.
+            state: Of the batch before, from which a recurrent network continues rows that are carried.
         """
         inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
         if self.network.context:
@@ -210,7 +207,7 @@ class LanguageModel(GenerativeModule):
         return token_nats(self.network(inputs, state), targets), state
 
     def _token_sizes(self) -> Tensor:
-        """See `likelihood_sums`; kept, for those of a large vocabulary take longer than a batch."""
+        """See `likelihood_sums`; kept, since those of a large vocabulary take longer than a batch."""
         if self._sizes is None or self._sizes[0] is not self.tokenizer:
             known = self.tokenizer is not None and self.tokenizer.lossless
             sizes = self.tokenizer.sizes() if known else np.zeros((self.spec.vocab_size, 2), np.int64)
@@ -224,25 +221,29 @@ class LanguageModel(GenerativeModule):
 
         Args:
             n: Number of texts.
-            condition: Their prompts; None: texts from their beginning.
+            condition: Their prompts, which a translator takes as originals; None: texts from the start.
             noise: Text i depends on item i of it, and on its prompt, alone.
             options: Those of `lit_aigc.sampling.tokens.Decoding`.
 
         Returns:
-            The tokens that follow each prompt.
+            The tokens that follow each prompt, or translate it.
 
         Raises:
             InputError: If there are not n prompts, or an option is out of range.
         """
         prompts = condition.prompts if condition else None
-        prompts = (torch.zeros(0, dtype=torch.int64),) * n if prompts is None else prompts
+        if prompts is None:
+            prompts = () if self.translates else beginnings(n)
         if len(prompts) != n:
-            raise InputError(f"There are {len(prompts)} prompts for {n} texts: give one each.")
+            raise InputError(f"There are {len(prompts)} prompts for {n} texts: give one per text.")
         with self.evaluating():
-            return generate(self.network, prompts, Decoding(**options), noise, self._decode())
+            return self._write(prompts, Decoding(**options), noise)
+
+    def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
+        return generate(self.network, prompts, decoding, noise, self._decode())
 
     def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Iterator[str]:
-        """One text in pieces as it is written; see `sample`."""
+        """Yield the pieces of one text as it is written; see `sample`."""
         with self.evaluating():
             yield from stream(self.network, prompt, Decoding(**options), noise, self._decode())
 
@@ -252,7 +253,7 @@ class LanguageModel(GenerativeModule):
     # -- checkpoints
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """See `GenerativeModule`; the state of carried rows and the sizes of tokens, too."""
+        """Move the state of carried rows too; the sizes of tokens are computed anew."""
         super()._apply(fn, recurse)
         self._sizes = None
         if self._state is not None:
@@ -260,7 +261,7 @@ class LanguageModel(GenerativeModule):
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The state of carried rows too, those of all processes in order."""
+        """Save the state of carried rows too, those of all processes in order."""
         super().on_save_checkpoint(checkpoint)
         state = self._state
         checkpoint["carried"] = state and {
@@ -270,7 +271,7 @@ class LanguageModel(GenerativeModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`: each process takes its rows."""
+        """Restore what `on_save_checkpoint` saved: each process takes its rows."""
         super().on_load_checkpoint(checkpoint)
         self._state = None
         if saved := checkpoint["carried"]:
@@ -278,16 +279,14 @@ class LanguageModel(GenerativeModule):
             self._state = State(self._own(saved["lengths"], 0), self._own(saved["tail"], 0), layers)
 
     def _of_all(self, own: Tensor, rows: int) -> Tensor:
-        if self.trainer.world_size == 1:
-            return own
-        return torch.cat(list(self.all_gather(own)), dim=rows)
+        return torch.cat(list(self.all_gather(own)), dim=rows) if self.world_size > 1 else own
 
     def _own(self, saved: Tensor, rows: int) -> Tensor:
-        return saved.chunk(self.trainer.world_size, dim=rows)[self.global_rank].to(self.device)
+        return saved.chunk(self.world_size, dim=rows)[self.global_rank].to(self.device)
 
 
 def _checked_ramp(ramp: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
-    """The steps of a ramp, each a share of the budget and a number of updates."""
+    """Return the steps of a ramp, each a share of the budget and a number of updates."""
     steps = [tuple(step) for step in ramp]
     fine = all(len(step) == 2 and 0 <= step[0] < 1 and isinstance(step[1], int) and step[1] >= 1 for step in steps)
     if not fine or steps != sorted(steps):

@@ -1,4 +1,4 @@
-"""What all models share that turn one latent vector into one image: to sample, decode and interpolate."""
+"""Models that turn one latent vector into one image: sampling, decoding, interpolation."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ class LatentModule(GenerativeModule):
         latent_dim: Numbers in a latent.
     """
 
-    of_text = False
+    modality = "image"
     latent_dim: int
 
     def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Latents ``(n, latent_dim)`` and classes ``(n,)`` to images ``(n, C, H, W)`` about the spec's range."""
+        """Return images ``(n, C, H, W)`` near the spec's range, of latents ``(n, latent_dim)`` and classes ``(n,)``."""
         raise NotImplementedError
 
     def latents_of(self, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """Standard normal ``(n, latent_dim)`` to latents of the prior."""
+        """Return latents of the prior, from standard normal noise ``(n, latent_dim)``."""
         return eps
 
     def sample_block(self, n: int, condition: Condition, noise: Noise) -> Tensor:
-        """Images ``(n, C, H, W)`` of latents from the prior."""
+        """Return images ``(n, C, H, W)`` of latents from the prior."""
         eps = noise.stream("latent").normal(n, self.latent_dim, device=self.device)
         return self._images(self.latents_of(eps, condition.labels), condition.labels)
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images ``(n, C, H, W)`` in the spec's range, in evaluation mode and full precision.
+        """Return images ``(n, C, H, W)`` in the spec's range, in evaluation mode and full precision.
 
         Args:
             z: Latents ``(n, latent_dim)``.
-            labels: ``(n,)``; None for a conditional model: the first class for all.
+            labels: ``(n,)``; None: the first class for all images of a conditional model.
         """
         with self.evaluating():
             return self._images(z.to(self.device), self._classes(len(z), labels))
 
     @torch.no_grad()
     def latents(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
-        """``(n, latent_dim)``: the latents of the samples that the same arguments give."""
+        """Return the latents ``(n, latent_dim)`` of the samples that the same arguments give."""
         eps = noise.stream("latent").normal(n, self.latent_dim, device=self.device)
         with self.evaluating():
             return self.latents_of(eps, self._classes(n, condition.labels if condition else None))
 
     def interpolate(self, n: int, *, condition: Condition | None = None, noise: Noise) -> Tensor:
-        """Images along the great circle from the noise of the stream's first item to that of its second.
+        """Return images along the great circle from the noise of the stream's first item to that of its second.
 
         Args:
             n: Number of images.
-            condition: One entry an image; None: the first class for all.
+            condition: One entry per image; None: the first class for all.
             noise: The stream.
         """
         first, second = noise.stream("latent").normal(2, self.latent_dim, device=self.device)

@@ -5,30 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_aigc.errors import InputError
-from lit_aigc.modules.translation import Translator
 
 _SHOWN = 60  # characters of a prompt in a message
 
 
-def encode_prompt(prompt: str, module: Any) -> torch.Tensor:
-    """``(T,)`` int64 ids of a prompt.
+def beginnings(n: int) -> tuple[Tensor, ...]:
+    """Return n empty prompts: texts from the start."""
+    return (torch.zeros(0, dtype=torch.int64),) * n
+
+
+def encode_prompt(prompt: str, module: Any) -> Tensor:
+    """Return the ids ``(T,)`` int64 of a prompt.
 
     Raises:
-        InputError: If it has characters or words that training never saw.
+        InputError: If it has characters or words that were not in the training text.
     """
     if unknown := module.tokenizer.unknown(prompt):
         raise InputError(
             f"The prompt {shortened(prompt)} has what the model never saw in training: "
-            f"{', '.join(map(repr, unknown))}. Leave it out, or write it otherwise."
+            f"{', '.join(map(repr, unknown))}. Leave it out, or write it differently."
         )
     return torch.tensor(module.tokenizer.encode(prompt).tolist(), dtype=torch.int64)
 
 
 def start_of(prompt: str, module: Any) -> str:
-    """What a text from a prompt begins with: the prompt, but nothing where the text is a translation of it."""
-    return prompt + module.tokenizer.separator if prompt and not isinstance(module, Translator) else ""
+    """Return the start of a text that a prompt leads to: the prompt, or nothing where the text translates it."""
+    return prompt + module.tokenizer.separator if prompt and not module.translates else ""
 
 
 def shortened(prompt: str) -> str:

@@ -1,8 +1,8 @@
-"""Translation: a text is written from another, by an encoder and a decoder."""
+"""Translation: one text is written from another, by an encoder and a decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.losses.language import token_nats
 from lit_aigc.modules.base import Recipe
 from lit_aigc.modules.language_model import LanguageModel
+from lit_aigc.modules.prompts import beginnings
 from lit_aigc.networks.encoder_decoder import Writer
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.decoding import ROWS, generate, stream
@@ -36,8 +37,10 @@ class Translator(LanguageModel):
         recipe: Schedule, clipping, accumulation, averaged weights.
 
     Raises:
-        InputError: If the data are no text, or an option is out of range.
+        InputError: If the data is not text, or an option is out of range.
     """
+
+    translates = True
 
     def __init__(
         self,
@@ -49,8 +52,7 @@ class Translator(LanguageModel):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(network, spec, optimizer, matrix_optimizer, recipe=recipe)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing={label_smoothing}: expected a share in [0, 1).")
+        check(("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"))
         self._smoothing = label_smoothing
 
     def _loss(
@@ -65,7 +67,7 @@ class Translator(LanguageModel):
         return loss, {"loss": loss}
 
     def score(self, batch: TextBatch, state: None = None) -> tuple[Tensor, None]:
-        """Nats ``(N, T)`` of the targets of a batch, given their sources."""
+        """Return the nats ``(N, T)`` of the targets of a batch, given their sources."""
         return token_nats(self._logits(batch), batch.ids[:, 1:]), None
 
     def _logits(self, batch: TextBatch) -> Tensor:
@@ -74,38 +76,27 @@ class Translator(LanguageModel):
         seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
         return self.network(batch.ids[:, :-1], batch.source, seen)
 
-    def sample(self, n: int, *, condition: Condition | None = None, noise: Noise, **options: Any) -> Texts:
-        """Translate, in evaluation mode and full precision.
-
-        Args:
-            n: Number of originals.
-            condition: Their prompts are the originals.
-            noise: Translation i depends on item i of it, and on its original, alone.
-            options: Those of `lit_aigc.sampling.tokens.Decoding`.
-
-        Raises:
-            InputError: If there are not n originals, or an option is out of range.
-        """
-        originals = (condition.prompts if condition else None) or ()
-        if len(originals) != n:
-            raise InputError(f"There are {len(originals)} originals for {n} translations: give one each as a prompt.")
-        decoding = Decoding(**options)
+    def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
+        """Translate the originals, which are the prompts, a block at a time."""
         rows = max(1, ROWS // decoding.beams)
-        found: list[Tensor] = []
-        with self.evaluating():
-            for first in range(0, n, rows):
-                block = originals[first : first + rows]
-                prompts = [torch.zeros(0, dtype=torch.int64)] * len(block)
-                texts = generate(self._writer(block), prompts, decoding, noise.skip(first), self._decode())
-                found += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
-        lengths = torch.tensor([len(ids) for ids in found])
-        return Texts(pad_sequence(found, batch_first=True), lengths)
+        translations: list[Tensor] = []
+        for first in range(0, len(prompts), rows):
+            block = prompts[first : first + rows]
+            texts = generate(self._writer(block), beginnings(len(block)), decoding, noise.skip(first), self._decode())
+            translations += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
+        lengths = torch.tensor([len(ids) for ids in translations])
+        return Texts(pad_sequence(translations, batch_first=True), lengths)
 
     def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Any:
-        """The translation of one original in pieces as it is written; see `sample`."""
+        """Yield the pieces of the translation of one original as it is written; see `sample`."""
         with self.evaluating():
-            start = torch.zeros(0, dtype=torch.int64)
+            (start,) = beginnings(1)
             yield from stream(self._writer([prompt]), start, Decoding(**options), noise, self._decode())
+
+    def condition_of(self, batch: TextBatch) -> Condition:
+        """Return the originals of a batch, without the boundaries at their ends."""
+        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
+        return Condition(prompts=tuple(ids[own][:-1] for ids, own in zip(batch.source, seen, strict=True)))
 
     def _writer(self, originals: Any) -> Writer:
         edge = torch.full((1,), _BOUNDARY)

@@ -1,4 +1,4 @@
-"""VAE-GANs: an autoencoder that compares images by a discriminator's features, and plays against it."""
+"""VAE-GANs: an autoencoder that compares images by a discriminator's features and is trained to fool it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.losses.gan_regularization import learned_similarity, zero_centred_penalty
 from lit_aigc.modules.adversarial import AdversarialModule
 from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.capabilities import HasFeatures
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer
 from lit_aigc.spec import Batch, DataSpec
 
 
-class Made(NamedTuple):
-    """What the autoencoder makes of N images.
+class Outputs(NamedTuple):
+    """The autoencoder's outputs for N images.
 
     Attributes:
         reconstructions: ``(N, C, H, W)``.
         kl: ``(N,)`` nats.
-        fakes: ``(2N, C, H, W)``: the reconstructions again, and images of latents from the prior. No gradient goes on
+        fakes: ``(2N, C, H, W)``: the reconstructions again, and images of latents from the prior. No gradient flows
             from them to the latents, and so none to the encoder.
     """
 
@@ -49,8 +49,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
     losses are means over both kinds of fakes, so that real and fake images weigh the same, and A doesn't saturate by
     default.
 
-    Logs, of the ``val`` split and with averaged weights, ``kl`` (nats), ``similarity`` (S), both an image, and
-    ``reconstruction``, the mean squared error of pixels, with one draw of latents each.
+    Logs, of the ``val`` split and with averaged weights, ``kl`` (nats) and ``similarity`` (S), both per image, and
+    ``reconstruction``, the mean squared error of pixels, with one draw of latents per image.
 
     Args:
         network: Encoder, decoder and prior. Its likelihood serves by its mean only: the images, which a ``Bernoulli``
@@ -70,7 +70,6 @@ class VAEGAN(AdversarialModule, Autoencoder):
         InputError: If an option is out of range, or the networks can't do what is asked.
     """
 
-    optimizer_names = ("d", "ae")
     validation_keys = ("kl", "similarity", "reconstruction")
     opponent = "autoencoder_optimizer"
     penalty = "model.r1=1"
@@ -90,35 +89,29 @@ class VAEGAN(AdversarialModule, Autoencoder):
         recipe: Recipe | None = None,
     ) -> None:
         super().__init__(spec, conditional, recipe)
-        wrong = [
-            f"model.{name}={value}: expected {expected}"
-            for name, value, expected, fine in (
-                ("gamma", gamma, "a weight above 0", gamma > 0),
-                ("beta", beta, "a weight of 0 or more", beta >= 0),
-                ("r1", r1, "a weight of 0 or more", r1 >= 0),
-            )
-            if not fine
-        ]
-        if not (hasattr(discriminator, "features") and hasattr(discriminator, "head")):
-            wrong.append(
+        problems = []
+        if not isinstance(discriminator, HasFeatures):
+            problems.append(
                 "A VAE-GAN needs a discriminator with features(x) and head(features, y), which "
                 f"{type(discriminator).__name__} lacks."
             )
         if tuple(spec.value_range) != (-1.0, 1.0):
-            wrong.append(f"A VAE-GAN makes images in [-1, 1], and the data's are in {spec.value_range}.")
-        if wrong:
-            raise InputError("\n".join(wrong))
-        self.network = network.to(memory_format=self.memory_format)
-        self.play_against(discriminator, loss)
+            problems.append(f"A VAE-GAN makes images in [-1, 1], and the data's are in {spec.value_range}.")
+        check(
+            ("model.gamma", gamma, gamma > 0, "a weight above 0"),
+            ("model.beta", beta, beta >= 0, "a weight of 0 or more"),
+            ("model.r1", r1, r1 >= 0, "a weight of 0 or more"),
+            more=problems,
+        )
+        self.network = network
+        self.set_discriminator(discriminator, loss)
         self.latent_dim = network.latent_dim
         self.gamma, self.beta, self.r1 = gamma, beta, r1
-        self._optimizer_configs = (discriminator_optimizer or {}, autoencoder_optimizer or {})
-        self._shares = False
-        self._made: Made | None = None
-        self._sums = torch.zeros(4, dtype=torch.float64)  # over the validation: images, KL, similarity, squared error
-        self.compile_parts(self.network)
-        self.average(self.network)
-        self.configure_optimizers()  # a wrong option shows now, not when training starts
+        self.prepare(
+            self.network,
+            self.discriminator,
+            optimizers={"d": (discriminator_optimizer, discriminator), "ae": (autoencoder_optimizer, network)},
+        )
 
     @property
     def penalizes_gradients(self) -> bool:
@@ -130,32 +123,15 @@ class VAEGAN(AdversarialModule, Autoencoder):
         """See `AdversarialModule`."""
         return f"add {self.damping}" if self.synchronizes_statistics else "raise model.r1"
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """The discriminator's optimizer, then the autoencoder's."""
-        networks = (self.discriminator, self.network)
-        return [optimizer(c, n.parameters()) for c, n in zip(self._optimizer_configs, networks, strict=True)]
-
     # -- training
 
-    def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
-        """One discriminator step and one autoencoder step."""
-        discriminator_optimizer, autoencoder_optimizer = self.optimizers()
-        # One forward pass of the autoencoder serves both steps, unless the batch comes in parts to save memory.
-        self._shares = self.recipe.accumulate == 1
-        values = self.update(discriminator_optimizer, batch, self._discriminator_loss, name="d")
-        self.discriminator.requires_grad_(False)
-        values |= self.update(autoencoder_optimizer, batch, self._autoencoder_loss, name="ae")
-        self.discriminator.requires_grad_(True)
-        self._made = None
-        self.count_generator_update()
-        return values
-
-    def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`."""
         y = self.labels_of(batch)
         with torch.set_grad_enabled(self._shares):
-            self._made = self._make(batch)
+            self._outputs = self._make(batch)
         real = batch.images.detach().requires_grad_(self.r1 > 0)
-        reconstructions, samples = self._made.fakes.detach().chunk(2)
+        reconstructions, samples = self._outputs.fakes.detach().chunk(2)
         real_logits, reconstruction_logits = self.logits_of_pair(real, reconstructions, y, twice=self.r1 > 0)
         sample_logits = self.discriminator(samples.to(real.dtype), y).float()
         fake_logits = torch.cat([reconstruction_logits, sample_logits])
@@ -170,20 +146,21 @@ class VAEGAN(AdversarialModule, Autoencoder):
             loss = loss + self.r1 * values["r1"]
         return loss, values
 
-    def _autoencoder_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `AdversarialModule`: the autoencoder's."""
         y = self.labels_of(batch)
-        made = self._made if self._shares else self._make(batch)
+        outputs = self._outputs if self._shares else self._make(batch)
         with torch.no_grad():
             real_features = self.discriminator.features(batch.images)
             real_logits = self.discriminator.head(real_features, y).float() if self.loss.compares else None
-        similarity = learned_similarity(real_features, self.discriminator.features(made.reconstructions)).mean()
-        fake_logits = torch.cat(self.logits_of_pair(*made.fakes.chunk(2), y, twice=False))
+        similarity = learned_similarity(real_features, self.discriminator.features(outputs.reconstructions)).mean()
+        fake_logits = torch.cat(self.logits_of_pair(*outputs.fakes.chunk(2), y, twice=False))
         adversarial = self.loss.generator(None if real_logits is None else real_logits.repeat(2), fake_logits)
-        kl = made.kl.mean()
+        kl = outputs.kl.mean()
         loss = self.gamma * (self.beta * kl + similarity) + adversarial
         return loss, {"loss": loss, "g_loss": adversarial, "kl": kl, "similarity": similarity}
 
-    def _make(self, batch: Batch) -> Made:
+    def _make(self, batch: Batch) -> Outputs:
         y, n = self.labels_of(batch), len(batch.images)
         noise = Noise(self.seed, batch.start).stream("training")
         drawn = self.network(
@@ -193,28 +170,20 @@ class VAEGAN(AdversarialModule, Autoencoder):
         z = torch.cat([drawn.z, prior]).detach()
         mean = self.network.likelihood.mean
         fakes = mean(self.network.decode(z, None if y is None else y.repeat(2)))
-        return Made(mean(drawn.parameters), drawn.kl.sum(dim=1), fakes)
+        return Outputs(mean(drawn.parameters), drawn.kl.sum(dim=1), fakes)
 
     # -- validation
 
-    def on_validation_epoch_start(self) -> None:
-        """Starts the sums."""
-        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
-
-    @torch.no_grad()
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the batch to the sums, in evaluation mode and with averaged weights."""
-        with self.averaged(), self.evaluating():
-            noise = Noise(0, batch.start).stream("validation").stream("posterior")
-            eps = noise.normal(len(batch.images), 1, self.latent_dim, device=self.device)
-            drawn = self.network.forward(batch.images, eps, self.labels_of(batch))
-            images = self.network.likelihood.mean(drawn.parameters)
-            similarity = learned_similarity(*(self.discriminator.features(x) for x in (batch.images, images)))
-            error = (images.clamp(*self.spec.value_range) - batch.images).square().flatten(1).mean(dim=1)
-        terms = [error.new_tensor(len(images)), drawn.kl.sum(), similarity.sum(), error.sum()]
-        self._sums += torch.stack(terms).double()
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the means over all processes."""
-        n, *sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
-        self.log_values(dict(zip(self.validation_keys, (s / n for s in sums), strict=True)))
+    def validate_batch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the terms of the encoder's loss, and the error of the reconstruction, of each image."""
+        noise = Noise(0, batch.start).stream("validation").stream("posterior")
+        eps = noise.normal(len(batch.images), 1, self.latent_dim, device=self.device)
+        drawn = self.network.forward(batch.images, eps, self.labels_of(batch))
+        images = self.network.likelihood.mean(drawn.parameters)
+        real_features, features = (self.discriminator.features(x) for x in (batch.images, images))
+        error = (images.clamp(*self.spec.value_range) - batch.images).square().flatten(1).mean(dim=1)
+        return {
+            "kl": drawn.kl.sum(dim=1),
+            "similarity": learned_similarity(real_features, features),
+            "reconstruction": error,
+        }

@@ -1,4 +1,4 @@
-"""The training of VQ-VAEs: an autoencoder through discrete codes, and the prior that generates them."""
+"""Training of VQ-VAEs: an autoencoder through discrete codes, and the prior that generates them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.networks.vector_quantizer import as_rows, perplexity, uses
 from lit_aigc.networks.vqvae import CodeModel
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.optimizers import optimizer as make_optimizer
-from lit_aigc.optimization.optimizers import schedule
 from lit_aigc.spec import Batch, Condition, DataSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What the autoencoder minimizes, and when.
+    """The loss that the autoencoder minimizes, and for how long.
 
     Attributes:
         l1: Weight of the mean absolute error of the values of an image.
         l2: Weight of their mean squared error.
         commitment: Weight of the mean squared distance of the encoder's vectors from their codes.
-        until: Share of the budget after which the autoencoder stays as it is, and the prior alone learns on; the
+        until: Share of the budget after which the autoencoder stays as it is, and only the prior keeps learning; the
             autoencoder's schedule runs over that share.
     """
 
@@ -37,24 +35,21 @@ class Objective:
     until: float = 1.0
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"model.objective.{name}={value}: expected a weight of 0 or more"
-            for name in ("l1", "l2", "commitment")
-            if not (value := getattr(self, name)) >= 0
-        ]
-        if not self.l1 and not self.l2:
-            wrong.append("model.objective: l1 and l2 are both 0, so nothing asks for images that resemble the data.")
-        if not 0 < self.until <= 1:
-            wrong.append(f"model.objective.until={self.until}: expected a share of the budget in (0, 1]")
-        if wrong:
-            raise InputError("\n".join(wrong))
+        no_target = "model.objective: l1 and l2 are both 0, so nothing asks for images that resemble the data."
+        check(
+            ("model.objective.l1", self.l1, self.l1 >= 0, "a weight of 0 or more"),
+            ("model.objective.l2", self.l2, self.l2 >= 0, "a weight of 0 or more"),
+            ("model.objective.commitment", self.commitment, self.commitment >= 0, "a weight of 0 or more"),
+            ("model.objective.until", self.until, 0 < self.until <= 1, "a share of the budget in (0, 1]"),
+            more=[] if self.l1 or self.l2 else [no_target],
+        )
 
 
 class VQVAE(GenerativeModule):
     """A VQ-VAE with an autoregressive prior (van den Oord et al., 2017), class-conditional (in the prior) or not.
 
     Each batch is a step of the autoencoder, one of the codebook's moving averages, and a step of the prior on the
-    batch's codes; no gradient of the prior reaches the encoder. Codes that die go to where vectors of the batch are.
+    batch's codes; no gradient of the prior reaches the encoder. Dead codes are moved to vectors of the batch.
 
     Logs, of the ``val`` split and with averaged weights, ``reconstruction`` (mean squared error of a value),
     ``prior_nll`` (nats of the whole map of codes of an image) and ``codebook_perplexity`` (at most the number of
@@ -64,8 +59,8 @@ class VQVAE(GenerativeModule):
         network: Encoder, codebook, decoder and prior.
         spec: The facts of the data.
         conditional: Whether the prior is given class labels.
-        objective: What the autoencoder minimizes.
-        temperature: Of samples: below 1 codes that are likely become likelier.
+        objective: The loss of the autoencoder.
+        temperature: Of samples: below 1 likely codes become likelier.
         optimizer: Of the autoencoder: name and options of an optimizer of `torch.optim`.
         prior_optimizer: Of the prior.
         recipe: Schedule, clipping, accumulation, averaged weights.
@@ -74,8 +69,7 @@ class VQVAE(GenerativeModule):
         InputError: If an option is out of range.
     """
 
-    of_text = False
-    optimizer_names = ("autoencoder", "prior")
+    modality = "image"
     validation_keys = ("reconstruction", "prior_nll", "codebook_perplexity")
 
     def __init__(
@@ -92,29 +86,28 @@ class VQVAE(GenerativeModule):
         super().__init__(spec, conditional, recipe)
         self.objective = objective or Objective()
         self.temperature = _checked(temperature)
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=layout)
-        self._optimizer_configs = (optimizer or {}, prior_optimizer or {})
-        self._sums = torch.zeros(0, dtype=torch.float64)  # over the validation: images, error, prior's NLL, code counts
-        self.compile_parts(network.encoder, network.decoder, network.prior)
-        self.average(self.network)
-        self.configure_optimizers()  # a wrong option shows now, not when training starts
+        self.network = network
+        autoencoder = (optimizer, network.encoder, network.decoder)
+        self.prepare(
+            self.network,
+            optimizers={"autoencoder": autoencoder, "prior": (prior_optimizer, network.prior)},
+            compiled=(network.encoder, network.decoder, network.prior),
+        )
 
     @property
     def generator(self) -> CodeModel:
         """The network that makes images."""
         return self.network
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """The autoencoder's optimizer, then the prior's."""
-        network = self.network
-        parameters = ([*network.encoder.parameters(), *network.decoder.parameters()], network.prior.parameters())
-        return [make_optimizer(c, p) for c, p in zip(self._optimizer_configs, parameters, strict=True)]
-
     # -- training
 
+    def rate_factor(self, index: int) -> float:
+        """Return the factor on a learning rate: the autoencoder's schedule runs over the share in which it learns."""
+        learns = index == 0 and self.progress < self.objective.until
+        return self.recipe.rate_factor(self.progress / self.objective.until if learns else self.progress)
+
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
-        """One step of the autoencoder and its codebook, while they learn, and one of the prior."""
+        """Make one step of the autoencoder and its codebook, while they learn, and one of the prior."""
         optimizer, prior_optimizer = self.optimizers()
         if self.progress < self.objective.until:
             values, codes = self._train_autoencoder(optimizer, batch)
@@ -130,21 +123,16 @@ class VQVAE(GenerativeModule):
         values |= self.update(prior_optimizer, batch, prior_loss, name="prior")
         counts = uses(codes, self.network.quantizer.codes)
         values["codebook_perplexity"] = perplexity(self.trainer.strategy.reduce(counts, reduce_op="sum"))
-        self.count_generator_update()
         return values
 
     def _train_autoencoder(self, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         quantizer = self.network.quantizer
+        # The codebook starts as vectors of the first batch.
         if not quantizer.started:
             with torch.no_grad():
                 vectors = as_rows(self.network.encoder(batch.images).float())
             use = len(vectors) * self.trainer.world_size / quantizer.codes
             quantizer.start(self._candidates(vectors, batch), use)
-        factor = schedule(
-            self.recipe.schedule, self.progress / self.objective.until, self.recipe.warmup, self.recipe.final
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
         seen: list[tuple[Tensor, Tensor]] = []
 
         def loss(part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -157,18 +145,19 @@ class VQVAE(GenerativeModule):
                 value = value + self.objective.l1 * difference.abs().mean()
             return value, {"loss": value, "reconstruction": squared, "commitment": made.commitment}
 
-        values = self.update(optimizer, batch, loss, name="autoencoder")
+        values = self.update(optimizer, batch, loss, name="autoencoder", generates=False)
+        # The codes follow the vectors by moving averages over all processes, and not by gradients.
         vectors, codes = (torch.cat(parts) for parts in zip(*seen, strict=True))
         statistics = quantizer.statistics(vectors, codes.flatten())
         quantizer.move(self.trainer.strategy.reduce(statistics, reduce_op="sum"))
         dead = quantizer.dead()
-        if dead.device.type != "cpu" or dead.any():  # on a GPU asking would take longer than doing
+        if dead.device.type != "cpu" or dead.any():  # on a GPU the question costs more than the answer
             quantizer.revive(dead, self._candidates(vectors, batch))
         values["revived_codes"] = dead.sum()
         return values, codes
 
     def _candidates(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """Up to as many vectors of the batch, of all processes, as there are codes, in random order: ``(C, dim)``.
+        """Return up to as many vectors ``(C, dim)`` of the batch, of all processes, as codes, in random order.
 
         Args:
             vectors: ``(N * length, dim)`` of this process.
@@ -176,6 +165,7 @@ class VQVAE(GenerativeModule):
         """
         noise = Noise(self.seed, batch.start).stream("codebook")
         rank = noise.uniform(len(batch.images), self.network.prior.length, device=self.device).flatten()
+        # Every process offers its vectors of the lowest ranks; of all offers together the lowest are taken.
         number = min(self.network.quantizer.codes, len(rank))
         first = rank.topk(number, largest=False)
         ranked = torch.cat([first.values[:, None], vectors[first.indices]], dim=1)
@@ -184,31 +174,24 @@ class VQVAE(GenerativeModule):
 
     # -- validation
 
-    def on_validation_epoch_start(self) -> None:
-        """Starts the sums."""
-        self._sums = torch.zeros(3 + self.network.quantizer.codes, dtype=torch.float64, device=self.device)
+    def validate_batch(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the error and the prior's nats of each image, and how often it has each code, ``(N, codes)``."""
+        made = self.network(batch.images)
+        counts = made.images.new_zeros(len(made.codes), self.network.quantizer.codes, dtype=torch.float32)
+        return {
+            "reconstruction": (made.images - batch.images).square().flatten(1).mean(dim=1),
+            "prior_nll": -self.network.prior.log_prob(made.codes, self.labels_of(batch)),
+            "uses": counts.scatter_add_(1, made.codes, torch.ones_like(made.codes, dtype=torch.float32)),
+        }
 
-    @torch.no_grad()
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the batch to the sums, in evaluation mode and with averaged weights."""
-        with self.averaged(), self.evaluating():
-            made = self.network(batch.images)
-            error = (made.images - batch.images).square().flatten(1).mean(dim=1).sum()
-            nll = -self.network.prior.log_prob(made.codes, self.labels_of(batch)).sum()
-        counts = torch.bincount(made.codes.flatten(), minlength=self.network.quantizer.codes)
-        self._sums += torch.cat([torch.stack([error.new_tensor(len(batch.images)), error, nll]), counts]).double()
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the means over all processes."""
-        total = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        n, error, nll = total[:3].tolist()
-        values = (error / n, nll / n, perplexity(total[3:]))
-        self.log_values(dict(zip(self.validation_keys, values, strict=True)))
+    def validation_figures(self, means: Mapping[str, Tensor]) -> Mapping[str, float | Tensor]:
+        """Return the means, and the perplexity of the codes that all images have together."""
+        return {**means, "codebook_perplexity": perplexity(means["uses"])}
 
     # -- what a trained model can be asked
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, temperature: float | None = None) -> Tensor:
-        """Images ``(n, C, H, W)`` of codes from the prior.
+        """Return images ``(n, C, H, W)`` of codes from the prior.
 
         Args:
             n: Number of images.
@@ -222,18 +205,18 @@ class VQVAE(GenerativeModule):
 
     @torch.no_grad()
     def codes(self, images: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` in the spec's range to codes ``(N, length)`` int64, in raster order."""
+        """Return the codes ``(N, length)`` int64, in raster order, of images ``(N, C, H, W)`` in the spec's range."""
         with self.evaluating():
             return self.network.encode(images.to(self.device))
 
     @torch.no_grad()
     def images_of(self, codes: Tensor) -> Tensor:
-        """Codes ``(N, length)`` to images ``(N, C, H, W)`` in the spec's range."""
+        """Return images ``(N, C, H, W)`` in the spec's range of codes ``(N, length)``."""
         with self.evaluating():
             return self._in_range(self.network.decode(codes.to(self.device)))
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` in the spec's range, through the codes and back."""
+        """Return images ``(N, C, H, W)`` in the spec's range, through the codes and back."""
         return self.images_of(self.codes(images))
 
     def _in_range(self, images: Tensor) -> Tensor:
@@ -241,6 +224,5 @@ class VQVAE(GenerativeModule):
 
 
 def _checked(temperature: float) -> float:
-    if not temperature > 0:
-        raise InputError(f"temperature={temperature}: expected a positive number; 1 is the prior as it was learned.")
+    check(("temperature", temperature, temperature > 0, "a positive number; 1 is the prior as it was learned"))
     return temperature

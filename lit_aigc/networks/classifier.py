@@ -1,4 +1,4 @@
-"""A small convolutional classifier, for accuracy and as a frozen feature extractor of greyscale pictures."""
+"""A small convolutional classifier, for accuracy and as a frozen feature extractor of grayscale images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 class Classifier(nn.Module):
     """Six 3x3 convolutions with batch normalization, three of them with stride 2, mean pooling and one linear layer.
 
-    Made for 28 to 32 px; larger pictures work too, with the pooling over more positions.
+    Designed for 28 to 32 px; larger images work too, and are pooled over more positions.
 
     Args:
-        shape: ``(C, H, W)`` of one image, at least 8 px a side.
+        shape: ``(C, H, W)`` of one image, at least 8 px on each side.
         num_classes: Number of logits.
         width: Channels of the first layers; the features have four times as many.
     """
@@ -36,9 +36,9 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` in [-1, 1] to the last hidden activations ``(N, num_features)``, all >= 0."""
+        """Map images ``(N, C, H, W)`` in [-1, 1] to the last hidden activations ``(N, num_features)``, all >= 0."""
         return self.body(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` in [-1, 1] to logits ``(N, num_classes)``."""
+        """Map images ``(N, C, H, W)`` in [-1, 1] to logits ``(N, num_classes)``."""
         return self.head(torch.dropout(self.features(x), 0.2, self.training))

@@ -13,15 +13,15 @@ from lit_aigc.networks.layers.attention import causal_attention
 from lit_aigc.networks.vector_quantizer import map_size
 from lit_aigc.noise import Noise
 
-_SMALLEST_CHANCE = 2.0**-25  # of a draw of 24 bits that is 0
+_SMALLEST_UNIFORM = 2.0**-25  # in place of a 0 among uniform numbers of 24 bits
 
 
 class Block(nn.Module):
-    """Causal self-attention and a hidden layer, each on normalized input and added to it.
+    """Causal self-attention and a hidden layer, each a pre-normalized residual branch.
 
     Args:
-        width: Of the residual stream.
-        heads: Of the attention.
+        width: Width of the residual stream.
+        heads: Number of heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -35,13 +35,13 @@ class Block(nn.Module):
         self.shrink = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, cache: Tensor | None = None, position: int = 0) -> Tensor:
-        """``(N, T, width)`` to the same shape.
+        """Map ``(N, T, width)`` to the same shape.
 
         Args:
-            x: All positions; with a cache, the one at `position` alone, T being 1.
-            cache: ``(2, N, heads, length, width / heads)``: keys and values of the positions before; this one's are
-                written to it.
-            position: Where `x` is.
+            x: All positions; with a cache only the one at `position`, so T is 1.
+            cache: Keys and values of the positions before, ``(2, N, heads, length, width / heads)``; those of this
+                position are written to it.
+            position: Position of `x`.
         """
         qkv = self.attend(self.norm(x)).unflatten(2, (3, self.heads, -1))  # (N, T, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -56,19 +56,19 @@ class Block(nn.Module):
 
 
 class CodePrior(nn.Module):
-    """The distribution of maps of codes, one code after the other, given the class if there are any.
+    """The distribution of maps of codes, one code after the other, given the class if there are classes.
 
-    A transformer (Vaswani et al., 2017; layer normalization first, as in GPT-2). The input at a position is the code
-    before it, the code above it, the position and the class.
+    A transformer (Vaswani et al., 2017) with pre-normalization, as in GPT-2. The input at a position is the sum of
+    embeddings of the code before it, the code above it, the position and the class.
 
     Args:
         shape: ``(C, H, W)`` of the images.
         codes: Size of the codebook.
         num_classes: Number of classes, 0 for an unconditional prior.
-        width: Of the residual stream.
+        width: Width of the residual stream.
         layers: Number of blocks.
-        heads: Of the attention; divides `width`.
-        size: Height and width of the map; None: what `lit_aigc.networks.vqvae.Encoder` makes of such images.
+        heads: Number of heads; divides `width`.
+        size: Height and width of the map; None: that of `lit_aigc.networks.vqvae.Encoder` for such images.
 
     Attributes:
         length: Codes in a map.
@@ -119,7 +119,8 @@ class CodePrior(nn.Module):
                 nn.init.normal_(layer.weight, 0.0, 0.02 * (2 * len(self.blocks)) ** -0.5)
 
     def forward(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
-        """``codes`` (N, length) and labels ``y`` (N,) to logits (N, length, codes): each of the codes before alone."""
+        """Map ``codes`` (N, length) and labels ``y`` (N,) to logits (N, length, codes), each given earlier codes."""
+        # Shifted by one code and by one row; there is nothing before the first.
         before = F.pad(self.before(codes[:, :-1]), (0, 0, 1, 0))  # (N, length, width)
         above = F.pad(self.above(codes[:, : -self.size]), (0, 0, self.size, 0))
         x = before + above + self.positions
@@ -130,32 +131,35 @@ class CodePrior(nn.Module):
         return self.head(self.norm(x))
 
     def log_prob(self, codes: Tensor, y: Tensor | None = None) -> Tensor:
-        """``codes`` (N, length) and labels ``y`` (N,) to the log-probabilities of the maps (N,), in nats."""
+        """Map ``codes`` (N, length) and labels ``y`` (N,) to the log-probabilities of the maps (N,), in nats."""
         logits = self(codes, y).float().flatten(0, 1)
         return -F.cross_entropy(logits, codes.flatten(), reduction="none").unflatten(0, codes.shape).sum(dim=1)
 
     @torch.no_grad()
     def sample(self, n: int, y: Tensor | None = None, *, noise: Noise, temperature: float = 1.0) -> Tensor:
-        """Draw maps of codes, each by its own noise alone.
+        """Sample maps of codes, each by its own noise alone.
 
-        A code is where logits plus Gumbel noise are largest; keys and values of the codes before are kept.
+        Codes are sampled by the Gumbel-max trick, with the keys and values of earlier codes in a cache.
 
         Args:
             n: Number of maps.
-            y: Labels ``(n,)`` where there are classes.
-            noise: Item i is of map i.
-            temperature: What logits are divided by: below 1 the likely becomes likelier.
+            y: Labels ``(n,)`` if there are classes.
+            noise: Map i uses item i.
+            temperature: Divides the logits: below 1, likely codes become likelier.
 
         Returns:
             ``(n, length)`` int64.
         """
         device = self.positions.device
-        chances = noise.uniform(n, self.length, self.codes, device=device).clamp_min_(_SMALLEST_CHANCE)
+        # Dividing logits by a temperature is multiplying the noise by it, as far as the largest sum is concerned.
+        chances = noise.uniform(n, self.length, self.codes, device=device).clamp_min_(_SMALLEST_UNIFORM)
         gumbel = chances.log_().neg_().log_().mul_(-temperature)
         codes = torch.zeros(n, self.length, dtype=torch.int64, device=device)
         heads, width = self.blocks[0].heads, self.positions.shape[1]
         caches = self.positions.new_empty(len(self.blocks), 2, n, heads, self.length, width // heads)
-        constant = self.positions[:, None] if self.classes is None else self.positions[:, None] + self.classes(y)
+        constant = self.positions[:, None]  # (length, 1, width): what doesn't depend on codes
+        if self.classes is not None:
+            constant = constant + self.classes(y)
         for i in range(self.length):
             x = constant[i].expand(n, -1)
             if i >= 1:

@@ -24,7 +24,7 @@ class Encoder(nn.Module):
         hidden: Width of the hidden layer.
 
     Raises:
-        InputError: If the images have a size that the network can't do, or `latent_dim` is below 1.
+        InputError: If the size of the images isn't supported, or `latent_dim` is below 1.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent_dim))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
+        """Map ``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
         mean, log_var = self.head(with_classes(self.layers(x).flatten(1), self.embedding, y)).chunk(2, dim=1)
         return mean, log_var
 
@@ -54,14 +54,14 @@ class Decoder(nn.Module):
 
     Args:
         shape: ``(C, H, W)`` of the images.
-        likelihood: Of images.
+        likelihood: Likelihood of images.
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the latent.
         channels: Width of the last hidden map; each smaller map is twice as wide.
         hidden: Width of the hidden layer.
 
     Raises:
-        InputError: If the images have a size that the network can't do, or `latent_dim` is below 1.
+        InputError: If the size of the images isn't supported, or `latent_dim` is below 1.
     """
 
     def __init__(
@@ -94,6 +94,6 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
         x = self.project(with_classes(z, self.embedding, y)).unflatten(1, self.start)
         return self.layers(x.contiguous(memory_format=torch.channels_last))

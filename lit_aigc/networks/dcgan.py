@@ -15,7 +15,7 @@ from lit_aigc.networks.layers.pyramid import stages
 
 
 def _initialize(network: nn.Module) -> None:
-    """Normal weights with deviation 0.02 (Radford et al., 2016, section 4)."""
+    """Initialize weights as normal with standard deviation 0.02 (Radford et al., 2016, section 4)."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -26,8 +26,10 @@ def _initialize(network: nn.Module) -> None:
 
 
 def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
-    """Embeddings of norm about 1, like a one-hot code: beside a latent of norm ``sqrt(dim)`` the class doesn't drown
-    the latent, which a generator that starts with louder classes learns to ignore.
+    """Make class embeddings of norm about 1, like a one-hot code, or None without classes.
+
+    Next to a latent of norm ``sqrt(dim)`` such a class doesn't drown the latent. A generator that starts with larger
+    class embeddings learns to ignore the latent.
     """
     if not num_classes:
         return None
@@ -37,7 +39,7 @@ def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
 
 
 class Generator(nn.Module):
-    """Latents, and class embeddings beside them, to images by transposed convolutions.
+    """Map latents, concatenated with class embeddings, to images by transposed convolutions.
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -79,7 +81,7 @@ class Generator(nn.Module):
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
         if self.components is not None:
             z = z + self.components[z[:, : len(self.components)].argmax(dim=1)]
         if self.embedding is not None:
@@ -89,15 +91,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(discriminator.Discriminator):
-    """Images to logits by strided convolutions; classes by projection (Miyato and Koyama, 2018).
+    """Map images to logits by strided convolutions, and classes by projection (Miyato and Koyama, 2018).
 
     Args:
         shape: ``(C, H, W)`` of the images.
         num_classes: Number of classes, 0 for an unconditional network.
         channels: Width of the first map; each smaller map is twice as wide.
         normalization: ``batch``, ``spectral`` (Miyato et al., 2018) or ``none``; never on the first layer if ``batch``.
-        hidden: Width of a fully connected layer before the logit; 0 for none, as in the paper.
-        minibatch_group: Images in a group of the minibatch standard deviation; 0 for none.
+        hidden: Width of a fully connected layer before the logit; 0: no such layer, as in the paper.
+        minibatch_group: Images per group of the minibatch standard deviation; 0: no such statistic.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class Discriminator(discriminator.Discriminator):
                     spectral_norm(module)
 
     def pair_features(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The features of both in one pass, but for BatchNorm, which sees each half alone."""
+        """Return the features of both in one pass, except that BatchNorm sees each half alone."""
         x = torch.cat([real, fake])
         for layer in self.features:
             batchwise = isinstance(layer, nn.modules.batchnorm._BatchNorm)  # SyncBatchNorm too
@@ -144,13 +146,10 @@ class Discriminator(discriminator.Discriminator):
         return real_features, fake_features
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Features (N, ...) and labels (N,) to logits (N,)."""
+        """Map features (N, ...) and labels (N,) to logits (N,)."""
         if self.minibatch_std is not None:
             features = self.minibatch_std(features)
         features = features.flatten(1)
         if self.hidden is not None:
             features = self.hidden(features)
-        logits = self.logit(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * features).sum(dim=1)
-        return logits
+        return super().head(features, y)

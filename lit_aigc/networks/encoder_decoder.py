@@ -9,19 +9,28 @@ from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks.layers.attention import masked_attention
-from lit_aigc.networks.layers.key_value_cache import KeyValueCache, Places
+from lit_aigc.networks.layers.key_value_cache import CacheSlots, KeyValueCache
 from lit_aigc.networks.layers.pointwise import rms_norm
-from lit_aigc.networks.transformer import Activation, Attention, Block, FeedForward, Norm, in_autocast, make_norm, turns
+from lit_aigc.networks.transformer import (
+    Activation,
+    Attention,
+    Block,
+    FeedForward,
+    Norm,
+    make_norm,
+    rotary_angles,
+    to_autocast_dtype,
+)
 
 Memory = list[tuple[Tensor, Tensor]]
-"""Keys and values ``(N, heads, S, d)`` of a source, for each block of the decoder."""
+"""Keys and values of a source, ``(N, heads, S, d)`` each, for each block of the decoder."""
 
 
 class CrossAttention(nn.Module):
-    """Attention of what is written to what was read (Vaswani et al., 2017).
+    """Attention of the target to the source (Vaswani et al., 2017).
 
     Args:
-        width: Of both residual streams.
+        width: Width of both residual streams.
         heads: Number of heads; divides `width`.
         qk_norm: Whether queries and keys are normalized.
         bias: Whether the linear layers have biases.
@@ -35,19 +44,19 @@ class CrossAttention(nn.Module):
         self.project = nn.Linear(width, width, bias)
 
     def remember(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded source ``(N, S, width)`` to keys and values ``(N, heads, S, d)``."""
+        """Map encoded source ``(N, S, width)`` to keys and values ``(N, heads, S, d)``."""
         k, v = self.answer(source).unflatten(2, (2 * self.heads, -1)).transpose(1, 2).chunk(2, dim=1)
         return rms_norm(k) if self.qk_norm else k, v
 
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], seen: Tensor) -> Tensor:
-        """``(N, T, width)`` to the same shape; ``seen`` (N, S) is false on the padding of the source."""
+    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Map ``(N, T, width)`` to the same shape; ``mask`` (N, S) is false on the padding of the source."""
         q = self.ask(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, T, d)
-        h = masked_attention(rms_norm(q) if self.qk_norm else q, *memory, seen)
+        h = masked_attention(rms_norm(q) if self.qk_norm else q, *memory, mask)
         return self.project(h.transpose(1, 2).flatten(2))
 
 
 class EncoderBlock(Block):
-    """Attention of each position to all, and a hidden layer, each on normalized input and added to it."""
+    """Attention of each position to all, and a hidden layer, each a pre-normalized residual branch."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, qk_norm: bool, bias: bool,
@@ -55,14 +64,14 @@ class EncoderBlock(Block):
     ) -> None:  # fmt: skip
         super().__init__(width, heads, hidden, norm, activation, True, qk_norm, bias, dropout)
 
-    def forward(self, x: Tensor, turn: Tensor, seen: Tensor) -> Tensor:
-        """``(N, S, width)`` to the same shape; ``seen`` (N, S) is false on padding."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), turn, seen=seen))
+    def forward(self, x: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
+        """Map ``(N, S, width)`` to the same shape; ``mask`` (N, S) is false on padding."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), angles, mask=mask))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
 
 
 class DecoderBlock(EncoderBlock):
-    """Causal attention, attention to the source, and a hidden layer, each on normalized input and added to it."""
+    """Causal attention, attention to the source, and a hidden layer, each a pre-normalized residual branch."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, qk_norm: bool, bias: bool,
@@ -75,55 +84,55 @@ class DecoderBlock(EncoderBlock):
     def forward(
         self,
         x: Tensor,
-        turn: Tensor,
+        angles: Tensor,
         memory: tuple[Tensor, Tensor],
-        seen: Tensor,
-        held: Tensor | None = None,
-        places: Places | None = None,
+        mask: Tensor,
+        cached: Tensor | None = None,
+        slots: CacheSlots | None = None,
     ) -> Tensor:
-        """``(N, T, width)`` to the same shape; see `Attention` and `CrossAttention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), turn, held, places))
-        x = x + self.dropout(self.source_attention(self.source_norm(x), memory, seen))
+        """Map ``(N, T, width)`` to the same shape; see `Attention` and `CrossAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), angles, cached, slots))
+        x = x + self.dropout(self.source_attention(self.source_norm(x), memory, mask))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
 
 
 class SourceCache(KeyValueCache):
-    """A cache of rows that are written each from a source of its own.
+    """A cache of rows that each have a source of their own.
 
     Attributes:
-        memory: Of the sources.
-        seen: ``(N, S)`` bool, false on their padding.
+        memory: Keys and values of the sources.
+        mask: ``(N, S)`` bool, false on the padding of the sources.
     """
 
     memory: Memory
-    seen: Tensor
+    mask: Tensor
 
     def select(self, rows: Tensor) -> SourceCache:
         """See `KeyValueCache.select`."""
         chosen = super().select(rows)
         chosen.memory = [(k[rows], v[rows]) for k, v in self.memory]
-        chosen.seen = self.seen[rows]
+        chosen.mask = self.mask[rows]
         return chosen
 
 
 class EncoderDecoder(nn.Module):
-    """The distribution of each token given those before it and a source, with one embedding for both and the output.
+    """The distribution of each token given those before it and a source; both and the output share one embedding.
 
     Args:
         vocab_size: Number of tokens, of source and target alike.
-        width: Of the residual streams.
-        encoder_layers: Number of blocks that read.
-        decoder_layers: Number of blocks that write.
-        heads: Of each attention; divides `width`.
-        hidden: Of the hidden layers; None is four times the width.
+        width: Width of the residual streams.
+        encoder_layers: Number of blocks of the encoder.
+        decoder_layers: Number of blocks of the decoder.
+        heads: Heads of each attention; divides `width`.
+        hidden: Width of the hidden layers; None: four times `width`.
         norm: ``rms`` or ``layer``.
         activation: ``relu2``, ``swiglu`` or ``gelu``.
         qk_norm: Whether attention compares normalized queries and keys.
         bias: Whether linear layers and LayerNorm have biases.
-        dropout: On the embedding and on what each block adds.
+        dropout: Dropout of the embedding and of each residual branch.
 
     Attributes:
-        context: 0: a text may have any length.
+        context: 0, since a text may have any length.
 
     Raises:
         InputError: If an option is out of range.
@@ -150,7 +159,7 @@ class EncoderDecoder(nn.Module):
             raise InputError(
                 f"network.width={width}, network.heads={heads}, network.encoder_layers={encoder_layers}, "
                 f"network.decoder_layers={decoder_layers}, network.dropout={dropout}: expected numbers of 1 or more, a "
-                "width that is a multiple of heads, by an even number, and a share in [0, 1)."
+                "width that is an even multiple of heads, and a share in [0, 1)."
             )
         options = (width, heads, hidden or 4 * width, norm, activation, qk_norm, bias, dropout)
         self.vocab_size, self.heads = vocab_size, heads
@@ -177,80 +186,80 @@ class EncoderDecoder(nn.Module):
                 nn.init.zeros_(module.shrink.weight)
         nn.init.normal_(self.embedding.weight, 0.0, 0.02)
 
-    def encode(self, source: Tensor, seen: Tensor) -> Memory:
-        """Sources ``(N, S)`` and where they aren't padding, ``(N, S)`` bool, to what the decoder's blocks look at."""
+    def encode(self, source: Tensor, mask: Tensor) -> Memory:
+        """Map sources ``(N, S)`` and their mask ``(N, S)``, false on padding, to what the decoder attends to."""
         x = self._embedded(source)
-        turn = self._turn(torch.arange(source.shape[1], device=source.device)[None])
+        angles = self._rotary_angles(torch.arange(source.shape[1], device=source.device)[None])
         for block in self.encoder:
-            x = block(x, turn, seen)
+            x = block(x, angles, mask)
         x = self.encoder_norm(x)
         return [block.source_attention.remember(x) for block in self.decoder]
 
-    def forward(self, ids: Tensor, source: Tensor, seen: Tensor) -> Tensor:
-        """Tokens and their sources to the logits of what follows each.
+    def forward(self, ids: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """Map tokens and their sources to the logits of what follows each.
 
         Args:
-            ids: ``(N, T)`` int64, what was written.
-            source: ``(N, S)`` int64, what it is written from.
-            seen: ``(N, S)`` bool, false on the padding of the source.
+            ids: ``(N, T)`` int64, the target so far.
+            source: ``(N, S)`` int64.
+            mask: ``(N, S)`` bool, false on the padding of the source.
 
         Returns:
             ``(N, T, vocab_size)``.
         """
-        return self._decode(ids, self.encode(source, seen), seen)
+        return self._decode(ids, self.encode(source, mask), mask)
 
     def _decode(
         self,
         ids: Tensor,
         memory: Memory,
-        seen: Tensor,
+        mask: Tensor,
         cache: KeyValueCache | None = None,
-        places: Places | None = None,
+        slots: CacheSlots | None = None,
     ) -> Tensor:
-        positions = torch.arange(ids.shape[1], device=ids.device)[None] if places is None else places.positions
-        x, turn = self._embedded(ids), self._turn(positions)
+        positions = torch.arange(ids.shape[1], device=ids.device)[None] if slots is None else slots.positions
+        x, angles = self._embedded(ids), self._rotary_angles(positions)
         for i, block in enumerate(self.decoder):
-            x = block(x, turn, memory[i], seen, None if cache is None else cache.blocks[i], places)
+            x = block(x, angles, memory[i], mask, None if cache is None else cache.blocks[i], slots)
         return self.head(self.norm(x))
 
     def _embedded(self, ids: Tensor) -> Tensor:
-        return self.dropout(self.embedding_norm(in_autocast(self.embedding(ids))))
+        return self.dropout(self.embedding_norm(to_autocast_dtype(self.embedding(ids))))
 
-    def _turn(self, positions: Tensor) -> Tensor:
-        return turns(positions, self.embedding.weight.shape[1] // self.heads)
+    def _rotary_angles(self, positions: Tensor) -> Tensor:
+        return rotary_angles(positions, self.embedding.weight.shape[1] // self.heads)
 
 
 @dataclasses.dataclass(frozen=True)
 class Writer:
-    """An `EncoderDecoder` as a language network of what is written from some sources, row by row.
+    """An `EncoderDecoder` that looks like a language model: row i continues the translation of source i.
 
     Attributes:
         network: The network.
         source: ``(N, S)`` int64.
-        seen: ``(N, S)`` bool, false on the padding.
-        context: 0: a text may have any length.
-        rows_differ: That equal beginnings don't go on alike.
+        mask: ``(N, S)`` bool, false on the padding.
+        context: 0, since a text may have any length.
+        rows_differ: True: equal beginnings have different continuations.
     """
 
     network: EncoderDecoder
     source: Tensor
-    seen: Tensor
+    mask: Tensor
     context: int = 0
     rows_differ: bool = True
 
     def parameters(self) -> object:
-        """Of the network."""
+        """Return the parameters of the network."""
         return self.network.parameters()
 
     def new_cache(self, n: int) -> SourceCache:
-        """An empty cache of all rows, the sources read."""
+        """Return an empty cache of all rows, with the sources encoded."""
         network = self.network
         weight = network.embedding.weight
         d = weight.shape[1] // network.heads
         cache = SourceCache.empty(n, len(network.decoder), network.heads, d, weight)
-        cache.memory, cache.seen = network.encode(self.source, self.seen), self.seen
+        cache.memory, cache.mask = network.encode(self.source, self.mask), self.mask
         return cache
 
     def __call__(self, ids: Tensor, cache: SourceCache, lengths: Tensor | None = None) -> Tensor:
-        """Tokens that go on from a cache to the logits of what follows each, ``(N, T)`` to ``(N, T, V)``."""
-        return self.network._decode(ids, cache.memory, cache.seen, cache, cache.extend(ids, lengths))
+        """Map tokens that continue a cache to the logits of what follows each, ``(N, T)`` to ``(N, T, V)``."""
+        return self.network._decode(ids, cache.memory, cache.mask, cache, cache.extend(ids, lengths))

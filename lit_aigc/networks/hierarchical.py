@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.dcgan import class_embedding
 from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim, with_classes
+from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.layers.pyramid import stages
 from lit_aigc.networks.likelihood import Likelihood
 
@@ -22,24 +22,24 @@ _LARGEST_LOG_VAR = 6.0
 class Hierarchical(LatentModel):
     """Ladder of latents in the manner of Sønderby et al. (2016), NVAE (Vahdat and Kautz, 2020) and VDVAE (Child, 2021).
 
-    A bottom-up pass takes features from the image at each size. The top-down pass starts with a vector of latents and
-    goes from the smallest map to the largest; at each, groups of latents are drawn whose prior depends on all before,
-    and whose posterior depends on the image's features too. Latents are told in the prior's own units: ``z`` is
-    standard normal under the prior, and a posterior is a shift and a scale of that.
+    A bottom-up pass extracts features of the image at each size. The top-down pass starts with a vector of latents and
+    goes from the smallest map to the largest. At each size it samples groups of latents, whose prior depends on all
+    latents before, and whose posterior also depends on the features of the image. Latents are in the units of their
+    prior: ``z`` is standard normal under the prior, and a posterior is a shift and a scale of that.
 
     Args:
         shape: ``(C, H, W)`` of the images.
-        likelihood: Of images.
+        likelihood: Likelihood of images.
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the vector at the top.
-        channels: Width of the largest map of features, half the size of the image; each smaller map is twice as wide.
-        map_latents: Channels of latents in each group of the smallest map, half as many at each larger one; or a
-            number a map size from the smallest on.
+        channels: Width of the largest feature map, half the size of the image; each smaller map is twice as wide.
+        map_latents: Channels of latents in each group of the smallest map, halved at each larger one; or one number
+            per map size, the smallest first.
         groups: Groups of latents at each size.
         blocks: Residual blocks of the bottom-up pass at each size.
 
     Raises:
-        InputError: If the images have a size that the network can't do, or an option is out of range.
+        InputError: If the size of the images isn't supported, or an option is out of range.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class Hierarchical(LatentModel):
         super().__init__()
         checked_latent_dim(latent_dim)
         smallest, doublings = stages(shape)
+
+        # One number stands for a sequence that halves at each size, down to 1.
         if isinstance(map_latents, int):
             map_latents = [max(map_latents >> level, min(map_latents, 1)) for level in range(doublings)]
         if len(map_latents) != doublings or min(map_latents) < 1 or min(groups, channels) < 1 or blocks < 0:
@@ -65,13 +67,14 @@ class Hierarchical(LatentModel):
                 "or more, groups and channels of 1 or more, and blocks of 0 or more."
             )
         self.likelihood = likelihood
-        widths = [channels << level for level in reversed(range(doublings))]  # from the smallest map on
+        widths = [channels << level for level in reversed(range(doublings))]  # the smallest map first
         sizes = [smallest << level for level in range(doublings)]
         self.start = (widths[0], smallest, smallest)
         hidden = 4 * widths[0]
         self.embedding = class_embedding(num_classes, latent_dim)
         classes = latent_dim * bool(num_classes)
 
+        # Bottom-up: from the image to features of each size, and on to the vector's posterior.
         self.stem = nn.Conv2d(shape[0], channels, 4, stride=2, padding=1)
         self.up_blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)), nn.SiLU()) for width in reversed(widths)
@@ -84,6 +87,7 @@ class Hierarchical(LatentModel):
             nn.Linear(widths[0] * smallest**2 + classes, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent_dim)
         )
 
+        # Top-down: from the vector through the groups of each size to the likelihood's parameters.
         self.project = nn.Sequential(
             nn.Linear(latent_dim + classes, hidden), nn.SiLU(), nn.Linear(hidden, widths[0] * smallest**2)
         )
@@ -102,6 +106,8 @@ class Hierarchical(LatentModel):
             nn.SiLU(),
             nn.Conv2d(last, outputs, 3, padding=1),
         )
+
+        # All latents of an image lie in one vector: first that of the top, then each group's map, flattened.
         self._parts = [
             (latents, size, size) for latents, size in zip(map_latents, sizes, strict=True) for _ in range(groups)
         ]
@@ -109,7 +115,7 @@ class Hierarchical(LatentModel):
         self.latent_dim = sum(self._lengths)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
-        """Mean and log-variance of the vector at the top, then features from the smallest map to the largest."""
+        """Return mean and log-variance of the vector at the top, then features, the smallest map first."""
         x = self.stem(x)
         features = []
         for level, blocks in enumerate(self.up_blocks):
@@ -120,34 +126,36 @@ class Hierarchical(LatentModel):
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
         """See `LatentModel`; each map of latents is a group, and so is the vector."""
+        # The vector at the top, then group after group; each draws its latents and turns them into the next map.
         mean, log_var, *features = code
-        noises = eps.split(self._lengths, dim=1)
-        top = _drawn(mean, log_var, noises[0])
-        x, drawn = self._start(top.z, y), [top]
-        place = 1
+        vector_eps, *map_eps = eps.split(self._lengths, dim=1)
+        samples = [_sample_posterior(mean, log_var, vector_eps)]
+        x = self._start(samples[0].z, y)
+        index = 0  # of the group, over all sizes
         for level, groups in enumerate(self.groups):
-            x = self.grow[level - 1](x) if level else x
+            if level:
+                x = self.grow[level - 1](x)
             for group in groups:
-                x, latents = group.infer(x, features[level], noises[place].unflatten(1, self._parts[place - 1]))
-                drawn.append(latents)
-                place += 1
-        return Inference(
-            self.output(x),
-            torch.cat([latents.z.flatten(1) for latents in drawn], dim=1),
-            torch.stack([latents.kl for latents in drawn], dim=1),
-            torch.stack([latents.log_ratio for latents in drawn], dim=1).sum(dim=1),
-        )
+                group_eps = map_eps[index].unflatten(1, self._parts[index])  # (N, latents, size, size)
+                x, sample = group.infer(x, features[level], group_eps)
+                samples.append(sample)
+                index += 1
+        z = torch.cat([sample.z.flatten(1) for sample in samples], dim=1)  # (N, latent_dim)
+        kl = torch.stack([sample.kl for sample in samples], dim=1)  # (N, 1 + number of groups)
+        log_ratio = torch.stack([sample.log_ratio for sample in samples], dim=1).sum(dim=1)  # (N,)
+        return Inference(self.output(x), z, kl, log_ratio)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """See `LatentModel`."""
         vector, *maps = z.split(self._lengths, dim=1)
         x = self._start(vector, y)
-        place = 0
+        index = 0
         for level, groups in enumerate(self.groups):
-            x = self.grow[level - 1](x) if level else x
+            if level:
+                x = self.grow[level - 1](x)
             for group in groups:
-                x = group.generate(x, maps[place].unflatten(1, self._parts[place]))
-                place += 1
+                x = group.generate(x, maps[index].unflatten(1, self._parts[index]))
+                index += 1
         return self.output(x)
 
     def _start(self, vector: Tensor, y: Tensor | None) -> Tensor:
@@ -156,7 +164,7 @@ class Hierarchical(LatentModel):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity, which is all that it is at first.
+    """A residual branch of two 3x3 convolutions, initially the identity.
 
     Args:
         width: Channels.
@@ -170,12 +178,12 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, width, H, W)`` to the same shape."""
+        """Map ``(N, width, H, W)`` to the same shape."""
         return x + self.layers(x)
 
 
-class Drawn(NamedTuple):
-    """Latents of a group: values in the prior's units, KL and log ratio ``(N,)`` in nats."""
+class PosteriorSample(NamedTuple):
+    """Latents of a group: values in the units of the prior, KL and log ratio ``(N,)`` in nats."""
 
     z: Tensor
     kl: Tensor
@@ -183,7 +191,7 @@ class Drawn(NamedTuple):
 
 
 class Group(nn.Module):
-    """One map of latents: its prior given the map above, its posterior given an image's features too.
+    """One map of latents: its prior given the map so far, its posterior given the features of the image as well.
 
     Args:
         width: Channels of the maps.
@@ -201,26 +209,35 @@ class Group(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def infer(self, x: Tensor, features: Tensor, eps: Tensor) -> tuple[Tensor, Drawn]:
-        """Map ``(N, width, H, W)``, features of the same shape and noise ``(N, latents, H, W)`` to the next map."""
-        shift, log_var = self.posterior(self.join(torch.cat([x, features], dim=1))).float().chunk(2, dim=1)
-        drawn = _drawn(shift, _bounded(log_var), eps)
-        return self.generate(x, drawn.z), drawn
+    def infer(self, x: Tensor, features: Tensor, eps: Tensor) -> tuple[Tensor, PosteriorSample]:
+        """Sample the posterior, and return the next map and the sample.
+
+        Args:
+            x: The map so far, ``(N, width, H, W)``.
+            features: Features of the image, of the same shape.
+            eps: Standard normal, ``(N, latents, H, W)``.
+        """
+        h = self.join(torch.cat([x, features], dim=1))
+        shift, log_var = self.posterior(h).float().chunk(2, dim=1)
+        sample = _sample_posterior(shift, _bounded(log_var), eps)
+        return self.generate(x, sample.z), sample
 
     def generate(self, x: Tensor, z: Tensor) -> Tensor:
-        """Map ``(N, width, H, W)`` and latents ``(N, latents, H, W)`` in the prior's units to the next map."""
+        """Return the next map, given ``x`` (N, width, H, W) and latents ``z`` (N, latents, H, W) in prior units."""
         mean, log_var = self.prior(x).float().chunk(2, dim=1)
         latents = mean + (0.5 * _bounded(log_var)).exp() * z
         return self.block(x + self.inject(latents.to(x.dtype)))
 
 
 def _bounded(log_var: Tensor) -> Tensor:
+    """Bound log-variances smoothly, so that no scale overflows or vanishes."""
     return _LARGEST_LOG_VAR * torch.tanh(log_var / _LARGEST_LOG_VAR)
 
 
-def _drawn(mean: Tensor, log_var: Tensor, eps: Tensor) -> Drawn:
-    """Draw from N(mean, exp(log_var)) where the prior is N(0, 1)."""
+def _sample_posterior(mean: Tensor, log_var: Tensor, eps: Tensor) -> PosteriorSample:
+    """Sample from N(mean, exp(log_var)), where the prior is N(0, 1)."""
     z = mean + (0.5 * log_var).exp() * eps
     zero = z.new_zeros(())
-    ratio = normal_log_prob(z, mean, log_var) - normal_log_prob(z, zero, zero)
-    return Drawn(z, kl_standard_normal(mean, log_var).flatten(1).sum(dim=1), ratio.flatten(1).sum(dim=1))
+    kl = kl_standard_normal(mean, log_var)
+    log_ratio = normal_log_prob(z, mean, log_var) - normal_log_prob(z, zero, zero)
+    return PosteriorSample(z, kl.flatten(1).sum(dim=1), log_ratio.flatten(1).sum(dim=1))

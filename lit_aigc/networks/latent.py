@@ -1,4 +1,4 @@
-"""Networks with latent variables, whatever their structure: what a VAE's objective asks of them."""
+"""Networks with latent variables, whatever their structure, as the objective of a VAE uses them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import normal_log_prob
+from lit_aigc.errors import InputError, check
+from lit_aigc.networks.layers.densities import normal_log_prob
 from lit_aigc.networks.likelihood import Likelihood
 from lit_aigc.networks.prior import StandardNormal
 
 Code = tuple[Tensor, ...]
-"""What the posterior takes from images: tensors of ``(N, ...)``."""
+"""An encoded posterior: tensors of ``(N, ...)``."""
 
 
 class Inference(NamedTuple):
-    """Latents drawn from the posterior of images, and what was made of them.
+    """Latents sampled from the posteriors of images, decoded.
 
     Attributes:
         parameters: ``(N, maps, H, W)`` for the likelihood.
         z: ``(N, latent_dim)``: the latents as `LatentModel.decode` takes them.
-        kl: ``(N, G)`` nats: KL of the posterior from the prior, a column for each group of latents that free bits are
-            counted for: in closed form where there is one, else the sample of it that `log_ratio` is.
+        kl: ``(N, G)`` nats: KL of the posterior from the prior, with a column for each group of latents that has free
+            bits of its own; in closed form if there is one, else the single-sample estimate `log_ratio`.
         log_ratio: ``(N,)``: log q(z | x) - log p(z) of these latents.
     """
 
@@ -35,34 +35,34 @@ class Inference(NamedTuple):
 
 
 class LatentModel(nn.Module):
-    """Images to latents to images. A subclass gives the four steps; y are labels ``(N,)`` or None.
+    """A model of images by latents. A subclass implements the four steps; y are labels ``(N,)`` or None.
 
     Attributes:
-        latent_dim: Numbers in the latents of an image.
-        likelihood: Of images, given the parameters that `decode` returns.
+        latent_dim: Number of latents per image.
+        likelihood: Likelihood of images, given the parameters that `decode` returns.
     """
 
     latent_dim: int
     likelihood: Likelihood
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
-        """Images ``(N, C, H, W)`` to what the posterior takes from them."""
+        """Encode images ``(N, C, H, W)`` for their posteriors."""
         raise NotImplementedError
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
-        """Draw latents from the posterior by standard normal ``eps`` (N, latent_dim), 0 for its mean, and decode."""
+        """Sample the posterior with standard normal ``eps`` (N, latent_dim), where 0 gives its mean, and decode."""
         raise NotImplementedError
 
     def draw(self, eps: Tensor, y: Tensor | None = None) -> Tensor:
-        """Standard normal noise ``(N, latent_dim)`` to latents of the prior."""
+        """Map standard normal noise ``(N, latent_dim)`` to latents of the prior."""
         return eps
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents ``(N, latent_dim)`` to parameters ``(N, maps, H, W)``."""
+        """Map latents ``(N, latent_dim)`` to parameters ``(N, maps, H, W)``."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, eps: Tensor, y: Tensor | None = None) -> Inference:
-        """Encode N images once and draw k latents for each.
+        """Encode N images once and sample k latents for each.
 
         Args:
             x: ``(N, C, H, W)``.
@@ -70,7 +70,7 @@ class LatentModel(nn.Module):
             y: ``(N,)`` or None.
 
         Returns:
-            Of N * k latents, those of an image in a row.
+            The inference of N * k latents, those of one image next to each other.
         """
         code = self.encode(x, y)
         k = eps.shape[1]
@@ -86,7 +86,7 @@ class SingleLevel(LatentModel):
     Args:
         encoder: ``encoder(x, y) -> (mean, log_var)``, ``(N, latent_dim)`` each; with an attribute ``latent_dim``.
         decoder: ``decoder(z, y) -> (N, maps, H, W)``; with attributes ``latent_dim`` and ``likelihood``.
-        prior: Of the latents (see `lit_aigc.networks.prior`); None: standard normal.
+        prior: Prior of the latents (see `lit_aigc.networks.prior`); None: standard normal.
 
     Raises:
         InputError: If encoder and decoder differ in ``latent_dim``.
@@ -96,8 +96,8 @@ class SingleLevel(LatentModel):
         super().__init__()
         if encoder.latent_dim != decoder.latent_dim:
             raise InputError(
-                f"encoder.latent_dim={encoder.latent_dim} and decoder.latent_dim={decoder.latent_dim} differ: the "
-                "decoder takes what the encoder gives."
+                f"encoder.latent_dim={encoder.latent_dim} and decoder.latent_dim={decoder.latent_dim} differ: expected "
+                "equal numbers."
             )
         self.encoder = encoder
         self.decoder = decoder
@@ -106,21 +106,23 @@ class SingleLevel(LatentModel):
 
     @property
     def likelihood(self) -> Likelihood:
-        """Of the decoder."""
+        """The likelihood of the decoder."""
         return self.decoder.likelihood
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Code:
-        """Mean and log-variance of the posterior, ``(N, latent_dim)`` each."""
+        """Return mean and log-variance of the posterior, ``(N, latent_dim)`` each."""
         mean, log_var = self.encoder(x, y)
         return mean.float(), log_var.float()
 
     def infer(self, code: Code, eps: Tensor, y: Tensor | None = None) -> Inference:
-        """See `LatentModel`; each dimension is a group, or all are one where the KL has no closed form."""
+        """See `LatentModel`; each dimension is a group, or all form one if the KL has no closed form."""
         mean, log_var = code
         z = mean + (0.5 * log_var).exp() * eps
         kl = self.prior.kl(mean, log_var)
         log_ratio = normal_log_prob(z, mean, log_var).sum(dim=1) - self.prior.log_prob(z, self._posterior(y))
-        return Inference(self.decode(z, y), z, log_ratio[:, None] if kl is None else kl, log_ratio)
+        if kl is None:
+            kl = log_ratio[:, None]  # an unbiased estimate from one sample
+        return Inference(self.decode(z, y), z, kl, log_ratio)
 
     def draw(self, eps: Tensor, y: Tensor | None = None) -> Tensor:
         """See `LatentModel`."""
@@ -135,16 +137,15 @@ class SingleLevel(LatentModel):
 
 
 def checked_latent_dim(latent_dim: int) -> int:
-    """The size of a latent.
+    """Return the size of a latent.
 
     Raises:
         InputError: If it is below 1.
     """
-    if latent_dim < 1:
-        raise InputError(f"latent_dim={latent_dim}: expected 1 or more, for there is nothing to learn with fewer.")
+    check(("latent_dim", latent_dim, latent_dim >= 1, "1 or more: with fewer there is nothing to learn"))
     return latent_dim
 
 
 def with_classes(z: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
-    """``(N, d)`` latents, and the class embeddings ``(N, d')`` beside them where there are classes."""
+    """Concatenate latents ``(N, d)`` with class embeddings ``(N, d')`` if there are classes."""
     return z if embedding is None else torch.cat([z, embedding(y)], dim=1)

@@ -1,6 +1,6 @@
-"""What a decoder's output says about an image: Bernoulli, Gaussian, or a mixture of discretised logistics.
+"""Likelihoods of images given a decoder's output: Bernoulli, Gaussian, or a mixture of discretized logistics.
 
-Images are in [-1, 1] throughout. Log-probabilities are in nats of a whole image.
+Images are in [-1, 1] throughout. Log-probabilities are in nats per image.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
-from lit_aigc.losses.vae import bernoulli_log_prob, normal_log_prob
+from lit_aigc.errors import check
+from lit_aigc.networks.layers.densities import bernoulli_log_prob, normal_log_prob
 from lit_aigc.noise import Noise
 
 LEVELS = 256
@@ -22,29 +22,29 @@ class Likelihood(nn.Module):
     """A distribution of images given parameter maps.
 
     Attributes:
-        discrete: Whether it gives probabilities, so that they can be told in bits, and not densities.
+        discrete: Whether it gives probabilities, which can be stated in bits, rather than densities.
     """
 
     discrete = True
 
     def maps(self, channels: int) -> int:
-        """Number of parameter maps for images of so many channels: the decoder's output channels."""
+        """Return the number of parameter maps for images of this many channels: the decoder's output channels."""
         return channels
 
     def observe(self, images: Tensor, noise: Noise) -> Tensor:
-        """What of the images ``(N, C, H, W)`` is modelled: the images, or a random rounding of them."""
+        """Return what is modeled of images ``(N, C, H, W)``: the images, or a random rounding of them."""
         return images
 
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """Parameters ``(N, maps, H, W)`` and observed images ``(N, C, H, W)`` to log-probabilities ``(N,)``."""
+        """Map parameters ``(N, maps, H, W)`` and observed images ``(N, C, H, W)`` to log-probabilities ``(N,)``."""
         raise NotImplementedError
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """``(N, maps, H, W)`` to the expected images ``(N, C, H, W)``."""
+        """Map ``(N, maps, H, W)`` to the expected images ``(N, C, H, W)``."""
         raise NotImplementedError
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
-        """``(N, maps, H, W)`` to images ``(N, C, H, W)``, image i drawn with item i of the noise."""
+        """Map ``(N, maps, H, W)`` to images ``(N, C, H, W)``, image i drawn with item i of the noise."""
         raise NotImplementedError
 
 
@@ -52,9 +52,9 @@ class Bernoulli(Likelihood):
     """Independent pixels, on or off; parameters are logits.
 
     Args:
-        binarize: Draw each pixel's value with its grey level as probability, anew each time that it is seen (dynamic
-            binarisation; Salakhutdinov and Murray, 2008). Otherwise grey levels in [0, 1] stand for themselves, as in
-            the textbook VAE: the cross-entropy is then no log-probability of anything, but widely reported.
+        binarize: Sample each pixel with its gray level as probability, again each time the image is seen (dynamic
+            binarization; Salakhutdinov and Murray, 2008). Otherwise gray levels in [0, 1] are the targets, as in the
+            textbook VAE: the cross-entropy is then not a log-probability of anything, but it is widely reported.
     """
 
     def __init__(self, binarize: bool = False) -> None:
@@ -63,7 +63,7 @@ class Bernoulli(Likelihood):
         self.discrete = binarize
 
     def observe(self, images: Tensor, noise: Noise) -> Tensor:
-        """Random black and white images, or the images."""
+        """Return random black and white images, or the images."""
         if not self.binarize:
             return images
         chance = noise.uniform(len(images), *images.shape[1:], device=images.device)
@@ -79,7 +79,7 @@ class Bernoulli(Likelihood):
         return 2 * torch.sigmoid(parameters.float()) - 1
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
-        """Black and white images."""
+        """Return black and white images."""
         chance = noise.uniform(len(parameters), *parameters.shape[1:], device=parameters.device)
         return torch.where(chance < torch.sigmoid(parameters.float()), 1.0, -1.0)
 
@@ -88,8 +88,8 @@ class Gaussian(Likelihood):
     """Independent normal pixels; the parameters are means and, with `variance` ``pixel``, log-variances.
 
     Args:
-        variance: ``fixed`` at 1; ``shared``: one learned for all (Rybkin, Daniilidis and Levine, "Simple and effective
-            VAE training with calibrated decoders", 2021); ``pixel``: predicted for each.
+        variance: ``fixed`` at 1; ``shared``: learned, one for all pixels (Rybkin, Daniilidis and Levine, "Simple and
+            effective VAE training with calibrated decoders", 2021); ``pixel``: predicted for each pixel.
 
     Raises:
         InputError: If `variance` is unknown.
@@ -99,8 +99,8 @@ class Gaussian(Likelihood):
 
     def __init__(self, variance: str = "shared") -> None:
         super().__init__()
-        if variance not in ("fixed", "shared", "pixel"):
-            raise InputError(f"likelihood.variance={variance!r} is unknown: expected fixed, shared or pixel.")
+        known = variance in ("fixed", "shared", "pixel")
+        check(("likelihood.variance", variance, known, "fixed, shared or pixel"))
         self.variance = variance
         self.log_var = nn.Parameter(torch.zeros(())) if variance == "shared" else None
 
@@ -126,33 +126,33 @@ class Gaussian(Likelihood):
         parameters = parameters.float()
         if self.variance == "pixel":
             mean, log_var = parameters.chunk(2, dim=1)
-            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))  # one level: a density may grow without end
+            # At least one gray level: a density has no upper bound.
+            return mean, log_var.clamp(min=2 * math.log(1 / LEVELS))
         return parameters, parameters.new_zeros(()) if self.log_var is None else self.log_var
 
 
 class DiscretizedLogisticMixture(Likelihood):
     """A mixture of logistics for the 256 levels of a pixel (Salimans et al., "PixelCNN++", 2017, section 2.1).
 
-    One mixture component is drawn for all channels of a pixel; given it, a channel's mean depends linearly on the
-    channels before it (section 2.2). Probabilities of the 256 levels sum to 1.
+    All channels of a pixel share a mixture component; given the component, the mean of a channel depends linearly on
+    the channels before it (section 2.2). Probabilities of the 256 levels sum to 1.
 
     Args:
-        components: Of the mixture.
+        components: Number of components.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there are none.
     """
 
-    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level, to where all that is left is the ends of the range
+    _LOG_SCALES = (-7.0, 7.0)  # from a tenth of a level to where nearly all mass is at the ends of the range
 
     def __init__(self, components: int = 5) -> None:
         super().__init__()
-        if components < 1:
-            raise InputError(f"likelihood.components={components}: expected 1 or more.")
+        check(("likelihood.components", components, components >= 1, "1 or more"))
         self.components = components
 
     def maps(self, channels: int) -> int:
-        """One logit, a mean and a log-scale a channel, and a coefficient a pair of channels; each a component."""
+        """Return the number of maps: per component a logit, mean and log-scale per channel, coefficients per pair."""
         return self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
@@ -163,21 +163,22 @@ class DiscretizedLogisticMixture(Likelihood):
         scale = torch.exp(-log_scales)
         upper = scale * (x - means + 1 / (LEVELS - 1))
         lower = scale * (x - means - 1 / (LEVELS - 1))
-        # log(sigmoid(upper) - sigmoid(lower)), which cancels where both are near 0 or 1, as a sum of stable terms
+        below_upper, above_lower = F.logsigmoid(upper), F.logsigmoid(-lower)
+        # log(sigmoid(upper) - sigmoid(lower)) cancels if both are near 0 or 1; these terms are stable.
         width = 2 / (LEVELS - 1) * scale
-        between = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-        log_p = torch.where(
-            x < -1 + 1 / LEVELS, F.logsigmoid(upper), torch.where(x > 1 - 1 / LEVELS, F.logsigmoid(-lower), between)
-        )
+        between = below_upper + above_lower + torch.log(-torch.expm1(-width))
+        # The first and the last level extend to infinity.
+        log_p = torch.where(x > 1 - 1 / LEVELS, above_lower, between)
+        log_p = torch.where(x < -1 + 1 / LEVELS, below_upper, log_p)
         log_p = log_p.sum(dim=2) + F.log_softmax(logits, dim=1)  # (N, K, H, W)
         return torch.logsumexp(log_p, dim=1).flatten(1).sum(dim=1)
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """See `Likelihood`; of the means before they are cut off at the ends of the range."""
+        """See `Likelihood`; the mean of the components' means, before they are clipped to the range."""
         channels = self._channels(parameters)
         logits, means, _, coefficients = self._split(parameters.float(), channels)
         columns: list[Tensor] = []
-        for channel in range(channels):  # the expectation of a linear function: that of the channels before
+        for channel in range(channels):  # means are linear in earlier channels, so expectations are too
             columns.append(self._mean(means, coefficients, columns, channel))
         weights = F.softmax(logits, dim=1)
         return torch.stack([(weights * column).sum(dim=1) for column in columns], dim=1).clamp(-1, 1)
@@ -199,23 +200,23 @@ class DiscretizedLogisticMixture(Likelihood):
         return torch.cat(columns, dim=1)
 
     def _channels(self, parameters: Tensor) -> int:
-        """The number of image channels that so many maps are for."""
+        """Return the number of image channels that this many maps belong to."""
         return next(c for c in range(1, 65) if self.maps(c) >= parameters.shape[1])
 
     def _split(self, parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (N, K, H, W), means and log-scales (N, K, C, H, W), coefficients (N, K, pairs, H, W)."""
+        """Return logits (N, K, H, W), means and log-scales (N, K, C, H, W), coefficients (N, K, pairs, H, W)."""
         parts = parameters.unflatten(1, (self.components, -1))
         pairs = channels * (channels - 1) // 2
         logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=2)
         return logits[:, :, 0], means, log_scales.clamp(*self._LOG_SCALES), torch.tanh(coefficients)
 
     def _means(self, means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
-        """Means (N, K, C, H, W), each moved by what the channels before it are in the image x (N, 1, C, H, W)."""
+        """Return means (N, K, C, H, W), each shifted by the earlier channels of the image x (N, 1, C, H, W)."""
         columns = [x[:, :, channel] for channel in range(x.shape[2])]
         return torch.stack([self._mean(means, coefficients, columns, c) for c in range(x.shape[2])], dim=2)
 
     def _mean(self, means: Tensor, coefficients: Tensor, before: list[Tensor], channel: int) -> Tensor:
-        """The mean (N, K, H, W) of a channel, given the ones before it."""
+        """Return the mean (N, K, H, W) of a channel, given the earlier ones."""
         mean = means[:, :, channel]
         first = channel * (channel - 1) // 2
         for earlier in range(channel):

@@ -18,23 +18,23 @@ _CELLS = {"lstm": (nn.LSTM, torch.lstm, 2), "gru": (nn.GRU, torch.gru, 1)}
 
 
 class State:
-    """What a recurrent network remembers of each row.
+    """The state of a recurrent network for each row.
 
     Attributes:
-        lengths: ``(N,)`` int64 tokens read of each row.
-        tail: ``(N, n)`` int64, the last few of them, for n-grams; 0 before the first.
-        layers: Of each layer its states, ``(1, N, width)`` each: hidden and cell of an LSTM, hidden of a GRU.
+        lengths: ``(N,)`` int64: number of tokens read.
+        tail: ``(N, n)`` int64: the last few tokens, for n-grams; 0 before the first.
+        layers: For each layer its states, ``(1, N, width)`` each: hidden and cell of an LSTM, hidden of a GRU.
     """
 
     def __init__(self, lengths: Tensor, tail: Tensor, layers: list[tuple[Tensor, ...]]) -> None:
         self.lengths, self.tail, self.layers = lengths, tail, layers
 
     def select(self, rows: Tensor) -> State:
-        """The state of other rows: some of these ``(n,)``, in any order, any of them several times."""
+        """Return the state of some of these rows, ``(n,)`` int64, in any order and with repetitions."""
         return State(self.lengths[rows], self.tail[rows], [tuple(s[:, rows] for s in layer) for layer in self.layers])
 
     def join(self, other: State) -> State:
-        """The state of these rows and then those of another."""
+        """Return the state of these rows followed by those of another."""
         layers = zip(self.layers, other.layers, strict=True)
         return State(
             torch.cat([self.lengths, other.lengths]),
@@ -43,37 +43,37 @@ class State:
         )
 
     def detach(self) -> State:
-        """The same without a gradient's way back: where backpropagation through time is truncated."""
+        """Return the state without its gradient: here backpropagation through time is truncated."""
         return self.converted(Tensor.detach)
 
     def converted(self, function: Callable[[Tensor], Tensor]) -> State:
-        """The state with a function applied to each of its tensors."""
+        """Return the state with a function applied to each of its tensors."""
         layers = [tuple(function(s) for s in layer) for layer in self.layers]
         return State(function(self.lengths), function(self.tail), layers)
 
 
 class Recurrent(nn.Module):
-    """The distribution of each token given all before it, which a state of fixed size stands for.
+    """The distribution of each token given all tokens before it, summarized in a state of fixed size.
 
     Args:
         vocab_size: Number of tokens.
-        width: Of the embedding and of the states.
+        width: Width of the embedding and of the states.
         layers: Number of layers.
         cell: ``lstm`` or ``gru``.
-        dropout: On what a layer reads and on what the last gives: whole coordinates over the whole row (variational
-            dropout, Gal and Ghahramani, 2016).
-        word_dropout: Share of the vocabulary whose embedding is left out of a batch, wherever the token stands in it
-            (Gal and Ghahramani, 2016); as an output it stays.
-        weight_drop: Dropout of the weights from state to state (Merity et al., AWD-LSTM, 2018).
-        tied: Whether the output layer has the weights of the embedding.
-        residual: Whether each layer reads a normalized sum of all before it, and adds to it, as in a transformer: what
-            the last tokens say by themselves then needs no layer to get through.
-        ngrams: Lengths of n-grams whose hashes have embeddings too; see `NgramEmbedding`.
-        ngram_buckets: Size of each table of them.
-        ngram_dropout: Share of those embeddings that are left out in training.
+        dropout: Dropout of the inputs of all layers and of the last output, of the same coordinates at all positions
+            (variational dropout, Gal and Ghahramani, 2016).
+        word_dropout: Share of the vocabulary whose embeddings are dropped from a batch, wherever these tokens occur
+            (Gal and Ghahramani, 2016); as outputs they stay.
+        weight_drop: Dropout of the recurrent weights (Merity et al., AWD-LSTM, 2018).
+        tied: Whether the output layer shares the weights of the embedding.
+        residual: Whether each layer reads a normalized residual stream and adds to it, as in a transformer. What the
+            last tokens tell by themselves then bypasses the layers.
+        ngrams: Lengths of the n-grams whose hashes are embedded as well; see `NgramEmbedding`.
+        ngram_buckets: Rows of the table of each length.
+        ngram_dropout: Share of the n-gram embeddings that are dropped in training.
 
     Attributes:
-        context: 0: a state holds a row of any length.
+        context: 0, since a text may have any length.
 
     Raises:
         InputError: If an option is out of range.
@@ -114,7 +114,8 @@ class Recurrent(nn.Module):
         self._initialize()
         if tied:
             self.head.weight = self.embedding.weight
-            if residual:  # what a token reads would be what it predicts, by a logit of width * std
+            if residual:
+                # With a larger std each token would start by predicting itself, with a logit of width * std.
                 nn.init.normal_(self.embedding.weight, 0.0, 0.01)
 
     def _initialize(self) -> None:
@@ -132,23 +133,23 @@ class Recurrent(nn.Module):
                     nn.init.xavier_uniform_(weight)
                 else:
                     nn.init.zeros_(weight)
-            if isinstance(layer, nn.LSTM):  # forget little at first (Jozefowicz et al., 2015)
+            if isinstance(layer, nn.LSTM):  # an open forget gate at first (Jozefowicz et al., 2015)
                 nn.init.ones_(layer.bias_ih_l0[layer.hidden_size : 2 * layer.hidden_size])
 
     def new_cache(self, n: int) -> State:
-        """The state of n rows that nothing was read of."""
+        """Return the state of n rows before their first token."""
         weight = self.embedding.weight
         tail = torch.zeros(n, max(self.ngrams.lengths) - 1 if self.ngrams else 0, dtype=torch.int64)
         layers = [(weight.new_zeros(1, n, layer.hidden_size),) * self._states for layer in self.layers]
         return State(torch.zeros(n, dtype=torch.int64, device=weight.device), tail.to(weight.device), layers)
 
     def forward(self, ids: Tensor, cache: State | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Tokens to the logits of what follows each: ``(N, T)`` to ``(N, T, vocab_size)``.
+        """Map tokens to the logits of what follows each: ``(N, T)`` to ``(N, T, vocab_size)``.
 
         Args:
-            ids: Tokens, int64; with a state, those that go on from it.
-            cache: Of the same rows; it moves on to the end of these tokens.
-            lengths: ``(N,)`` int64, 1 or more: of row i the first ``lengths[i]`` tokens are real, and only they are
+            ids: Tokens, int64; with a state, those that continue it.
+            cache: State of the same rows; it is advanced to the end of these tokens.
+            lengths: ``(N,)`` int64, 1 or more: the first ``lengths[i]`` tokens of row i are real, and only they are
                 read.
         """
         state = self.new_cache(len(ids)) if cache is None else cache
@@ -163,13 +164,14 @@ class Recurrent(nn.Module):
         return self.head(self._drop(rms_norm(x) if self.residual else x))
 
     def _embed(self, ids: Tensor) -> Tensor:
-        """``(N, T)`` to ``(N, T, width)``, in training without some of the vocabulary."""
+        """Map ``(N, T)`` to ``(N, T, width)``; in training, `word_dropout` drops some of the vocabulary."""
         weight = self.embedding.weight
         if self.training and self.word_dropout:
             weight = weight * F.dropout(weight.new_ones(self.vocab_size, 1), self.word_dropout)
         return F.embedding(ids, weight)
 
     def _ngrams(self, ids: Tensor, state: State, lengths: Tensor | None) -> Tensor:
+        """Embed n-grams, which may begin in the tail of the state, and update the tail."""
         known = state.tail.shape[1]
         joined = torch.cat([state.tail, ids], dim=1)  # (N, known + T)
         ends = ids.shape[1] if lengths is None else lengths[:, None]
@@ -180,8 +182,9 @@ class Recurrent(nn.Module):
     def _run(
         self, layer: nn.LSTM | nn.GRU, x: Tensor, states: tuple[Tensor, ...], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run one layer, and return its outputs and its new states."""
         if x.device.type == "cuda" and torch.is_autocast_enabled("cuda"):
-            # Autocast would run cuDNN in float16, whatever its own precision is, with nothing to scale the gradients.
+            # Autocast would run cuDNN in float16 even under bfloat16, with nothing to scale the gradients.
             with torch.autocast("cuda", enabled=False):
                 return self._run(layer, x.float(), tuple(state.float() for state in states), lengths)
         given = states if self._states == 2 else states[0]
@@ -190,6 +193,7 @@ class Recurrent(nn.Module):
             y, end = layer(packed, given)
             y = pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0]
             return y, end if self._states == 2 else (end,)
+        # The functional form, since `weight_drop` needs other weights than the layer's own.
         weights = list(layer.parameters())  # from input, from state, and their biases
         if self.training and self.weight_drop:
             weights[1] = F.dropout(weights[1], self.weight_drop)
@@ -197,7 +201,7 @@ class Recurrent(nn.Module):
         return y, tuple(end)
 
     def _drop(self, x: Tensor) -> Tensor:
-        """Variational dropout of ``(N, T, width)``: the same coordinates at all T."""
+        """Apply variational dropout to ``(N, T, width)``: the same coordinates at all T."""
         if not (self.training and self.dropout):
             return x
         return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.dropout)

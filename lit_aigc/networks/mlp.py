@@ -1,4 +1,4 @@
-"""Fully connected networks, in the manner of the first GAN (Goodfellow et al., 2014) and the first VAE."""
+"""Fully connected networks, as in the first GAN (Goodfellow et al., 2014) and the first VAE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_aigc.networks.likelihood import Likelihood
 
 
 class Generator(nn.Module):
-    """Latents, and class embeddings beside them, to images by fully connected layers.
+    """Map latents, concatenated with class embeddings, to images by fully connected layers.
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -33,20 +33,18 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.embedding = class_embedding(num_classes, latent_dim)
         widths = [latent_dim * (2 if num_classes else 1), *hidden]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
+        outputs = math.prod(self.shape)
+        self.layers = nn.Sequential(*_hidden(widths, nn.LeakyReLU(0.2)), nn.Linear(widths[-1], outputs), nn.Tanh())
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(y)], dim=1)
         return self.layers(z).unflatten(1, self.shape)
 
 
 class Discriminator(discriminator.Discriminator):
-    """Images to logits by fully connected layers; classes by projection (Miyato and Koyama, 2018).
+    """Map images to logits by fully connected layers, and classes by projection (Miyato and Koyama, 2018).
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -57,25 +55,15 @@ class Discriminator(discriminator.Discriminator):
     def __init__(self, shape: Sequence[int], num_classes: int = 0, hidden: Sequence[int] = (512, 256)) -> None:
         super().__init__()
         widths = [math.prod(shape), *hidden]
-        layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential(nn.Flatten(), *_hidden(widths, nn.LeakyReLU(0.2)))
         self.logit = nn.Linear(widths[-1], 1)
         self.projection = nn.Embedding(num_classes, widths[-1]) if num_classes else None
         if self.projection is not None:
             nn.init.zeros_(self.projection.weight)
 
-    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Features (N, width) and labels (N,) to logits (N,)."""
-        logits = self.logit(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * features).sum(dim=1)
-        return logits
-
 
 class Encoder(nn.Module):
-    """Images, and class embeddings beside them, to a normal distribution of latents by fully connected layers.
+    """Map images, concatenated with class embeddings, to a normal distribution of latents.
 
     Args:
         shape: ``(C, H, W)`` of the images.
@@ -96,17 +84,17 @@ class Encoder(nn.Module):
         self.layers = _layers([math.prod(shape) + latent_dim * bool(num_classes), *hidden], 2 * latent_dim)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
+        """Map ``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
         mean, log_var = self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
         return mean, log_var
 
 
 class Decoder(nn.Module):
-    """Latents, and class embeddings beside them, to parameters of a likelihood by fully connected layers.
+    """Map latents, concatenated with class embeddings, to parameters of a likelihood.
 
     Args:
         shape: ``(C, H, W)`` of the images.
-        likelihood: Of images.
+        likelihood: Likelihood of images.
         num_classes: Number of classes, 0 for an unconditional network.
         latent_dim: Size of the latent.
         hidden: Widths of the hidden layers.
@@ -131,12 +119,15 @@ class Decoder(nn.Module):
         self.layers = _layers([latent_dim * (2 if num_classes else 1), *hidden], math.prod(self.shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""
         return self.layers(with_classes(z, self.embedding, y)).unflatten(1, self.shape)
 
 
 def _layers(widths: Sequence[int], outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+    """Make hidden layers with ReLU and a linear output layer."""
+    return nn.Sequential(*_hidden(widths, nn.ReLU()), nn.Linear(widths[-1], outputs))
+
+
+def _hidden(widths: Sequence[int], activation: nn.Module) -> list[nn.Module]:
+    """Make linear layers between consecutive widths, each followed by the same activation."""
+    return [layer for inputs, outputs in pairwise(widths) for layer in (nn.Linear(inputs, outputs), activation)]

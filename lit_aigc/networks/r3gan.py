@@ -2,8 +2,9 @@
 
 Huang et al., "The GAN is dead; long live the GAN! A modern baseline GAN", 2024: residual bottlenecks with grouped
 convolutions, leaky ReLU, bilinear resampling, initialization after Fixup (Zhang et al., 2019), for the relativistic
-loss with R1 and R2. As in `lit_aigc.networks.sngan`, smaller maps are wider. With ``stride=2`` the networks have no
-image-sized map, on which most of the time goes: a 4x4 convolution of stride 2 leads from or to the one half its size.
+loss with R1 and R2. As in `lit_aigc.networks.sngan`, smaller maps are wider. Most of the time is spent on the
+image-sized map; with ``stride=2`` there is none, and a 4x4 convolution of stride 2 connects the image and the map of
+half its size.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SLOPE = 0.2
 class Bottleneck(nn.Module):
     """``x + project(act(grouped(act(expand(x)))))``, with 1x1 convolutions around a grouped 3x3 one.
 
-    At initialization it is the identity: the last convolution is zero.
+    It starts as the identity, since the last convolution starts at zero.
 
     Args:
         channels: Channels in and out.
@@ -38,7 +39,7 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, expansion: int = 2, group_size: int = 16) -> None:
         super().__init__()
         inside = expansion * channels
-        size = min(group_size, inside) or inside
+        size = min(group_size, inside) or inside  # 0: one group of all channels
         if inside % size:
             raise InputError(
                 f"group_size={group_size} doesn't divide expansion * channels = {inside} of one of the maps: choose "
@@ -49,14 +50,14 @@ class Bottleneck(nn.Module):
         self.project = nn.Conv2d(inside, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, H, W)`` to the same shape."""
-        h = F.leaky_relu_(self.expand(x), SLOPE)
+        """Map ``(N, channels, H, W)`` to the same shape."""
+        h = F.leaky_relu_(self.expand(x), SLOPE)  # (N, expansion * channels, H, W)
         h = F.leaky_relu_(self.mix(h), SLOPE)
         return x + self.project(h)
 
 
 def _initialize(network: nn.Module) -> None:
-    """Fixup for branches of three layers: the first two scaled by ``blocks^(-1/4)``, the last zero."""
+    """Initialize by Fixup for branches of three layers: the first two scaled by ``blocks^(-1/4)``, the last zero."""
     blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -65,6 +66,7 @@ def _initialize(network: nn.Module) -> None:
                 _initialize_bilinear(module)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    # Without normalization the variance would grow with every block; the scale keeps it bounded.
     for block in blocks:
         for layer in (block.expand, block.mix):
             nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
@@ -73,13 +75,14 @@ def _initialize(network: nn.Module) -> None:
 
 
 def _initialize_bilinear(layer: nn.ConvTranspose2d) -> None:
-    """A 1x1 convolution and then bilinear upsampling, in the one 4x4 kernel: no checkerboard to begin with."""
+    """Initialize a 4x4 kernel as a 1x1 convolution and bilinear upsampling, so that no checkerboard shows at first."""
     taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
     each = torch.randn(layer.in_channels, layer.out_channels, 1, 1) * layer.in_channels**-0.5
     layer.weight.data.copy_(each * taps[:, None] * taps)
 
 
 def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
+    """Return the size of the smallest map, and the number of doublings to the largest."""
     if stride not in (1, 2):
         raise InputError(f"stride={stride}: expected 1 (a map of the image's size) or 2 (none).")
     smallest, doublings = stages(shape)
@@ -87,7 +90,7 @@ def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
 
 
 def _blocks_of(levels: int, blocks: int | Sequence[int]) -> list[int]:
-    """Blocks on each map, the largest first; the last number holds for all smaller maps."""
+    """Return the number of blocks on each map, the largest first; the last number is repeated for smaller maps."""
     numbers = [blocks] if isinstance(blocks, int) else list(blocks)
     if not numbers or min(numbers) < 0:
         raise InputError(f"blocks={blocks}: expected a number, or a list of them, the largest map's first.")
@@ -95,7 +98,7 @@ def _blocks_of(levels: int, blocks: int | Sequence[int]) -> list[int]:
 
 
 class Generator(nn.Module):
-    """Latents, and class embeddings beside them, to images.
+    """Map latents, concatenated with class embeddings, to images.
 
     Args:
         shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
@@ -103,8 +106,8 @@ class Generator(nn.Module):
         latent_dim: Size of the latent.
         channels: Width of the largest map.
         growth: Factor on the width for each halving of the map.
-        widening: Width at most, as a multiple of `channels`.
-        blocks: Residual blocks on each map, or a list of such numbers, the largest map's first.
+        widening: Largest width, as a multiple of `channels`.
+        blocks: Residual blocks on each map, or one number per map, the largest map's first.
         expansion: Width inside a block, as a multiple.
         group_size: Channels that a 3x3 convolution mixes; 1: depthwise; 0: all.
         stride: 1: the largest map has the image's size; 2: half of it.
@@ -125,7 +128,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         smallest, doublings = _stages(shape, stride)
-        width = widths(channels, doublings + 1, growth, widening)[::-1]  # the smallest map's first
+        # By map, the smallest first: its width, and its number of blocks.
+        width = widths(channels, doublings + 1, growth, widening)[::-1]
         number = _blocks_of(doublings + 1, blocks)[::-1]
         self.latent_dim = latent_dim
         self.embedding = class_embedding(num_classes, latent_dim)
@@ -143,10 +147,10 @@ class Generator(nn.Module):
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(y)], dim=1)
-        # The features in the order (row, column, channel) are maps with channels last, without a copy.
+        # Features in the order (row, column, channel) are a channels-last map, without a copy.
         x = self.project(z).unflatten(1, self.start).permute(0, 3, 1, 2)  # (N, width, 4 or 7, 4 or 7)
         x = self.stages[0](x)
         for narrow, stage in zip(self.narrow, list(self.stages)[1:], strict=True):
@@ -162,12 +166,12 @@ class Discriminator(discriminator.Discriminator):
         num_classes: Number of classes, 0 for an unconditional network.
         channels: Width of the largest map.
         growth: Factor on the width for each halving of the map.
-        widening: Width at most, as a multiple of `channels`.
-        blocks: Residual blocks on each map, or a list of such numbers, the largest map's first.
+        widening: Largest width, as a multiple of `channels`.
+        blocks: Residual blocks on each map, or one number per map, the largest map's first.
         expansion: Width inside a block, as a multiple.
         group_size: Channels that a 3x3 convolution mixes; 1: depthwise; 0: all.
         stride: 1: the largest map has the image's size; 2: half of it.
-        minibatch_group: Images in a group of the minibatch standard deviation; 0 for none.
+        minibatch_group: Images per group of the minibatch standard deviation; 0: no such statistic.
     """
 
     def __init__(
@@ -187,6 +191,8 @@ class Discriminator(discriminator.Discriminator):
         smallest, doublings = _stages(shape, stride)
         width = widths(channels, doublings + 1, growth, widening)
         number = _blocks_of(doublings + 1, blocks)
+
+        # From the image down: blocks on each map, then half the size and the next width.
         kernel, padding = (1, 0) if stride == 1 else (4, 1)
         layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, kernel, stride, padding)]
         for level, (w, n) in enumerate(zip(width, number, strict=True)):
@@ -195,6 +201,8 @@ class Discriminator(discriminator.Discriminator):
                 # Bilinear at half the size is the mean of 2x2 pixels.
                 layers += [nn.AvgPool2d(2), nn.Conv2d(w, width[level + 1], 1, bias=False)]
         self.features = nn.Sequential(*layers)
+
+        # The head: a learned weight per channel and position pools the smallest map.
         self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
         last = width[-1] + bool(minibatch_group)
         self.pool = nn.Parameter(torch.randn(last, smallest, smallest) / smallest)
@@ -202,14 +210,12 @@ class Discriminator(discriminator.Discriminator):
         self.projection = nn.Embedding(num_classes, last) if num_classes else None
         _initialize(self)
         if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)
+            nn.init.zeros_(self.projection.weight)  # classes make no difference at first
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Features (N, width, 4 or 7, 4 or 7) and labels (N,) to logits (N,)."""
+        """Map features (N, width, 4 or 7, 4 or 7) and labels (N,) to logits (N,)."""
         if self.minibatch_std is not None:
             features = self.minibatch_std(features)
-        pooled = (features * self.pool.to(features.dtype)).sum(dim=(2, 3))  # a depthwise convolution over the map
-        logits = self.logit(pooled)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * pooled).sum(dim=1)
-        return logits
+        # A depthwise convolution as large as the map.
+        pooled = (features * self.pool.to(features.dtype)).sum(dim=(2, 3))  # (N, width)
+        return super().head(pooled, y)

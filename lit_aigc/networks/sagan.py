@@ -1,6 +1,6 @@
 """Self-attention GAN (Zhang et al., "Self-attention generative adversarial networks", 2019) on the SNGAN's blocks.
 
-Both networks are spectrally normalized and look at all positions of one map, the one of 14 or 16 px.
+Both networks are spectrally normalized and attend to all positions of the map of 14 or 16 px.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class SelfAttention(nn.Module):
 
     The scores are the paper's product of queries and keys, without a scale: the spectral norm bounds them. Keys and
     values are max-pooled to half the map's size, as in BigGAN (Brock et al., 2019), which makes attention four times
-    cheaper. The products are spelled out, since gradient penalties differentiate them twice, which torch's fused
+    cheaper. The products are spelled out because gradient penalties differentiate them twice, which torch's fused
     attention can't.
 
     Args:
@@ -37,18 +37,18 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """``(N, C, H, W)`` to the same shape; H and W even. Labels are not looked at."""
+        """Map ``(N, C, H, W)`` to the same shape; H and W are even. Labels are ignored."""
         query = self.query(x).flatten(2).transpose(1, 2)  # (N, HW, C/8)
         key = F.max_pool2d(self.key(x), 2).flatten(2)  # (N, C/8, HW/4)
         value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)  # (N, HW/4, C/2)
         weights = torch.bmm(query, key).softmax(dim=2, dtype=torch.float32)  # (N, HW, HW/4)
-        seen = torch.bmm(weights.to(value.dtype), value)  # (N, HW, C/2)
-        seen = self.out(seen.transpose(1, 2).unflatten(2, x.shape[2:]))
-        return x + self.gamma.to(x.dtype) * seen
+        h = torch.bmm(weights.to(value.dtype), value)  # (N, HW, C/2)
+        h = self.out(h.transpose(1, 2).unflatten(2, x.shape[2:]))  # (N, C, H, W)
+        return x + self.gamma.to(x.dtype) * h
 
 
 def _attention_size(size: int) -> int:
-    """Of images of `size` px: the largest map of at most 16 px."""
+    """Return the size of the largest map of at most 16 px, for images of `size` px."""
     while size > 16:
         size //= 2
     return size
@@ -63,7 +63,7 @@ class Generator(sngan.Generator):
         latent_dim: Size of the latent.
         channels: Width of the image-sized map.
         growth: Factor on the width for each halving of the map.
-        widening: Width at most, as a multiple of `channels`.
+        widening: Largest width, as a multiple of `channels`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Discriminator(sngan.Discriminator):
         num_classes: Number of classes, 0 for an unconditional network.
         channels: Width of the image-sized map, inside the first block.
         growth: Factor on the width for each further block.
-        widening: Width at most, as a multiple of `channels`.
+        widening: Largest width, as a multiple of `channels`.
         flat_blocks: Blocks that keep the size, at 7 or 8 px.
     """
 

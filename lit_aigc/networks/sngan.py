@@ -1,9 +1,9 @@
 """Residual networks with spectral normalization (Miyato et al., "Spectral normalization for GANs", 2018).
 
-The blocks are the paper's (appendix B.4), with each upsampling or pooling and the 3x3 convolution beside it done as one
-convolution (`layers.pyramid`), which is equal and less than half the work. The paper's networks for 32 px
-have the same width everywhere (``growth=1``); here each halving of the map widens it, `growth` times, up to `widening`
-times the width of the image-sized map: most of the work is on small maps, where it is cheap.
+The blocks are the paper's (appendix B.4), except that each upsampling or pooling is merged with the adjacent 3x3
+convolution (`layers.pyramid`), which is equivalent and less than half the work. The paper's networks for 32 px
+have the same width everywhere (``growth=1``); here each halving of the map multiplies the width by `growth`, up to
+`widening` times the width of the image-sized map: most of the work is on small maps, where it is cheap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lit_aigc.networks.layers.spectral import spectral_norm
 
 
 def _initialize(network: nn.Module) -> None:
-    """Xavier's uniform weights, with gain sqrt(2) but for the shortcuts and what is next to input and output."""
+    """Initialize by Xavier's uniform rule, with gain sqrt(2) inside the blocks and 1 elsewhere."""
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             inside = name.endswith((".first", ".second"))
@@ -32,7 +32,7 @@ def _initialize(network: nn.Module) -> None:
 
 
 def _normalize(network: nn.Module) -> None:
-    """Spectral norms for all convolutions and linear layers, not for the gains and biases of a normalization."""
+    """Normalize all convolutions and linear layers spectrally, but not the gains and biases of BatchNorm."""
     for module in list(network.modules()):
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             spectral_norm(module)
@@ -50,16 +50,16 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, num_classes: int = 0) -> None:
         super().__init__()
         self.first_norm = ConditionalBatchNorm2d(inputs, num_classes)
-        self.first = UpsampledConv2d(inputs, outputs, bias=False)  # the next layer takes any bias away
+        self.first = UpsampledConv2d(inputs, outputs, bias=False)  # BatchNorm removes any bias
         self.second_norm = ConditionalBatchNorm2d(outputs, num_classes)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """``(N, inputs, H, W)`` to ``(N, outputs, 2H, 2W)``."""
+        """Map ``(N, inputs, H, W)`` to ``(N, outputs, 2H, 2W)``."""
         h = self.first(F.relu_(self.first_norm(x, y)))
         h = self.second(F.relu_(self.second_norm(h, y)))
-        return h.add_(upsample_nearest(self.shortcut(x)))  # a 1x1 convolution before upsampling equals one after
+        return h.add_(upsample_nearest(self.shortcut(x)))  # a 1x1 convolution and upsampling commute
 
 
 class FirstBlock(nn.Module):
@@ -78,7 +78,7 @@ class FirstBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
+        """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
         return self.second(F.relu_(self.first(x))) + self.shortcut(F.avg_pool2d(x, 2))
 
 
@@ -99,7 +99,7 @@ class DownBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if down or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``, or the same size."""
+        """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``, or the same size."""
         h = self.second(F.relu_(self.first(F.relu(x))))
         if self.down:
             x = F.avg_pool2d(x, 2)
@@ -107,7 +107,7 @@ class DownBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents to images; classes by conditional batch normalization.
+    """Map latents to images, with classes by conditional batch normalization.
 
     Args:
         shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
@@ -115,7 +115,7 @@ class Generator(nn.Module):
         latent_dim: Size of the latent.
         channels: Width of the image-sized map.
         growth: Factor on the width for each halving of the map.
-        widening: Width at most, as a multiple of `channels`.
+        widening: Largest width, as a multiple of `channels`.
         spectral: Whether each convolution and linear layer is spectrally normalized (Zhang et al., 2019).
     """
 
@@ -131,7 +131,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         smallest, doublings = stages(shape)
-        width = widths(channels, doublings + 1, growth, widening)[::-1]  # the smallest map's first
+        width = widths(channels, doublings + 1, growth, widening)[::-1]  # the smallest map first
         self.latent_dim = latent_dim
         self.start = (smallest, smallest, width[0])
         self.project = nn.Linear(latent_dim, width[0] * smallest**2)
@@ -143,8 +143,8 @@ class Generator(nn.Module):
             _normalize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
-        # The features in the order (row, column, channel) are maps with channels last, without a copy.
+        """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
+        # Features in the order (row, column, channel) are a channels-last map, without a copy.
         x = self.project(z).unflatten(1, self.start).permute(0, 3, 1, 2)  # (N, width, 4 or 7, 4 or 7)
         for block in self.blocks:
             x = block(x, y)
@@ -152,7 +152,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(discriminator.Discriminator):
-    """Images to logits, each layer spectrally normalized; classes by projection (Miyato and Koyama, 2018).
+    """Map images to logits, each layer spectrally normalized, and classes by projection (Miyato and Koyama, 2018).
 
     Blocks halve the map down to 7 or 8 px; `flat_blocks` follow at that size; then ReLU and the sum over positions.
 
@@ -161,7 +161,7 @@ class Discriminator(discriminator.Discriminator):
         num_classes: Number of classes, 0 for an unconditional network.
         channels: Width of the image-sized map, inside the first block.
         growth: Factor on the width for each further block.
-        widening: Width at most, as a multiple of `channels`.
+        widening: Largest width, as a multiple of `channels`.
         flat_blocks: Blocks that keep the size; the paper has two.
     """
 
@@ -190,12 +190,5 @@ class Discriminator(discriminator.Discriminator):
             spectral_norm(self.projection)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to (N, width), >= 0."""
+        """Map images (N, C, H, W) to (N, width), >= 0."""
         return F.relu(self.blocks(x)).sum(dim=(2, 3))
-
-    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
-        """Features (N, width) and labels (N,) to logits (N,)."""
-        logits = self.logit(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(y) * features).sum(dim=1)
-        return logits

@@ -1,4 +1,4 @@
-"""A causal transformer over tokens: GPT-2's block and its younger relations as options of one network."""
+"""A causal transformer over tokens: GPT-2's block and its modern variants as options of one network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.networks.layers.attention import causal_attention, masked_attention
-from lit_aigc.networks.layers.key_value_cache import KeyValueCache, Places, attend
+from lit_aigc.networks.layers.key_value_cache import CacheSlots, KeyValueCache, cached_attention
 from lit_aigc.networks.layers.ngrams import NgramEmbedding
 from lit_aigc.networks.layers.pointwise import rms_norm, rotate, squared_relu
 
@@ -25,7 +25,7 @@ class Attention(nn.Module):
     """Self-attention (Vaswani et al., 2017).
 
     Args:
-        width: Of the residual stream.
+        width: Width of the residual stream.
         heads: Number of heads; divides `width`.
         rotary: Whether queries and keys are rotated by their position (RoPE, Su et al., 2021).
         qk_norm: Whether queries and keys are normalized, which bounds the logits of attention (Henry et al., 2020).
@@ -41,43 +41,46 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        turn: Tensor | None = None,
-        held: Tensor | None = None,
-        places: Places | None = None,
-        seen: Tensor | None = None,
+        angles: Tensor | None = None,
+        cached: Tensor | None = None,
+        slots: CacheSlots | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """``(N, T, width)`` to the same shape, causal unless told what is `seen`.
+        """Map ``(N, T, width)`` to the same shape, causally unless a `mask` is given.
 
         Args:
             x: New positions.
-            turn: Cosines and sines of their angles, ``(2, N or 1, T, 1, d / 2)``, for rotary positions.
-            held: ``(2, N, heads, room, d)`` keys and values of a cache, which those of `x` are added to.
-            places: Where to.
-            seen: ``(N, T)`` bool: each position looks at all of these.
+            angles: Cosines and sines for rotary positions, ``(2, N or 1, T, 1, d / 2)``; see `rotary_angles`.
+            cached: ``(2, N, heads, room, d)`` keys and values of a cache; those of `x` are written to it.
+            slots: Where in the cache to write them.
+            mask: ``(N, T)`` bool, the positions that every position attends to.
         """
         qkv = self.attend(x).unflatten(2, (3, self.heads, -1))  # (N, T, 3, heads, d)
         qk, v = qkv[:, :, :2].flatten(2, 3), qkv[:, :, 2]  # (N, T, 2 heads, d), (N, T, heads, d)
+        # Queries and keys are treated alike, so one pass over both does the work.
         if self.qk_norm:
             qk = rms_norm(qk)
-        if turn is not None:
-            qk = rotate(qk, *turn)
+        if angles is not None:
+            qk = rotate(qk, *angles)
         q, k = qk.transpose(1, 2).chunk(2, dim=1)  # (N, heads, T, d)
         v = v.transpose(1, 2)
-        if seen is not None:
-            h = masked_attention(q, k, v, seen)
-        elif held is None:
+
+        # Three kinds of attention: to given positions, causal within x, and causal with what the cache holds.
+        if mask is not None:
+            h = masked_attention(q, k, v, mask)
+        elif cached is None:
             h = causal_attention(q, k, v)
         else:
-            h = attend(q, k, v, held, places)
+            h = cached_attention(q, k, v, cached, slots)
         return self.project(h.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
-    """A hidden layer at each position.
+    """A hidden layer, applied to each position.
 
     Args:
-        width: Of the residual stream.
-        hidden: Of the hidden layer.
+        width: Width of the residual stream.
+        hidden: Width of the hidden layer.
         activation: ``relu2`` (squared ReLU, So et al., 2021), ``swiglu`` (Shazeer, 2020) or ``gelu``.
         bias: Whether the linear layers have biases.
     """
@@ -89,16 +92,20 @@ class FeedForward(nn.Module):
         self.shrink = nn.Linear(hidden, width, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, T, width)`` to the same shape."""
+        """Map ``(N, T, width)`` to the same shape."""
         h = self.expand(x)
         if self.activation == "swiglu":
             h, gate = h.chunk(2, dim=-1)
-            return self.shrink(h * F.silu(gate))
-        return self.shrink(squared_relu(h) if self.activation == "relu2" else F.gelu(h))
+            h = h * F.silu(gate)
+        elif self.activation == "relu2":
+            h = squared_relu(h)
+        else:
+            h = F.gelu(h)
+        return self.shrink(h)
 
 
 class Block(nn.Module):
-    """Attention and a hidden layer, each on normalized input and added to it."""
+    """Attention and a hidden layer, each a pre-normalized residual branch."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, rotary: bool, qk_norm: bool,
@@ -112,15 +119,15 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, turn: Tensor | None = None, held: Tensor | None = None, places: Places | None = None
+        self, x: Tensor, angles: Tensor | None = None, cached: Tensor | None = None, slots: CacheSlots | None = None
     ) -> Tensor:
-        """``(N, T, width)`` to the same shape; see `Attention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), turn, held, places))
+        """Map ``(N, T, width)`` to the same shape; see `Attention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), angles, cached, slots))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
 
 
 def make_norm(kind: Norm, width: int, bias: bool = False) -> nn.Module:
-    """RMSNorm (Zhang and Sennrich, 2019) or LayerNorm over the last dimension."""
+    """Make an RMSNorm (Zhang and Sennrich, 2019) or LayerNorm over the last dimension."""
     return RMSNorm() if kind == "rms" else nn.LayerNorm(width, bias=bias)
 
 
@@ -128,35 +135,35 @@ class RMSNorm(nn.Module):
     """`rms_norm` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(…, width)`` to the same shape."""
+        """Map ``(…, width)`` to the same shape."""
         return rms_norm(x)
 
 
 class Transformer(nn.Module):
     """The distribution of each token given those before it.
 
-    The defaults are a small model of today; GPT-2's is ``positions=learned norm=layer activation=gelu qk_norm=false
+    The defaults are a modern small model; GPT-2 is ``positions=learned norm=layer activation=gelu qk_norm=false
     soft_cap=0 tied=true bias=true``.
 
     Args:
         vocab_size: Number of tokens.
         shape: ``(T,)``: the context, the most tokens that are read at once.
-        width: Of the residual stream.
+        width: Width of the residual stream.
         layers: Number of blocks.
-        heads: Of each attention; divides `width`.
-        hidden: Of the hidden layers; None is four times the width (8/3 for SwiGLU, which has the same weight count).
+        heads: Heads of each attention; divides `width`.
+        hidden: Width of the hidden layers; None: four times `width` (8/3 for SwiGLU, which has as many weights then).
         positions: ``rotary`` or ``learned``.
         norm: ``rms`` or ``layer``.
         activation: ``relu2``, ``swiglu`` or ``gelu``.
         qk_norm: Whether attention compares normalized queries and keys.
-        soft_cap: Logits are squashed into (-cap, cap) by a tanh (Gemma 2); 0 for not.
-        tied: Whether the output layer has the weights of the embedding.
+        soft_cap: Bound of the logits, which a tanh squashes into (-cap, cap) (Gemma 2); 0: no bound.
+        tied: Whether the output layer shares the weights of the embedding.
         bias: Whether linear layers and LayerNorm have biases.
-        head_bias: Whether the output layer has one.
-        dropout: On the embedding and on what each block adds.
-        ngrams: Lengths of n-grams whose hashes have embeddings too, such as [2, 3, 4]; see `NgramEmbedding`.
-        ngram_buckets: Size of each table of them.
-        ngram_dropout: Share of those embeddings that are left out in training.
+        head_bias: Whether the output layer has a bias.
+        dropout: Dropout of the embedding and of each residual branch.
+        ngrams: Lengths of the n-grams whose hashes are embedded as well, such as [2, 3, 4]; see `NgramEmbedding`.
+        ngram_buckets: Rows of the table of each length.
+        ngram_dropout: Share of the n-gram embeddings that are dropped in training.
 
     Attributes:
         context: The most tokens that a cache may hold.
@@ -190,13 +197,19 @@ class Transformer(nn.Module):
         _check(width, layers, heads, positions, dropout, soft_cap)
         if hidden is None:
             hidden = round(8 / 3 * width / 8) * 8 if activation == "swiglu" else 4 * width
-        self.vocab_size, self.context = vocab_size, shape[0]
-        self.soft_cap, self.heads, self.rotary = soft_cap, heads, positions == "rotary"
+        self.vocab_size = vocab_size
+        self.context = shape[0]
+        self.soft_cap = soft_cap
+        self.heads = heads
+        self.rotary = positions == "rotary"
+
+        # What is read: tokens, if wanted the n-grams that end at them, and learned positions unless they are rotary.
         self.embedding = nn.Embedding(vocab_size, width)
         self.ngrams = NgramEmbedding(width, ngrams, ngram_buckets, ngram_dropout) if ngrams else None
         self.positions = None if self.rotary else nn.Embedding(self.context, width)
         self.dropout = nn.Dropout(dropout)
         self.embedding_norm = make_norm(norm, width, bias) if self.rotary else nn.Identity()
+
         self.blocks = nn.ModuleList(
             Block(width, heads, hidden, norm, activation, self.rotary, qk_norm, bias, dropout) for _ in range(layers)
         )
@@ -205,71 +218,94 @@ class Transformer(nn.Module):
         self._initialize()
         if tied:
             self.head.weight = self.embedding.weight
-            if self.rotary:  # what a token reads is normalized: it would be what it predicts, by width * std
+            if self.rotary:
+                # The embedding is normalized, so with a larger std each token would start by predicting itself, with
+                # a logit of width * std.
                 nn.init.normal_(self.embedding.weight, 0.0, 1.0 / width)
 
     def _initialize(self) -> None:
-        """Normal of 0.02 as in GPT-2, but what a block adds starts from nothing."""
+        """Initialize as GPT-2 does, except that linear layers scale with their inputs and each block starts as 0."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 std = module.weight.shape[1] ** -0.5 if isinstance(module, nn.Linear) else 0.02
                 nn.init.normal_(module.weight, 0.0, std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        # Residual branches that start at 0 make the network the identity, whatever its depth.
         for block in self.blocks:
             nn.init.zeros_(block.attention.project.weight)
             nn.init.zeros_(block.hidden.shrink.weight)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
 
     def new_cache(self, n: int) -> KeyValueCache:
-        """An empty cache of n rows."""
+        """Return an empty cache of n rows."""
         weight = self.embedding.weight
         return KeyValueCache.empty(n, len(self.blocks), self.heads, weight.shape[1] // self.heads, weight)
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Tokens to the logits of what follows each: ``(N, T)`` to ``(N, T, vocab_size)``.
+        """Map tokens to the logits of what follows each: ``(N, T)`` to ``(N, T, vocab_size)``.
 
         Args:
-            ids: Tokens, int64; with a cache, those that go on from what it holds.
-            cache: Of the same rows; these tokens are added to it.
-            lengths: ``(N,)`` int64: of row i the first ``lengths[i]`` tokens are real, and only they are added.
+            ids: Tokens, int64; with a cache, those that continue what it holds.
+            cache: Cache of the same rows; these tokens are added to it.
+            lengths: ``(N,)`` int64: the first ``lengths[i]`` tokens of row i are real, and only they are added.
         """
-        places = None if cache is None else cache.extend(ids, lengths)
-        positions = torch.arange(ids.shape[1], device=ids.device)[None] if places is None else places.positions
+        # Without a cache the tokens are at 0, 1, ...; with one each row continues at its own position.
+        if cache is None:
+            slots = None
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]  # (1, T)
+        else:
+            slots = cache.extend(ids, lengths)
+            positions = slots.positions  # (N, T)
+
         x = self.embedding(ids)  # (N, T, width)
         if self.ngrams is not None:
+            # The n-grams of new tokens reach back into the cache.
             x = x + (self.ngrams(ids) if cache is None else self.ngrams(cache.ids, positions))
         if self.positions is not None:
+            # Padding may lie beyond the context; nothing looks at it.
             x = x + self.positions(positions.clamp_max(self.context - 1))
-        x = self.dropout(self.embedding_norm(in_autocast(x)))
-        turn = turns(positions, x.shape[2] // self.heads) if self.rotary else None
+        x = self.dropout(self.embedding_norm(to_autocast_dtype(x)))
+
+        angles = rotary_angles(positions, x.shape[2] // self.heads) if self.rotary else None
         for i, block in enumerate(self.blocks):
-            x = block(x, turn, None if cache is None else cache.blocks[i], places)
-        logits = self.head(self.norm(x))
-        return self.soft_cap * torch.tanh(logits.float() / self.soft_cap) if self.soft_cap else logits
+            x = block(x, angles, None if cache is None else cache.blocks[i], slots)
+
+        logits = self.head(self.norm(x))  # (N, T, vocab_size)
+        if self.soft_cap:
+            logits = self.soft_cap * torch.tanh(logits.float() / self.soft_cap)
+        return logits
 
 
-def turns(positions: Tensor, d: int) -> Tensor:
-    """Cosines and sines ``(2, N, T, 1, d / 2)`` of the angles of rotary positions ``(N, T)``; d: width of a head."""
+def rotary_angles(positions: Tensor, d: int) -> Tensor:
+    """Map positions ``(N, T)`` to cosines and sines of their rotary angles, ``(2, N, T, 1, d / 2)``.
+
+    Args:
+        positions: ``(N, T)`` int64.
+        d: Width of a head.
+    """
     speeds = _ROTARY_BASE ** (-torch.arange(d // 2, device=positions.device) / (d // 2))
     angles = (positions[:, :, None].float() * speeds)[:, :, None]
     return torch.stack([angles.cos(), angles.sin()])
 
 
-def in_autocast(x: Tensor) -> Tensor:
-    """In autocast's precision where that is on: the residual stream is most of the memory that a small model moves."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """Convert to autocast's precision where that is on.
+
+    The residual stream is most of the memory traffic of a small model, and autocast alone would leave it in float32.
+    """
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _check(width: int, layers: int, heads: int, positions: str, dropout: float, soft_cap: float) -> None:
     if min(width, layers, heads) < 1 or width % heads or (positions == "rotary" and width // heads % 2):
         raise InputError(
             f"network.width={width}, network.layers={layers}, network.heads={heads}: expected numbers of 1 or more, "
-            "and a width that is a multiple of heads, by an even number for rotary positions."
+            "and a width that is a multiple of heads; an even multiple for rotary positions."
         )
     if not 0 <= dropout < 1 or soft_cap < 0 or not math.isfinite(soft_cap):
         raise InputError(
-            f"network.dropout={dropout}, network.soft_cap={soft_cap}: expected a share in [0, 1), and a number "
-            "from 0 on."
+            f"network.dropout={dropout}, network.soft_cap={soft_cap}: expected a share in [0, 1), and a number of 0 "
+            "or more."
         )

@@ -1,4 +1,4 @@
-"""Networks of a VQ-VAE: between images and maps of vectors, and all parts in one."""
+"""Networks of a VQ-VAE: encoder and decoder between images and maps of vectors, and the whole model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_aigc.noise import Noise
 
 
 class ResidualBlock(nn.Module):
-    """``x + mix(act(shrink(act(x))))``: a 3x3 convolution to half the width, and a 1x1 one back; at first the identity.
+    """``x + mix(act(shrink(act(x))))``: a 3x3 convolution to half the width and a 1x1 back; initially the identity.
 
     Args:
         channels: Channels in and out.
@@ -30,15 +30,15 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.mix.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, H, W)`` to the same shape."""
+        """Map ``(N, channels, H, W)`` to the same shape."""
         return x + self.mix(F.silu(self.shrink(F.silu(x))))
 
 
 def _levels(shape: Sequence[int], channels: int) -> list[int]:
-    """Widths of the maps from half the image's size to that of the codes: the last is twice as wide as the others.
+    """Return the widths of the maps from half the image's size to that of the codes; the last is twice as wide.
 
     Raises:
-        InputError: If there are no channels, or the images have a size that the networks can't do.
+        InputError: If there are no channels, or the size of the images isn't supported.
     """
     if channels < 1:
         raise InputError(f"channels={channels}: expected 1 or more.")
@@ -49,8 +49,8 @@ def _levels(shape: Sequence[int], channels: int) -> list[int]:
 class Encoder(nn.Module):
     """Strided convolutions, then residual blocks on the smallest map.
 
-    Each vector has a root mean square of 1: at the start of training they would run away from the codebook otherwise,
-    faster than it follows, until one code is the nearest to them all.
+    Each vector has a root mean square of 1. Otherwise, early in training, the vectors would move away from the codebook
+    faster than it can follow, until one code is nearest to them all.
 
     Args:
         shape: ``(C, H, W)`` of the images: square, 4 or 7 times a power of two.
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         size: Height and width of the map.
 
     Raises:
-        InputError: If the images have a size that the network can't do.
+        InputError: If the size of the images isn't supported.
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 32, channels: int = 64, blocks: int = 2) -> None:
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` to vectors ``(N, dim, size, size)``."""
+        """Map images ``(N, C, H, W)`` to vectors ``(N, dim, size, size)``."""
         z = self.layers(x).float().permute(0, 2, 3, 1)  # (N, size, size, dim)
         return F.rms_norm(z, (self.dim,)).permute(0, 3, 1, 2)
 
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         blocks: Residual blocks on the smallest map.
 
     Raises:
-        InputError: If the images have a size that the network can't do.
+        InputError: If the size of the images isn't supported.
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 32, channels: int = 64, blocks: int = 2) -> None:
@@ -108,12 +108,12 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Vectors ``(N, dim, size, size)`` to images ``(N, C, H, W)``, about in the range of those learned from."""
+        """Map vectors ``(N, dim, size, size)`` to images ``(N, C, H, W)``, about in the range of training images."""
         return self.layers(z)
 
 
 class Reconstruction(NamedTuple):
-    """An image through the codes and back.
+    """Images, encoded to codes and decoded.
 
     Attributes:
         images: ``(N, C, H, W)`` float32.
@@ -135,7 +135,7 @@ class CodeModel(nn.Module):
         encoder: ``encoder(x) -> (N, dim, size, size)``, with attributes ``dim`` and ``size``.
         quantizer: The codebook.
         decoder: ``decoder(z) -> (N, C, H, W)``.
-        prior: Of the codes.
+        prior: Prior of the codes.
 
     Raises:
         InputError: If the parts don't fit together.
@@ -161,20 +161,20 @@ class CodeModel(nn.Module):
         self.prior = prior
 
     def forward(self, x: Tensor) -> Reconstruction:
-        """Images ``(N, C, H, W)`` through the codes and back."""
+        """Reconstruct images ``(N, C, H, W)`` from their codes."""
         z = self.encoder(x).float()
         quantized = self.quantizer(z)
         return Reconstruction(self.decoder(quantized.values).float(), z, quantized.codes, quantized.commitment)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` to codes ``(N, size * size)``."""
+        """Map images ``(N, C, H, W)`` to codes ``(N, size * size)``."""
         return self.quantizer(self.encoder(x)).codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(N, size * size)`` to images ``(N, C, H, W)``."""
+        """Map codes ``(N, size * size)`` to images ``(N, C, H, W)``."""
         z = self.quantizer.lookup(codes, (self.encoder.size, self.encoder.size))
         return self.decoder(z.contiguous(memory_format=torch.channels_last)).float()
 
     def sample(self, n: int, y: Tensor | None = None, *, noise: Noise, temperature: float = 1.0) -> Tensor:
-        """Images ``(n, C, H, W)`` of codes from the prior; see `lit_aigc.networks.code_prior.CodePrior.sample`."""
+        """Sample images ``(n, C, H, W)`` from codes of the prior; see `lit_aigc.networks.code_prior.CodePrior`."""
         return self.decode(self.prior.sample(n, y, noise=noise, temperature=temperature))

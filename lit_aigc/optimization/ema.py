@@ -13,13 +13,13 @@ from torch import Tensor, nn
 class EMA:
     """Averaged weights of a network, counted in that network's own updates.
 
-    The average moves by ``1 - min(decay, (1 + t) / (10 + t))`` at its t-th move, so that it is not held back by the
-    random weights that it starts from. Floating-point buffers (BatchNorm statistics) are averaged like weights; other
+    The average moves by ``1 - min(decay, (1 + t) / (10 + t))`` at its t-th move, so that it quickly forgets the random
+    weights that it starts from. Floating-point buffers (BatchNorm statistics) are averaged like weights; other
     buffers are copied.
 
     Args:
         network: The network to average; its tensors are read, and changed only inside `applied`.
-        decay: Share of the old average that stays at each move, in [0, 1).
+        decay: Share of the old average that each move keeps, in [0, 1).
         start: Number of updates of the network before the average starts; until then it is the live weights.
         every: Number of updates between two moves.
 
@@ -58,43 +58,43 @@ class EMA:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the averaged weights inside, and its own again after. Before the start: its own.
+        """Inside, the network has the averaged weights, and afterwards its own again. Before the start: its own.
 
-        What changes tensors in place inside changes the average: evaluate there, don't train.
+        Changing tensors in place inside changes the average: evaluate there, don't train.
         """
         if not self._shadow:
             yield
             return
         live = self._live()
-        # The tensors trade places instead of being copied: entering costs nothing, however often a validation does.
+        # The tensors are exchanged, not copied: entering costs nothing, however often a validation does it.
         kept = {name: tensor.data for name, tensor in live.items()}
         _point(live, self._shadow)
         for layer in self.network.modules():
             if isinstance(layer, nn.RNNBase):
-                layer.flatten_parameters()  # cuDNN wants the weights in one piece, or copies them at each call
+                layer.flatten_parameters()  # otherwise cuDNN copies the weights into one piece at each call
         try:
             yield
         finally:
             _point(live, kept)
 
     def convert(self, function: Callable[[Tensor], Tensor]) -> None:
-        """Do to the averaged tensors what `torch.nn.Module._apply` does to the network's: move or cast them."""
+        """Move or cast the averaged tensors, as `torch.nn.Module._apply` does with the network's."""
         self._shadow = {name: function(tensor) for name, tensor in self._shadow.items()}
 
     def buffers(self) -> list[Tensor]:
-        """The averaged tensors that no gradient moves, such as BatchNorm statistics."""
+        """Return the averaged tensors that no gradient moves, such as BatchNorm statistics."""
         names = {name.replace("_orig_mod.", "") for name, _ in self.network.named_buffers()}
         return [tensor for name, tensor in self._shadow.items() if name in names]
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and averaged tensors, fit for a ``weights_only`` checkpoint."""
+        """Return counters and averaged tensors, fit for a ``weights_only`` checkpoint."""
         return {"updates": self.updates, "moves": self.moves, "shadow": dict(self._shadow)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; tensors go to where the network's are."""
+        """Restore what `state_dict` returned; tensors are moved to the network's device."""
         live = self._live()
         self.updates, self.moves = state["updates"], state["moves"]
-        # Keep the strides of the live tensors: a fused average over mixed layouts is an order slower.
+        # Keep the strides of the live tensors: a fused average over mixed layouts is an order of magnitude slower.
         self._shadow = {name: torch.empty_like(live[name]).copy_(tensor) for name, tensor in state["shadow"].items()}
 
     def _live(self) -> dict[str, Tensor]:

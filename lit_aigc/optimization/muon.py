@@ -1,4 +1,4 @@
-"""Muon in the precision that the machine is fast in."""
+"""Muon in the precision in which the machine is fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step, as `torch.optim.Muon` does it."""
+        """Make one step, as `torch.optim.Muon` does."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             weights: list[Tensor] = []
@@ -36,13 +36,13 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonalized(matrix: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
-    """A matrix with its singular values brought near 1 by Newton-Schulz iterations.
+    """Return a matrix with its singular values brought near 1 by Newton-Schulz iterations.
 
     Args:
         matrix: ``(m, n)``.
         coefficients: Of the odd quintic polynomial that each iteration applies to the singular values.
         steps: Number of iterations.
-        eps: The smallest norm that the matrix is divided by at first.
+        eps: The smallest norm by which the matrix is divided at first.
 
     Returns:
         ``(m, n)`` in the precision that it was computed in.

@@ -1,9 +1,8 @@
-"""Optimizers by name and learning-rate schedules over the budget."""
+"""Optimizers by name, and the learning rates in use."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,39 +13,21 @@ from lit_aigc.errors import InputError
 from lit_aigc.optimization.muon import Muon
 
 
-def schedule(name: str, progress: float, warmup: float = 0.0, final: float = 0.0) -> float:
-    """Factor on the base learning rate.
+def optimizer(
+    config: Mapping[str, Any] | None, parameters: Iterable[torch.nn.Parameter], decays_vectors: bool = True
+) -> torch.optim.Optimizer:
+    """Make an optimizer of `torch.optim`.
 
     Args:
-        name: ``constant``, ``linear`` or ``cosine`` (Loshchilov and Hutter, 2017): the way down after the warm-up.
-        progress: Share of the budget that is used, in [0, 1].
-        warmup: Share of the budget over which the factor rises linearly from 0.
-        final: Factor at the end of a linear or cosine schedule.
-    """
-    if progress < warmup:
-        return progress / warmup
-    after = min(1.0, (progress - warmup) / (1.0 - warmup)) if warmup < 1.0 else 1.0
-    if name == "constant":
-        return 1.0
-    if name == "linear":
-        return 1.0 + (final - 1.0) * after
-    if name == "cosine":
-        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * after))
-    raise InputError(f"unknown schedule {name!r}{did_you_mean(name, ['constant', 'linear', 'cosine'])}")
-
-
-def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """An optimizer of `torch.optim`.
-
-    Args:
-        config: ``name`` of the class, and its keyword arguments, those of None left out. ``fused`` is on where the
-            class has it.
+        config: ``name`` of the class, and its keyword arguments; those that are None are left out. ``fused`` is on
+            where the class has it.
         parameters: What to optimize.
+        decays_vectors: Whether weight decay applies to biases and normalization too.
 
     Raises:
         InputError: If the name or an argument is unknown.
     """
-    options = {key: value for key, value in config.items() if value is not None}
+    options = {key: value for key, value in (config or {}).items() if value is not None}
     name = options.pop("name", "Adam")
     known = [key for key, value in vars(torch.optim).items() if inspect.isclass(value) and key != "Optimizer"]
     if name not in known:
@@ -61,18 +42,24 @@ def optimizer(config: Mapping[str, Any], parameters: Iterable[torch.nn.Parameter
         raise InputError("\n".join(unknown))
     if "fused" in accepted:
         options.setdefault("fused", True)
+    parameters = list(parameters)
+    vectors = [] if decays_vectors else [p for p in parameters if p.ndim <= 1]
+    decayed = parameters if decays_vectors else [p for p in parameters if p.ndim > 1]
     try:
-        return kind(list(parameters), **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+        made = kind(decayed, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer {name} can't do {config}: {error}") from error
+    if vectors:
+        made.add_param_group({"params": vectors, "weight_decay": 0.0})
+    return made
 
 
 def learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[str]) -> dict[str, float]:
-    """The learning rates in use, by the key that each is logged under.
+    """Return the learning rates in use, by the key that each is logged under.
 
     Args:
         optimizers: All optimizers of a module.
-        names: One for each, empty for the only or main one. An optimizer beyond these is named by its position.
+        names: One per optimizer, empty for the only or main one. Further optimizers are named by their position.
 
     Returns:
         ``lr`` or ``<name>_lr``; where the groups of one optimizer differ, each with its position: ``lr_0``, ``lr_1``.
@@ -87,7 +74,7 @@ def learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[
 
 
 def hidden_matrices(network: torch.nn.Module, vocab_size: int) -> list[torch.nn.Parameter]:
-    """What Muon (Jordan, 2024) is made for: weights of linear and recurrent layers, but not those that give logits."""
+    """Return what Muon (Jordan, 2024) is made for: weights of linear and recurrent layers, but the output layer's."""
     layers = [module for module in network.modules() if isinstance(module, (torch.nn.Linear, torch.nn.RNNBase))]
     hidden = [layer for layer in layers if getattr(layer, "out_features", None) != vocab_size]
     return [weight for layer in hidden for weight in layer.parameters() if weight.ndim == 2]

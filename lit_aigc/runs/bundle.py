@@ -20,8 +20,9 @@ from torch import nn
 from lit_aigc import __version__
 from lit_aigc.build import build
 from lit_aigc.errors import InputError
+from lit_aigc.media.modality import of_modality
 from lit_aigc.modules.base import GenerativeModule
-from lit_aigc.runs.checkpoint import state_differences
+from lit_aigc.modules.checkpoint import state_differences
 from lit_aigc.spec import DataSpec
 from lit_aigc.tokenization.tokenizers import TOKENIZER_FILE, load_tokenizer
 
@@ -110,7 +111,7 @@ def _write(
 ) -> None:
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
-    plain = json.loads(json.dumps(dict(model_config)))  # no two places share a list: YAML would write an alias
+    plain = json.loads(json.dumps(dict(model_config)))  # copies, since YAML would write a shared list as an alias
     (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
     if module.tokenizer is not None:
@@ -217,7 +218,7 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
     outside = [name for name in files if not _lies_in(directory / Path(name).name, directory)]
     if outside:
         raise InputError(
-            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or no plain file."
+            f"The bundle {directory} is refused: {', '.join(outside)} is a link to elsewhere or not a plain file."
         )
     changed = [name for name, digest in files.items() if _sha256(directory / Path(name).name) != digest]
     if missing or changed:
@@ -238,20 +239,21 @@ def _sha256(file: Path) -> str:
 
 
 def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mapping[str, Any], parameters: int) -> str:
+    media = of_modality("media", spec.modality)
     numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     attribution = (
-        f"\n\nTraining data: {spec.attribution}. Name them where you show samples." if spec.attribution else ""
+        f"\n\nTraining data: {spec.attribution}. Give this attribution where you show samples."
+        if spec.attribution
+        else ""
     )
-    text = spec.modality == "text"
-    sample = f"text, {spec.shape[0]:,} tokens at once" if text else " x ".join(map(str, spec.shape))
-    kinds = f"{spec.vocab_size:,} tokens" if text else f"{spec.num_classes} classes"
     return f"""# {summary.get("experiment", "model")}
 
-{model_config["_target_"]} with {parameters:,} values, trained on `{spec.name}` ({sample},
-{kinds}) for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
+{model_config["_target_"]} with {parameters:,} parameters, trained on `{spec.name}` ({media.describe(spec)}{classes})
+for {summary.get("samples_seen", 0):,} samples with seed {summary.get("seed")}.
 
-    python -m lit_aigc.generate {'bundle=. prompt="..." n=4 max_tokens=300' if text else "bundle=. n=64 out=samples"}
+    python -m lit_aigc.generate {media.EXAMPLE}
 
 | figure | value |
 |---|---|

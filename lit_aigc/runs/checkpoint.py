@@ -1,11 +1,10 @@
-"""Checkpoint files: written whole or not at all, read without executing anything, refused when they don't fit."""
+"""The checkpoint files of a run: written whole or not at all, the newest intact one read."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lit_aigc.errors import InputError
+from lit_aigc.modules.checkpoint import read_checkpoint
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -24,8 +24,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     The file that ``last.ckpt`` replaces stays as ``previous.ckpt``.
 
     Args:
-        loaded: A checkpoint's path and its content. Whoever asks for this path first gets the content, and the file is
-            not read again.
+        loaded: A checkpoint's path and its content: the first request for this path gets the content, without reading
+            the file again.
     """
 
     def __init__(self, loaded: tuple[Path, dict[str, Any]] | None = None) -> None:
@@ -59,7 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise  # torch reports a failed write as a RuntimeError from the OSError
             raise InputError(
                 f"The checkpoint {path} can't be written ({reason}). The checkpoints before it are kept. Free some "
-                f"space (about {_mebibytes(checkpoint)} MiB a checkpoint, three are kept), then go on with "
+                f"space (about {_mebibytes(checkpoint)} MiB per checkpoint, three are kept), then resume with "
                 f"resume={path.parent.parent}"
             ) from error
 
@@ -79,32 +79,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
-
-    Raises:
-        InputError: If the file is missing, damaged, not a checkpoint of lit_aigc, or holds more than plain data.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no checkpoint {path}.")
-    try:
-        with path.open("rb") as file:  # once: what was checked is what is loaded
-            if changed := zipfile.ZipFile(file).testzip():  # torch does not compare the checksums that it writes
-                raise zipfile.BadZipFile(f"{changed} was changed")
-            file.seek(0)
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        raise InputError(
-            f"The checkpoint {path} is damaged or holds more than plain data, and was not loaded."
-        ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "lit_aigc"} <= set(checkpoint):
-        raise InputError(f"{path} is not a checkpoint of lit_aigc.")
-    return checkpoint
-
-
 def latest_checkpoint(run_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a run that can be read, and its content; None if the run has written none.
+    """Return the newest checkpoint of a run that can be read, and its content; None if the run has written none.
 
     A damaged ``last.ckpt`` is passed over for ``previous.ckpt``, with a warning.
 
@@ -120,34 +96,11 @@ def latest_checkpoint(run_dir: str | Path) -> tuple[Path, dict[str, Any]] | None
             errors.append(str(error))
             continue
         if errors:
-            warnings.warn(f"{errors[0]} Going on from {path}.", stacklevel=2)
+            warnings.warn(f"{errors[0]} Resuming from {path}.", stacklevel=2)
         return path, checkpoint
     if errors:
         raise InputError("\n".join([*errors, "Start a new run, or put an intact checkpoint there."]))
     return None
-
-
-def check_fits(checkpoint: Mapping[str, Any], module: torch.nn.Module, path: str | Path) -> None:
-    """Refuse a checkpoint of another model.
-
-    Raises:
-        InputError: Names the first tensors that differ.
-    """
-    differences = state_differences(module.state_dict(), checkpoint["state_dict"])
-    if differences:
-        raise InputError(f"{path} is a checkpoint of another model:\n" + "\n".join(differences))
-
-
-def state_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 5) -> list[str]:
-    """How two sets of weights differ in names and shapes, a line each."""
-    lines = [f"  {name}: missing there" for name in ours if name not in theirs]
-    lines += [f"  {name}: not in this model" for name in theirs if name not in ours]
-    lines += [
-        f"  {name}: {tuple(theirs[name].shape)} there, {tuple(tensor.shape)} here"
-        for name, tensor in ours.items()
-        if name in theirs and tensor.shape != theirs[name].shape
-    ]
-    return lines[:most] + ([f"  and {len(lines) - most} more"] if len(lines) > most else [])
 
 
 def _mebibytes(value: Any) -> int:

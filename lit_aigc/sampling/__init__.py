@@ -1,1 +1,1 @@
-"""How samples are drawn from what networks give: token filters and decoding loops; pure functions, torch alone."""
+"""Sampling from the outputs of networks: token filters and decoding loops, as pure functions that need only torch."""

@@ -1,4 +1,4 @@
-"""Text from a language network: drawn, searched for with beams, or as a stream; many prompts at once."""
+"""Text from a language model: sampled, by beam search, or streamed; many prompts at once."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from lit_aigc.sampling.text import Decode, end_test, pieces, written
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Texts
 
-ROWS = 64  # that are drawn at the same time: what their caches may take is limited
+ROWS = 64  # sampled at the same time, which limits the memory of their caches
 
 
 def generate(
     network: Any, prompts: Sequence[Tensor], options: Decoding, noise: Noise, decode: Decode | None = None
 ) -> Texts:
-    """Texts that go on from prompts.
+    """Continue prompts.
 
     Args:
-        network: A language network in evaluation mode, as `lit_aigc.sampling.reading.Reader` describes it.
-        prompts: n 1-D tensors of token ids without the boundary; an empty one asks for a text from its beginning.
-        options: How to draw.
-        noise: Text i is drawn with item i of this stream, and depends on (seed, that item, prompt i) alone.
+        network: A language model in evaluation mode, as `lit_aigc.sampling.reading.Reader` describes it.
+        prompts: n 1-D tensors of token ids without the boundary; an empty one starts a text from its beginning.
+        options: How to decode.
+        noise: Text i uses item i of this stream, and depends on (seed, that item, prompt i) alone.
         decode: From ids to text; needed for stop strings.
 
     Returns:
-        The tokens that were written, on the CPU, without the boundary that ends a text. A text that met a stop string
-        ends with the token that completed it: `written` takes it away.
+        The new tokens, on the CPU, without the boundary that ends a text. A text that met a stop string
+        ends with the token that completed it; `written` cuts it off.
     """
-    found: list[list[int]] = []
+    texts: list[list[int]] = []
     rows = max(1, ROWS // options.beams)
     for first in range(0, len(prompts), rows):
         block = prompts[first : first + rows]
         if options.beams > 1:
-            found += beam_search(network, block, options, decode)
+            texts += beam_search(network, block, options, decode)
         else:
-            texts: list[list[int]] = [[] for _ in block]
+            sampled: list[list[int]] = [[] for _ in block]
             for alive, tokens in steps(network, block, options, noise.skip(first), decode):
                 for row, token in zip(alive, tokens, strict=True):
-                    texts[row].append(token)
-            found += texts
-    lengths = torch.tensor([len(ids) for ids in found], dtype=torch.int64)
-    ids = torch.full((len(found), max(map(len, found), default=0)), BOUNDARY)
-    for row, text in enumerate(found):
+                    sampled[row].append(token)
+            texts += sampled
+    lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)
+    ids = torch.full((len(texts), max(map(len, texts), default=0)), BOUNDARY)
+    for row, text in enumerate(texts):
         ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
     return Texts(ids, lengths)
 
 
 def stream(network: Any, prompt: Tensor, options: Decoding, noise: Noise, decode: Decode) -> Iterator[str]:
-    """The text that `generate` and `written` give for one prompt, in pieces as it comes.
+    """Yield the text that `generate` and `written` give for one prompt, in pieces, as soon as they are known.
 
-    Beam search knows its text at the end only, and gives it in one piece.
+    Beam search knows its text only at the end, and yields it in one piece.
     """
     if options.beams > 1:
         yield from written(generate(network, [prompt], options, noise, decode), decode, options.stop)
@@ -69,7 +69,7 @@ def stream(network: Any, prompt: Tensor, options: Decoding, noise: Noise, decode
 def steps(
     network: Any, prompts: Sequence[Tensor], options: Decoding, noise: Noise, decode: Decode | None = None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Draw position after position: the numbers of the texts that got a token, and the tokens, without boundaries."""
+    """Sample one position after the other; yield the numbers of the texts that got a token, and the tokens."""
     ended = end_test(options.stop, decode)
     reader = Reader(network, prompts)
     starts = [len(text) for text in reader.texts]
@@ -80,6 +80,8 @@ def steps(
         yield rows[inside].tolist(), tokens[inside].tolist()
         if position + 1 == options.max_tokens:
             return
+
+        # Finished texts leave the batch.
         read = zip(rows.tolist(), reader.texts, tokens.tolist(), strict=True)
         alive = torch.tensor([not ended(text[starts[row] :], token) for row, text, token in read])
         if not alive.any():

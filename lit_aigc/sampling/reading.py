@@ -1,4 +1,4 @@
-"""What a language network has read of texts, and expects next; its cache and its context are dealt with here."""
+"""Texts that a language model reads token by token: its cache and the limit of its context are handled here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lit_aigc.sampling.tokens import BOUNDARY
 
 
 def longest_start(context: int) -> int:
-    """How many tokens a text may start with and be read whole, the boundary before it included; context: not 0.
+    """Return how many tokens, including the boundary, a prompt may have to be read whole; `context` isn't 0.
 
-    An eighth of the context is left for what is written next.
+    An eighth of the context is reserved for new tokens.
     """
     return context - _stride(context) + 1
 
@@ -22,20 +22,20 @@ def longest_start(context: int) -> int:
 class Reader:
     """Texts that a network reads token by token, each after the boundary id 0.
 
-    A text that outgrows the network's context is read anew from about its last half. All texts that are near their
-    end of the context are read anew at the same time, every eighth of a context, and from then on are in step; what a
-    text is read from depends on its own length alone, so that no text depends on what it shares a batch with.
+    A text that outgrows the network's context is read again from about its last half. All texts near the end of the
+    context are read again at the same time, every eighth of a context, and stay in step from then on. Where a text is
+    read from depends on its own length alone, so no text depends on the others in its batch.
 
     Args:
-        network: A language network: ``network(ids, cache, lengths) -> logits``, ``network.context`` (0: no limit),
-            ``network.new_cache(n)``, if need be ``network.rows_differ`` (what follows depends on more than what was
-            read, so no two rows are the same), and of the cache ``select(rows)`` and ``lengths``.
-        prompts: What the texts begin with, token ids without the boundary; may be empty.
+        network: A language model: ``network(ids, cache, lengths) -> logits``, ``network.context`` (0: no limit),
+            ``network.new_cache(n)``, optionally ``network.rows_differ`` (the next token depends on more than what was
+            read, so no two rows are the same); the cache has ``select(rows)`` and ``lengths``.
+        prompts: Beginnings of the texts, token ids without the boundary; may be empty.
 
     Attributes:
-        texts: Token ids of each row, prompt included, boundary excluded.
-        logits: ``(N, V)`` float32: of the next token of each row.
-        seen: ``(N, V)`` bool: the tokens that each row has.
+        texts: Token ids of each row, including the prompt and excluding the boundary.
+        logits: ``(N, V)`` float32, for the next token of each row.
+        seen: ``(N, V)`` bool, the tokens that occur in each row.
     """
 
     def __init__(self, network: Any, prompts: Sequence[Sequence[int]]) -> None:
@@ -50,14 +50,14 @@ class Reader:
             self.seen[row, text] = True
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some rows, or with repetitions of them, in this order: ``(M,)`` int64."""
+        """Continue with some of the rows, in this order and with repetitions: ``(M,)`` int64."""
         self.texts = [list(self.texts[row]) for row in rows.tolist()]
         rows = rows.to(self.device)
         self.logits, self.seen = self.logits[rows], self.seen[rows]
         self.cache = self.cache.select(rows)
 
     def append(self, tokens: Tensor) -> None:
-        """Read a further token of each row: ``(N,)`` int64."""
+        """Read one more token of each row: ``(N,)`` int64."""
         for text, token in zip(self.texts, tokens.tolist(), strict=True):
             text.append(token)
         tokens = tokens.to(self.device)
@@ -70,23 +70,25 @@ class Reader:
             self._read([[BOUNDARY, *text][-window:] for text, window in zip(self.texts, windows, strict=True)])
 
     def _windows(self) -> list[int] | None:
-        """How many of its last tokens each row is to be read anew from; None where all have room."""
+        """Return from how many of its last tokens each row has to be read again, or None if all have room."""
         context = self.network.context
         if not context:
             return None
+        # The decision is due every `stride` tokens, by a phase that is the same for all texts.
         half, stride = max(1, context // 2), _stride(context)
         phase = self._written % half
-        room = min(stride, half - phase)  # tokens until this is asked again
-        held = self.cache.lengths.tolist()
-        if phase % stride or all(length + room <= context for length in held):
+        room = min(stride, half - phase)  # tokens until the next decision
+        lengths = self.cache.lengths.tolist()
+        if phase % stride or all(length + room <= context for length in lengths):
             return None
-        anew = min(half + 1 + phase, context)  # so that it is full when the next phase 0 comes
-        return [length + 1 if length + room <= context else anew for length in held]
+        window = min(half + 1 + phase, context)  # full when phase 0 comes next
+        return [length + 1 if length + room <= context else window for length in lengths]
 
     def _read(self, contexts: list[list[int]]) -> None:
-        """Read all rows from nothing; equal ones once."""
-        alike = not getattr(self.network, "rows_differ", False)
-        distinct = list(dict.fromkeys(map(tuple, contexts))) if alike else list(map(tuple, contexts))
+        """Read all rows with an empty cache; equal rows only once."""
+        distinct = list(map(tuple, contexts))
+        if not getattr(self.network, "rows_differ", False):
+            distinct = list(dict.fromkeys(distinct))
         lengths = torch.tensor([len(ids) for ids in distinct])
         ids = torch.full((len(distinct), int(lengths.max())), BOUNDARY)
         for row, context in enumerate(distinct):
@@ -100,6 +102,7 @@ class Reader:
 
     @torch.no_grad()
     def _forward(self, ids: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the logits ``(N, V)`` after the last token of each row."""
         logits = self.network(ids, cache=self.cache, lengths=lengths)
         if lengths is None:
             return logits[:, -1].float()

@@ -1,4 +1,4 @@
-"""From tokens to text: where a stop string ends it, and pieces of it while it comes."""
+"""From tokens to text: stop strings, and streaming in pieces."""
 
 from __future__ import annotations
 
@@ -8,50 +8,52 @@ from lit_aigc.sampling.tokens import BOUNDARY
 from lit_aigc.spec import Texts
 
 Decode = Callable[[Sequence[int]], str]
-_INCOMPLETE = "\ufffd"  # what bytes that are no character, or not yet, are decoded to
-_TAIL = 32  # tokens that are decoded once more with a new one
+_INCOMPLETE = "\ufffd"  # the decoding of bytes that aren't a character, or not yet
+_TAIL = 32  # tokens that are decoded again with each new one
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the first of the stop strings."""
-    return text[: min((place for string in stop if (place := text.find(string)) >= 0), default=len(text))]
+    """Return the text before the first stop string."""
+    ends = [text.find(string) for string in stop if string in text]
+    return text[: min(ends, default=len(text))]
 
 
 def written(texts: Texts, decode: Decode, stop: Sequence[str] = ()) -> list[str]:
-    """The texts as strings, each up to its first stop string."""
+    """Decode texts to strings, each up to its first stop string."""
     ids = (row[:length].tolist() for row, length in zip(texts.ids, texts.lengths.tolist(), strict=True))
     return [cut(decode(text), stop) for text in ids]
 
 
 def pieces(tokens: Iterable[int], decode: Decode, stop: Sequence[str] = ()) -> Iterator[str]:
-    """Text of tokens as they come, up to a stop string.
+    """Yield the text of tokens as they arrive, up to a stop string.
 
-    Held back until it is sure: bytes of a character that is not complete, and what may be the start of a stop string.
+    Bytes of an incomplete character, and what may be the start of a stop string, are held back until that is decided.
     """
     ids: list[int] = []  # the latest tokens
-    given = 0  # characters of theirs that were given
+    sent = 0  # number of their characters that were yielded
     for token in tokens:
         ids.append(token)
         text = decode(ids)
         end = len(cut(text, stop))
-        if end == len(text):
-            sure = text.removesuffix(_INCOMPLETE)
-            end = len(sure) - _overlap(sure, stop)
-        if end > given:
-            yield text[given:end]
-            given = end
-        if given == len(text) and len(ids) > _TAIL:  # long texts are not decoded again and again
+        if end == len(text):  # no stop string yet
+            complete = text.removesuffix(_INCOMPLETE)
+            end = len(complete) - _overlap(complete, stop)
+        if end > sent:
+            yield text[sent:end]
+            sent = end
+        if sent == len(text) and len(ids) > _TAIL:  # keep one token for context, so that the cost stays linear
             ids = ids[-1:]
-            given = len(decode(ids))
-    if rest := cut(decode(ids), stop)[given:]:
+            sent = len(decode(ids))
+    if rest := cut(decode(ids), stop)[sent:]:
         yield rest
 
 
 def end_test(stop: Sequence[str], decode: Decode | None) -> Callable[[list[int], int], bool]:
-    """Whether a text, of the tokens written so far, ends with the next token."""
+    """Return a function of a text and its next token that says whether the text ends with it."""
     if stop and decode is None:
         raise ValueError("stop strings need decode, from ids to text")
-    tail = max((len(string.encode()) for string in stop), default=0)  # tokens; each is a byte or more
+    # A stop string of n bytes ends within the last n tokens, since each is at least a byte.
+    tail = max((len(string.encode()) for string in stop), default=0)
 
     def ended(text: list[int], token: int) -> bool:
         if token == BOUNDARY or not stop:
@@ -63,7 +65,7 @@ def end_test(stop: Sequence[str], decode: Decode | None) -> Callable[[list[int],
 
 
 def _overlap(text: str, stop: Sequence[str]) -> int:
-    """Length of the longest end of a text that a stop string begins with."""
+    """Return the length of the longest suffix of a text that is a prefix of a stop string."""
     most = max((len(string) for string in stop), default=0)
     ends = (text[-length:] for length in range(min(most, len(text)), 0, -1))
     return next((len(end) for end in ends if any(string.startswith(end) for string in stop)), 0)

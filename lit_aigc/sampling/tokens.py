@@ -1,7 +1,7 @@
-"""Choosing the next token: filters ``logits (N, V) -> logits (N, V)``, a draw, and the options of decoding.
+"""Choosing the next token: filters ``logits (N, V) -> logits (N, V)``, sampling, and the options of decoding.
 
-A filter sets to ``-inf`` what may not be drawn, and always leaves the best token. Tokens of equal logits stay or go
-together, so that no filter depends on how a sort breaks ties.
+A filter sets the logits of excluded tokens to ``-inf``, and always keeps the best token. Tokens with equal logits are
+kept or excluded together, so no filter depends on how a sort breaks ties.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ BOUNDARY = 0  # the id that stands before a text, and ends it
 
 
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Logits over a temperature > 0, less their maximum: below 1 likely tokens become likelier."""
+    """Subtract the maximum of logits and divide by a temperature > 0; below 1, likely tokens become likelier."""
     return (logits - logits.amax(1, keepdim=True)) / temperature
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """The k best tokens, and those that are as good as the k-th (Fan et al., 2018)."""
+    """Keep the k best tokens, and any that are as good as the k-th (Fan et al., 2018)."""
     least = logits.topk(min(k, logits.shape[1]), dim=1).values[:, -1:]
     return logits.masked_fill(logits < least, -math.inf)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """The fewest best tokens whose probabilities add up to p, in (0, 1], or more (Holtzman et al., 2020)."""
+    """Keep the fewest best tokens whose probabilities sum to at least p, in (0, 1] (Holtzman et al., 2020)."""
     ordered = logits.sort(dim=1, descending=True).values
     reached = ordered.double().softmax(1).cumsum(1)
     needed = (reached < p).sum(1, keepdim=True).clamp(max=logits.shape[1] - 1)  # tokens before the one that reaches p
@@ -39,29 +39,29 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
-    """Tokens at least p, in [0, 1), times as likely as the best one (Nguyen et al., 2024)."""
+    """Keep tokens at least p times as likely as the best one; p in [0, 1) (Nguyen et al., 2024)."""
     least = logits.amax(1, keepdim=True) + (math.log(p) if p else -math.inf)
     return logits.masked_fill(logits < least, -math.inf)
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make tokens that a text has already less likely (Keskar et al., 2019, section 4.1).
+    """Make tokens that already occur in a text less likely (Keskar et al., 2019, section 4.1).
 
     Args:
         logits: ``(N, V)``.
-        seen: ``(N, V)`` bool.
-        penalty: Positive logits are divided by it; negative ones, which that would raise, are multiplied. 1: none.
+        seen: ``(N, V)`` bool, the tokens that occur.
+        penalty: Divides positive logits and multiplies negative ones, which division would raise; 1: no penalty.
     """
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def gumbel(noise: Noise, rows: Tensor, position: int, tokens: Tensor) -> Tensor:
-    """Float64 standard Gumbel noise of single tokens, on the device of `rows`.
+    """Return standard Gumbel noise of single tokens, float64 and on the device of `rows`.
 
     Args:
-        noise: Row r draws from item r of this stream.
-        rows: int64.
-        position: Index of the token in the text; each has noise of its own.
+        noise: Row r uses item r of this stream.
+        rows: int64 numbers of the rows.
+        position: Index of the token in the text; each has independent noise.
         tokens: int64 ids, of a shape that broadcasts with that of `rows`.
     """
     bits = noise.stream(f"token {position}").bits_at(rows, tokens)
@@ -70,18 +70,18 @@ def gumbel(noise: Noise, rows: Tensor, position: int, tokens: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, noise: Noise, rows: Tensor, position: int, filtered: bool = False) -> Tensor:
-    """``(N,)`` int64 tokens, each with its softmax probability, by the Gumbel-max trick.
+    """Sample tokens, ``(N,)`` int64, with their softmax probabilities, by the Gumbel-max trick.
 
-    Close logits give the same token for the same noise, so that a text hardly ever depends on rounding, and so on the
-    size of the batch that it was drawn in.
+    Close logits give the same token for the same noise. So a text hardly ever depends on rounding, nor on the
+    size of its batch.
 
     Args:
         logits: ``(N, V)``.
-        noise: Row r draws from item r.
+        noise: Row r uses item r.
         rows: ``(N,)`` int64 numbers of the rows.
         position: See `gumbel`.
-        filtered: Whether most logits are ``-inf``. Noise is then drawn for the others only, which gives the same
-            tokens sooner.
+        filtered: Whether most logits are ``-inf``. Noise is then computed for the others only, which gives the same
+            tokens faster.
     """
     device = logits.device
     if device.type == "mps":  # it has no float64
@@ -89,33 +89,34 @@ def draw(logits: Tensor, noise: Noise, rows: Tensor, position: int, filtered: bo
     n, width = logits.shape
     rows = rows.to(logits.device)
     if not filtered:
-        every = torch.arange(width, device=logits.device)
-        return gumbel(noise, rows[:, None], position, every).add_(logits).argmax(1).to(device)
+        all_tokens = torch.arange(width, device=logits.device)
+        return gumbel(noise, rows[:, None], position, all_tokens).add_(logits).argmax(1).to(device)
+
+    # The same over the M entries that are left: the largest score of each row, and of equal scores the first token.
     row, token = (logits != -math.inf).nonzero(as_tuple=True)  # (M,) each
     score = gumbel(noise, rows[row], position, token).add_(logits[row, token])
     best = score.new_full((n,), -math.inf).scatter_reduce_(0, row, score, "amax")
     token.masked_fill_(score != best[row], width)
-    return token.new_full((n,), width).scatter_reduce_(0, row, token, "amin").to(device)  # the first of equals
+    return token.new_full((n,), width).scatter_reduce_(0, row, token, "amin").to(device)
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How text is drawn.
+    """Options of decoding.
 
     Attributes:
         max_tokens: Most tokens of a text, at least 1.
         temperature: Divides the logits; 0: always the best token.
-        top_k: Draw from the k best tokens; None: from all.
-        top_p: Draw from the fewest best tokens with this much probability, in (0, 1]; 1: from all.
-        min_p: Draw from tokens at least so many times as likely as the best, in [0, 1); 0: from all.
-        repetition_penalty: Above 1 tokens that the prompt or the text has are less likely.
+        top_k: Sample from the k best tokens; None: from all.
+        top_p: Sample from the fewest best tokens with this total probability, in (0, 1]; 1: from all.
+        min_p: Sample from tokens at least this many times as likely as the best, in [0, 1); 0: from all.
+        repetition_penalty: Above 1, tokens that occur in the prompt or the text are less likely.
         stop: A text ends before the first of these strings.
-        beams: Search for the likeliest text with so many candidates instead of drawing; 1: draw.
-        length_penalty: Of beam search: candidates are ranked by log-likelihood over length to this power; 0 likes
-            short texts.
+        beams: Number of candidates of a beam search for the likeliest text; 1: sample instead.
+        length_penalty: Beam search ranks candidates by log-likelihood over length to this power; 0 favors short texts.
 
     Raises:
-        InputError: With all that is out of range.
+        InputError: If options are out of range; one line per option.
     """
 
     max_tokens: int = 256
@@ -131,7 +132,7 @@ class Decoding:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        number, whole = _is_number, _is_whole
+        number, whole = _is_number, _is_whole  # short, so that each check fits a line
         wrong = [
             f"{name}={getattr(self, name)}: expected {expected}"
             for name, expected, fine in (
@@ -153,28 +154,28 @@ class Decoding:
         ]
         drawing = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) != _DEFAULT[name]]
         if self.beams != 1 and drawing and not wrong:
-            wrong = [f"beams={self.beams} searches and draws nothing: leave out {', '.join(drawing)}, or beams."]
+            wrong = [f"beams={self.beams} searches and doesn't sample: leave out {', '.join(drawing)}, or beams."]
         if wrong:
             raise InputError("\n".join(wrong))
 
     @property
     def deterministic(self) -> bool:
-        """Whether a prompt has one text, whatever the noise."""
+        """Whether a prompt always gives the same text, whatever the noise."""
         return self.temperature == 0 or self.beams > 1
 
     @property
     def filters(self) -> bool:
-        """Whether some tokens are never drawn."""
+        """Whether some tokens are excluded."""
         return self.top_k is not None or self.top_p < 1 or self.min_p > 0
 
     def penalized(self, logits: Tensor, seen: Tensor) -> Tensor:
-        """Logits ``(N, V)`` with the repetition penalty; `seen` ``(N, V)``: what each text has already."""
+        """Apply the repetition penalty to logits ``(N, V)``; `seen` ``(N, V)``: the tokens that occur in each text."""
         if self.repetition_penalty == 1:
             return logits
         return penalize_repetition(logits, seen, self.repetition_penalty)
 
     def filtered(self, logits: Tensor) -> Tensor:
-        """Logits ``(N, V)`` after temperature (> 0), top-k, top-p and min-p, in this order."""
+        """Apply temperature (> 0), top-k, top-p and min-p, in this order, to logits ``(N, V)``."""
         logits = with_temperature(logits, self.temperature)
         if self.top_k is not None:
             logits = top_k(logits, self.top_k)
@@ -183,14 +184,14 @@ class Decoding:
         return min_p(logits, self.min_p) if self.min_p else logits
 
     def choose(self, logits: Tensor, seen: Tensor, noise: Noise, rows: Tensor, position: int) -> Tensor:
-        """``(N,)`` int64: the next token of each row.
+        """Choose the next token of each row, ``(N,)`` int64.
 
         Args:
-            logits: ``(N, V)``, as a network gives them.
-            seen: ``(N, V)`` bool, what each text has already.
-            noise: Row r draws from item r.
+            logits: ``(N, V)``, the output of a network.
+            seen: ``(N, V)`` bool, the tokens that occur in each text.
+            noise: Row r uses item r.
             rows: ``(N,)`` int64 numbers of the rows.
-            position: Number of tokens that were drawn before.
+            position: Number of tokens sampled before.
         """
         logits = self.penalized(logits, seen)
         if self.temperature == 0:

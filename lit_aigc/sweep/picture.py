@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_aigc.compare.picture import COLOURS, DARK, GREY, LIGHT
+from lit_aigc.compare.picture import COLORS as COLOURS
+from lit_aigc.compare.picture import DARK, LIGHT
+from lit_aigc.compare.picture import GRAY as GREY
 from lit_aigc.files import write_atomically
 from lit_aigc.sweep.parameters import Parameter
 from lit_aigc.sweep.trials import Trial, short, shortened

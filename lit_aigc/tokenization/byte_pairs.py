@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding by the library ``tokenizers`` (Sennrich et al., 2016; Radford et al., 2019).
 
-What is learned is a list of pairs of ids, the first learned first. Id 0 stands for nothing, byte b is id ``b + 1``, and
-each pair is a new id, unless an earlier pair made the same bytes.
+Training learns a list of pairs of ids, in order. Id 0 stands for nothing, byte b is id ``b + 1``, and each pair is a
+new id, unless an earlier pair has the same bytes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from types import ModuleType
 
 import numpy as np
 
-LONGEST = 128  # bytes of one id; without a bound, a few pairs of a hostile file fill the memory
+LONGEST = 128  # bytes per id; without a bound, a few pairs of a hostile file could fill the memory
 
 
 def learn_pairs(texts: Iterable[str], vocab_size: int) -> list[tuple[int, int]]:
-    """The pairs of a training text that lead to `vocab_size` ids, or to as many as there are pairs to join."""
+    """Learn the pairs of a training text that lead to `vocab_size` ids, or fewer if there are no more pairs."""
     library = _library()
     model = library.Tokenizer(library.models.BPE())
     model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = library.trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,  # without id 0
+        vocab_size=vocab_size - 1,  # the library knows no id 0
         initial_alphabet=_letters(),
         max_token_length=LONGEST,
         show_progress=False,
@@ -38,10 +38,10 @@ def learn_pairs(texts: Iterable[str], vocab_size: int) -> list[tuple[int, int]]:
 
 
 def join_pairs(pairs: Iterable[tuple[int, int]]) -> list[bytes]:
-    """The bytes that each id stands for.
+    """Return the bytes that each id stands for.
 
     Raises:
-        ValueError: If a pair is not of two ids that are there before it, or an id stands for more than `LONGEST` bytes.
+        ValueError: If a pair isn't made of two earlier ids, or an id stands for more than `LONGEST` bytes.
     """
     pieces = [b"", *(bytes([byte]) for byte in range(256))]
     known = set(pieces)
@@ -58,7 +58,7 @@ def join_pairs(pairs: Iterable[tuple[int, int]]) -> list[bytes]:
 
 
 class PairEncoder:
-    """From text to ids: words apart, then the earliest pair that a word holds is joined, until it holds none."""
+    """From text to ids: in each word, the pair that was learned first is joined, until no pair remains."""
 
     def __init__(self, pairs: Sequence[tuple[int, int]], pieces: Sequence[bytes]) -> None:
         library, letters = _library(), _letters()
@@ -72,29 +72,29 @@ class PairEncoder:
         """``(T,)`` int32, none of them 0."""
         parts = list(_parts(text))
         ids = [np.empty(0, dtype=np.int32)]
-        for start in range(0, len(parts), 1024):  # the library needs some 200 bytes an id while it works
+        for start in range(0, len(parts), 1024):  # the library needs about 200 bytes per id while it works
             encodings = self._model.encode_batch_fast(parts[start : start + 1024], add_special_tokens=False)
             ids += [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         return np.concatenate(ids)
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A text in parts of at most 1,024 characters, cut before spaces and line ends: words end there anyway.
+    """Split a text into parts of at most 1,024 characters, before spaces and line ends, where words end anyway.
 
-    Where there is none for that long it is cut all the same: to train on one word takes the square of its length.
+    A longer word is cut all the same, since training takes time quadratic in the length of a word.
     """
-    return (found[0] for found in re.finditer(r"(?s:.{1,1024})(?<=\S)(?=[ \n]|\Z)|(?s:.{1,1024})", text))
+    return (match[0] for match in re.finditer(r"(?s:.{1,1024})(?<=\S)(?=[ \n]|\Z)|(?s:.{1,1024})", text))
 
 
 def _letters() -> list[str]:
-    """The printable letter by which the library calls each byte: its own in Latin-1, or else one from U+0100 on."""
+    """Return the library's printable letter for each byte: its own in Latin-1, or else one from U+0100 on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def _library() -> ModuleType:
-    """On one thread, unless its variable says otherwise: it warns when workers are forked after it used several."""
+    """Import the library, on one thread unless its variable is set: after using more, it warns about forks."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tokenizers
 

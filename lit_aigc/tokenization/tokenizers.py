@@ -1,7 +1,7 @@
 """Text to numbers and back: by characters, bytes, words or byte pairs.
 
-Id 0 of every tokenizer is the boundary between texts, which no text is ever encoded to, whatever it says. What one has
-learned is plain data, and so a part of bundles.
+Id 0 of every tokenizer is the boundary between texts; no text is ever encoded to it, whatever it contains. What a
+tokenizer has learned is plain data, and part of bundles.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MOST_IDS = 1 << 20
 
 
 class Tokenizer(abc.ABC):
-    """What all tokenizers share. One that was not trained yet knows what needs no training: bytes, or nothing.
+    """The base of all tokenizers. Before training, a tokenizer knows only what needs no training: bytes, or nothing.
 
     Attributes:
-        name: What ``tokenizer.json`` calls it.
-        lossless: Whether decoding gives back exactly any text that was encoded.
-        separator: What stands between the texts of two tokens.
+        name: Its name in ``tokenizer.json``.
+        lossless: Whether decoding an encoded text always gives exactly that text.
+        separator: Text between two decoded tokens.
     """
 
     name: ClassVar[str]
@@ -45,14 +45,14 @@ class Tokenizer(abc.ABC):
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, the boundary included."""
+        """Number of ids, including the boundary."""
         return len(self._pieces)
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learn from the training split alone; what was learned before is forgotten.
+        """Learn from the training split; anything learned before is forgotten.
 
         Raises:
-            InputError: If there is nothing to learn from, or a text is not Unicode.
+            InputError: If there is nothing to learn from, or a text isn't Unicode.
         """
         if isinstance(texts, str):
             raise TypeError("train takes texts, not one text: train([text])")
@@ -60,35 +60,36 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """The ids of a text, without any boundary: ``(T,)`` int32.
+        """Return the ids of a text, without any boundary: ``(T,)`` int32.
 
         Raises:
-            InputError: If the text holds lone surrogates, and so is not Unicode.
+            InputError: If the text contains lone surrogates, and so isn't Unicode.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of any ids below `vocab_size`, boundaries left out; what is no UTF-8 becomes U+FFFD.
+        """Return the text of ids below `vocab_size`, without boundaries; invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            InputError: If an id is not of this tokenizer.
+            InputError: If an id doesn't belong to this tokenizer.
         """
-        return b"".join(map(self._pieces.__getitem__, self._inside(ids).tolist())).decode("utf-8", "replace")
+        pieces = [self._pieces[id] for id in self._inside(ids).tolist()]
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def unknown(self, text: str) -> list[str]:
-        """The characters or words of a text that training never saw, each once, in their order."""
+        """Return the characters or words of a text that training never saw, each once, in order."""
         return []
 
     def sizes(self) -> np.ndarray:
-        """Characters and UTF-8 bytes that each id stands for: ``(vocab_size, 2)`` int64.
+        """Return the number of characters and of UTF-8 bytes of each id: ``(vocab_size, 2)`` int64.
 
-        A character counts where its first byte is. So the sums over the ids of an encoded text are its characters and
-        its bytes, to the one, where the tokenizer is lossless.
+        A character counts where its first byte is. So if the tokenizer is lossless, the sums over the ids of an encoded
+        text are exactly its numbers of characters and bytes.
         """
         sizes = [(len(piece.translate(None, _CONTINUATION)), len(piece)) for piece in self._pieces]
         return np.array(sizes, dtype=np.int64)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that encoding and decoding need, as plain JSON types."""
+        """Return everything that encoding and decoding need, as plain JSON types."""
         return {"format": FORMAT, "tokenizer": self.name, **self._facts()}
 
     def save(self, directory: str | Path) -> None:
@@ -104,10 +105,10 @@ class Tokenizer(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def _restore(cls, facts: Mapping[str, Any]) -> Tokenizer:
-        """The inverse of `_facts`; raises one of `_DAMAGE` where a stranger's file is not what it should be."""
+        """Make a tokenizer from `_facts`; raises one of `_DAMAGE` if a stranger's file is not what it should be."""
 
     def _inside(self, ids: Sequence[int]) -> np.ndarray:
-        """The ids as an array without boundaries."""
+        """Return the ids as an array, without boundaries."""
         ids = np.asarray(ids, dtype=np.int64)
         wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
         if wrong.size:
@@ -116,15 +117,15 @@ class Tokenizer(abc.ABC):
 
 
 class CharacterTokenizer(Tokenizer):
-    """One id for each character of the training text, in the order of Unicode, after ids for hexadecimal digits.
+    """One id per character of the training text, in Unicode order, after ids for hexadecimal digits.
 
-    A character that training never saw is written as the digits of its UTF-8, two ids a byte: 1 to 16 are the first
-    digits of a byte, 17 to 32 the second ones. A first digit tells whether a byte begins a character, so sizes add up.
+    A character that training never saw is encoded as the digits of its UTF-8, two ids per byte: 1 to 16 are the first
+    digits of a byte, 17 to 32 the second ones. A first digit shows if its byte starts a character, so sizes add up.
     """
 
     name = "character"
     _HIGH, _LOW, _FIRST = 1, 17, 33
-    _STRAY = 0xDCFF  # how "surrogateescape" writes the byte 0xFF, which UTF-8 never has
+    _STRAY = 0xDCFF  # "surrogateescape" for the byte 0xFF, which never occurs in UTF-8
 
     def __init__(self) -> None:
         self._set("")
@@ -135,26 +136,32 @@ class CharacterTokenizer(Tokenizer):
         self._pieces = [b"", *digits, *(character.encode() for character in characters)]
         codes = [ord(character) for character in characters]
         self._codes = np.array([self._STRAY] * self._FIRST + codes, dtype="<u4")
-        self._ids = np.zeros(max(codes, default=0) + 2, dtype=np.int32)  # by code point; all above share the last, 0
+        # By code point; all characters above the last known one share the last entry, 0.
+        self._ids = np.zeros(max(codes, default=0) + 2, dtype=np.int32)
         self._ids[codes] = np.arange(self._FIRST, self._FIRST + len(codes))
 
     def encode(self, text: str) -> np.ndarray:
-        """``(T,)`` int32: one id a character, or two for each byte of one that training never saw."""
+        """Return ``(T,)`` int32: one id per character, or two per byte of a character that training never saw."""
         codes = np.frombuffer(_encoded(text, "utf-32-le"), dtype="<u4")
         ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
-        strange = ids == 0
-        if strange.any():
-            utf8 = np.frombuffer(codes[strange].tobytes().decode("utf-32-le").encode(), dtype=np.uint8)
-            lengths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
-            ids = np.repeat(ids, np.where(strange, 2 * lengths, 1))
-            ids[ids == 0] = np.stack([utf8 // 16 + self._HIGH, utf8 % 16 + self._LOW], axis=1).ravel()
+        unknown = ids == 0
+        if unknown.any():
+            # Make room for two digits per byte of each unknown character, then fill it with the digits of them all.
+            utf8 = np.frombuffer(codes[unknown].tobytes().decode("utf-32-le").encode(), dtype=np.uint8)
+            lengths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)  # bytes of each character
+            ids = np.repeat(ids, np.where(unknown, 2 * lengths, 1))
+            digits = np.stack([utf8 // 16 + self._HIGH, utf8 % 16 + self._LOW], axis=1)
+            ids[ids == 0] = digits.ravel()
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text; a digit without its other half, and bytes that are no UTF-8, become U+FFFD."""
+        """Return the text; a digit without its other half, and invalid UTF-8, become U+FFFD."""
         ids = self._inside(ids)
         codes = self._codes[ids]
-        first_digit, second_digit = ids < self._LOW, (ids >= self._LOW) & (ids < self._FIRST)
+
+        # A first digit and the second one after it are a byte, which "surrogateescape" turns back into UTF-8 below.
+        first_digit = ids < self._LOW
+        second_digit = (ids >= self._LOW) & (ids < self._FIRST)
         pairs = np.flatnonzero(first_digit[:-1] & second_digit[1:])
         byte = (ids[pairs] - self._HIGH) * 16 + ids[pairs + 1] - self._LOW
         codes[pairs] = np.where(byte < 0x80, byte, byte + 0xDC00)
@@ -162,7 +169,7 @@ class CharacterTokenizer(Tokenizer):
         return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of a text that training never saw, each once, in their order."""
+        """Return the characters of a text that training never saw, each once, in order."""
         return list(dict.fromkeys(character for character in text if character not in self._characters))
 
     def _learn(self, texts: Iterator[str]) -> None:
@@ -190,11 +197,11 @@ class ByteTokenizer(Tokenizer):
         self._pieces = [b"", *_BYTES]
 
     def encode(self, text: str) -> np.ndarray:
-        """``(T,)`` int32: one id a byte."""
+        """Return ``(T,)`` int32: one id per byte."""
         return np.frombuffer(_encoded(text), dtype=np.uint8).astype(np.int32) + 1
 
     def _learn(self, texts: Iterator[str]) -> None:
-        collections.deque(texts, maxlen=0)  # to have them checked
+        collections.deque(texts, maxlen=0)  # reading them checks them
 
     def _facts(self) -> dict[str, Any]:
         return {}
@@ -208,15 +215,15 @@ Language = Literal["basic_english", "any", "tokenized"]
 
 
 class WordTokenizer(Tokenizer):
-    """The words of the training text, the frequent ones first; any other word is id 1, ``<unk>``.
+    """The words of the training text, the most frequent first; any other word is id 1, ``<unk>``.
 
     Args:
         minimum_frequency: How often a word must occur in training.
-        vocab_size: The most ids, 0 and 1 included; None: no limit.
-        language: How to find words. ``basic_english``: torchtext's tokenizer of that name, which lowers letters and
+        vocab_size: Most ids, including 0 and 1; None: no limit.
+        language: How to find words. ``basic_english``: torchtext's tokenizer of that name, which lowercases and
             drops quotation marks, colons and semicolons. ``any``: runs of letters and digits, and each other mark by
-            itself. ``tokenized``: what white space separates.
-        lower: Whether to lower letters first.
+            itself. ``tokenized``: whatever white space separates.
+        lower: Whether to lowercase first.
     """
 
     name = "word"
@@ -234,11 +241,11 @@ class WordTokenizer(Tokenizer):
         if minimum_frequency < 1:
             raise InputError(f"minimum_frequency={minimum_frequency}: expected at least 1")
         if vocab_size is not None and vocab_size < 3:
-            raise InputError(f"vocab_size={vocab_size}: expected at least 3, two of which are no words, or null")
+            raise InputError(f"vocab_size={vocab_size}: expected at least 3, two of which aren't words, or null")
         if language not in get_args(Language):
             raise InputError(f"language={language}: expected one of {', '.join(get_args(Language))}")
         if language == "basic_english" and not lower:
-            raise InputError("lower=false: basic_english always lowers letters; set language=any")
+            raise InputError("lower=false: basic_english always lowercases; set language=any")
         self.minimum_frequency = minimum_frequency
         self.largest = vocab_size
         self.language = language
@@ -252,17 +259,17 @@ class WordTokenizer(Tokenizer):
         self._ids = {word: id for id, word in enumerate(self._texts) if id != BOUNDARY}
 
     def encode(self, text: str) -> np.ndarray:
-        """``(T,)`` int32: one id a word."""
+        """Return ``(T,)`` int32: one id per word."""
         _encoded(text)
         return np.array([self._ids.get(word, 1) for word in self._split(text)], dtype=np.int32)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The words with spaces between, but none before a mark that `encode` would cut off again."""
+        """Return the words with spaces between them, but not before a mark that `encode` would split off again."""
         text = self.separator.join(self._texts[self._inside(ids)])
         return text if self.language == "tokenized" else re.sub(r" (?=[.,!?;:)])|(?<=\() ", "", text)
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that are not in the vocabulary, each once, in their order."""
+        """Return the words of a text that are not in the vocabulary, each once, in order."""
         return list(dict.fromkeys(word for word in self._split(text) if word not in self._ids))
 
     def _split(self, text: str) -> list[str]:
@@ -293,17 +300,17 @@ class WordTokenizer(Tokenizer):
         if not isinstance(words, list) or not isinstance(lower, bool):
             raise TypeError("expected a list of words, and lower as true or false")
         if any(word.split() != [word] for word in words) or len({*words, *cls._SPECIAL}) != len(words) + 2:
-            raise ValueError("a word is empty, stands there twice or is no word")
+            raise ValueError("a word is empty, occurs twice or isn't a single word")
         tokenizer = cls(language=facts["language"], lower=lower)
         tokenizer._set(words)
         return tokenizer
 
 
 class BytePairTokenizer(Tokenizer):
-    """Byte-level byte-pair encoding: byte b is id ``b + 1``, and the later ids are pairs of earlier ones.
+    """Byte-level byte-pair encoding: byte b is id ``b + 1``, and later ids are pairs of earlier ones.
 
     Args:
-        vocab_size: The most ids; a small training text gives fewer.
+        vocab_size: Most ids; a small training text gives fewer.
     """
 
     name = "byte_pair"
@@ -320,7 +327,7 @@ class BytePairTokenizer(Tokenizer):
         self._encoder = PairEncoder(pairs, self._pieces)
 
     def encode(self, text: str) -> np.ndarray:
-        """``(T,)`` int32: one id or more a word, which takes the space before it along."""
+        """Return ``(T,)`` int32: one id or more per word, which includes the space before it."""
         _encoded(text)
         return self._encoder(text)
 
@@ -334,7 +341,7 @@ class BytePairTokenizer(Tokenizer):
     def _restore(cls, facts: Mapping[str, Any]) -> BytePairTokenizer:
         pairs = [(left, right) for left, right in facts["pairs"]]
         if any(type(id) is not int for pair in pairs for id in pair):
-            raise TypeError("a pair is not of two numbers")
+            raise TypeError("a pair isn't made of two numbers")
         tokenizer = cls()
         tokenizer._set(pairs)
         return tokenizer
@@ -345,14 +352,14 @@ _DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError,
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer that was saved in a folder.
+    """Load the tokenizer that was saved in a folder.
 
     Raises:
-        InputError: If there is none, or its file is damaged; nothing that a file says is ever run.
+        InputError: If there is none, or its file is damaged; nothing in a file is ever executed.
     """
     path = Path(directory) / TOKENIZER_FILE
     if not path.is_file():
-        raise InputError(f"{directory} holds no {TOKENIZER_FILE}: expected the bundle of a model of text.")
+        raise InputError(f"{directory} holds no {TOKENIZER_FILE}: expected the bundle of a language model.")
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_FILE + 1)
@@ -368,14 +375,12 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
             raise ValueError(f"it has more than {_MOST_IDS:,} ids")
     except _DAMAGE as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise InputError(
-            f"The tokenizer {path} can't be read: {what}. Get it again from where it came from."
-        ) from error
+        raise InputError(f"The tokenizer {path} can't be read: {what}. Get a new copy from its source.") from error
     return tokenizer
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, which must be Unicode and not all be empty."""
+    """Yield texts, which must be Unicode and not all be empty."""
     empty = True
     for text in texts:
         _encoded(text)
@@ -391,5 +396,5 @@ def _encoded(text: str, encoding: str = "utf-8") -> bytes:
     except UnicodeEncodeError as error:
         raise InputError(
             f"Character {error.start} of the text is {text[error.start]!a}, a lone surrogate, which is not Unicode: "
-            "the text was not read as what it is. Expected UTF-8."
+            "the text was read with the wrong encoding. Expected UTF-8."
         ) from error

@@ -7,8 +7,8 @@ from typing import Any
 
 from lit_aigc.callbacks.clock import Budget
 from lit_aigc.errors import InputError
-from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
-from lit_aigc.optimization.optimizers import schedule
+from lit_aigc.modules.checkpoint import CHECKPOINT_KEY
+from lit_aigc.modules.recipe import Recipe
 
 
 def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ def change_of_rate(checkpoint: Mapping[str, Any], recipe: Recipe, budget: Budget
     """
     counters = checkpoint[CHECKPOINT_KEY]["counters"]
     now = _progress(budget, counters)
-    factors = [schedule(recipe.schedule, at, recipe.warmup, recipe.final) for at in (counters["progress"], now)]
+    factors = [recipe.rate_factor(progress) for progress in (counters["progress"], now)]
     if factors[0] == factors[1]:
         return ""
     groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]

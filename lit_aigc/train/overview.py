@@ -9,9 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from lit_aigc.media.modality import of_modality
 from lit_aigc.modules.base import GenerativeModule
-
-_UNITS = {"image": "images", "text": "tokens"}
 
 
 def overview(
@@ -40,18 +39,14 @@ def overview(
 
 def _data(datamodule: Any) -> str:
     spec = datamodule.spec
-    unit = _UNITS.get(spec.modality, "items")
+    media = of_modality("media", spec.modality)
     parts = [spec.name or type(datamodule).__name__]
     if hasattr(datamodule, "sizes"):
         splits = ", ".join(f"{count:,} {split}" for split, count in datamodule.sizes().items())
-        parts.append(f"{unit} {splits}")
-    if spec.modality == "image":
-        channels, height, width = spec.shape
-        parts.append(f"{height}x{width}, {'gray' if channels == 1 else f'{channels} channels'}")
+        parts.append(f"{media.UNIT} {splits}")
+    parts.append(media.describe(spec))
     if spec.num_classes:
         parts.append(f"{spec.num_classes} classes")
-    if spec.vocab_size:
-        parts.append(f"vocabulary {spec.vocab_size:,}, context {spec.shape[0]:,}")
     if root := getattr(datamodule, "root", None):
         parts.append(f"from {root}")
     return "; ".join(parts)

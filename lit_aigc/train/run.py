@@ -32,8 +32,9 @@ from lit_aigc.machine.memory import keep_freed_memory
 from lit_aigc.machine.precision import tensor_float32
 from lit_aigc.media.console import print_facts, print_results
 from lit_aigc.modules.base import CHECKPOINT_KEY, GenerativeModule, TrainingDiverged
+from lit_aigc.modules.checkpoint import check_fits, state_differences
 from lit_aigc.runs.bundle import load_bundle, save_bundle
-from lit_aigc.runs.checkpoint import AtomicCheckpointIO, check_fits, latest_checkpoint, state_differences
+from lit_aigc.runs.checkpoint import AtomicCheckpointIO, latest_checkpoint
 from lit_aigc.runs.folder import RunFolder, in_sweep, process_seconds, run_id
 from lit_aigc.runs.launch import FIRST_PROCESS, end_with_the_first_process
 from lit_aigc.runs.processes import RANK_CONFIG
@@ -138,10 +139,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     torch.manual_seed(config["seed"])
     model_config = resolve(config["model"], spec)
     module = build(model_config, spec)
-    if config["log_every"] < 1:
-        raise InputError(f"log_every={config['log_every']}: expected a number of batches, 1 or more.")
-    module.config, module.seed, module.log_every = model_config, config["seed"], config["log_every"]
-    module.tokenizer = getattr(datamodule, "tokenizer", None)
+    module.begin(config["seed"], config["log_every"], getattr(datamodule, "tokenizer", None))
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
 

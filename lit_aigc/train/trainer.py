@@ -69,7 +69,6 @@ def build_trainer(
     unsynced = bool(node.get("sync_batchnorm")) and accelerator != "cuda"  # torch has no such layer for CPUs
     if unsynced:
         node["sync_batchnorm"] = False
-    validates = type(module).validation_step is not GenerativeModule.validation_step
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
@@ -82,7 +81,7 @@ def build_trainer(
                 max_epochs=-1,
                 val_check_interval=1,  # the clock decides
                 check_val_every_n_epoch=None,
-                limit_val_batches=(1.0 if validates else 1) if config["validations"] else 0,
+                limit_val_batches=(1.0 if module.validates else 1) if config["validations"] else 0,
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 enable_progress_bar=False,  # the callback `progress` is ours

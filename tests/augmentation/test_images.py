@@ -154,7 +154,7 @@ def test_diff_augment_adds_brightness() -> None:
     assert uniform_between(added[:, 0, 0, 0], -0.5, 0.5)
 
 
-def test_diff_augment_scales_saturation_around_grey() -> None:
+def test_diff_augment_scales_saturation_around_gray() -> None:
     batch = images(2000, 3, 2, 2).double()
     changed = DiffAugment(["color"], brightness=0.0, contrast=0.0)(batch, noise=Noise(0))
     before, after = (x - x.mean(1, keepdim=True) for x in (batch, changed))
@@ -162,9 +162,9 @@ def test_diff_augment_scales_saturation_around_grey() -> None:
     factor = (before * after).sum((1, 2, 3)) / (before**2).sum((1, 2, 3))
     torch.testing.assert_close(after, factor[:, None, None, None] * before)
     assert uniform_between(factor, 0, 2)
-    grey = images(20, 1)
-    changed = DiffAugment(["color"], brightness=0.0, contrast=0.0)(grey, noise=Noise(0))
-    torch.testing.assert_close(changed, grey, atol=1e-6, rtol=0)
+    gray = images(20, 1)
+    changed = DiffAugment(["color"], brightness=0.0, contrast=0.0)(gray, noise=Noise(0))
+    torch.testing.assert_close(changed, gray, atol=1e-6, rtol=0)
 
 
 def test_diff_augment_scales_contrast_around_the_mean() -> None:
@@ -238,7 +238,7 @@ def geometry_of(augment: AdaptiveAugment, n: int, noise: Noise, size: int = 33) 
 
 
 def colors_of(augment: AdaptiveAugment, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
-    """The affine maps of the colours, read off black... red, green and blue."""
+    """The affine maps of the colors, read off black... red, green and blue."""
     pixels = torch.cat([torch.zeros(3, 1), torch.eye(3)], dim=1).double()[:, None]  # (3, 1, 4)
     mapped = augment(pixels.expand(n, 3, 1, 4), noise=noise)[:, :, 0]
     return mapped[:, :, 1:] - mapped[:, :, :1], mapped[:, :, 0]
@@ -347,7 +347,7 @@ def test_colors_have_the_paper_s_distributions() -> None:
     torch.testing.assert_close(luma[flipped][0], eye - 2 / 3, atol=1e-6, rtol=0)
     hue, _ = colors_of(only("hue"), n, Noise(0))
     torch.testing.assert_close(hue @ hue.mT, eye.expand_as(hue), atol=1e-6, rtol=0)
-    torch.testing.assert_close(hue.sum(2), torch.ones(n, 3, dtype=torch.float64), atol=1e-6, rtol=0)  # grey stays
+    torch.testing.assert_close(hue.sum(2), torch.ones(n, 3, dtype=torch.float64), atol=1e-6, rtol=0)  # gray stays
     angle = torch.atan2((hue[:, 1, 0] - hue[:, 0, 1]) * math.sqrt(3), hue.diagonal(dim1=1, dim2=2).sum(1) - 1)
     assert scipy.stats.kstest(angle.numpy() / (2 * math.pi) + 0.5, "uniform").pvalue > 1e-3
     saturation, _ = colors_of(only("saturation"), n, Noise(0))
@@ -369,10 +369,10 @@ def test_color_is_the_chain_of_its_transforms() -> None:
 
 
 @pytest.mark.parametrize("name", ["hue", "saturation"])
-def test_grey_images_have_no_hue_and_saturation(name: str) -> None:
-    grey = images(50, 1)
-    assert torch.equal(only(name)(grey, noise=Noise(0)), grey)
-    assert not torch.equal(only("luma_flip")(grey, noise=Noise(0)), grey)
+def test_gray_images_have_no_hue_and_saturation(name: str) -> None:
+    gray = images(50, 1)
+    assert torch.equal(only(name)(gray, noise=Noise(0)), gray)
+    assert not torch.equal(only("luma_flip")(gray, noise=Noise(0)), gray)
 
 
 # -- AdaptiveAugment: p

@@ -119,7 +119,7 @@ def test_affine_has_first_and_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(lambda x: affine(x, matrix, offset) ** 3, batch)
 
 
-# -- colour
+# -- color
 
 
 def color_options(n: int, **given: float) -> dict[str, Tensor]:
@@ -137,13 +137,13 @@ def test_nothing_is_changed_by_neutral_colors() -> None:
 
 def test_each_change_of_color_by_its_own_formula() -> None:
     batch = images().double()
-    grey = batch.mean(1, keepdim=True)
+    gray = batch.mean(1, keepdim=True)
     for given, expected in (
         ({"brightness": 0.3}, batch + 0.3),
         ({"contrast": 1.7}, batch * 1.7),
-        ({"luma_flip": -1.0}, batch - 2 * grey),
-        ({"saturation": 0.4}, grey + 0.4 * (batch - grey)),
-        ({"saturation": 0.0}, grey.expand_as(batch)),
+        ({"luma_flip": -1.0}, batch - 2 * gray),
+        ({"saturation": 0.4}, gray + 0.4 * (batch - gray)),
+        ({"saturation": 0.0}, gray.expand_as(batch)),
         ({"hue": 2 * math.pi / 3}, batch[:, [2, 0, 1]]),  # red becomes green, green blue, blue red
         ({"hue": -2 * math.pi / 3}, batch[:, [1, 2, 0]]),
     ):
@@ -166,7 +166,7 @@ def test_all_colors_together_are_the_paper_s_chain_of_matrices() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_another_number_of_channels_goes_where_grey_goes(channels: int) -> None:
+def test_another_number_of_channels_goes_where_gray_goes(channels: int) -> None:
     batch = images(channels=channels)
     options = {"brightness": 0.2, "contrast": 1.4, "luma_flip": -1.0, "hue": 0.9, "saturation": 0.6}
     torch.testing.assert_close(recolored(batch, **options), -1.4 * (batch + 0.2), atol=1e-6, rtol=0)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
-from lit_aigc.metrics.generative import METRICS, ON_REQUEST, evaluate_samples
+from lit_aigc.metrics.generative import evaluate_samples
 from lit_aigc.metrics.reference import compute_reference
+from lit_aigc.metrics.table import METRICS
 from tests.metrics.toy import MeanColour, Toy, ToyData
 
 
@@ -25,13 +26,13 @@ def real_figures(rank: int, world_size: int) -> dict[str, float]:
     data, share, extractor = ToyData(), {"rank": rank, "world_size": world_size}, MeanColour()
     reference = compute_reference(data.real_batches("train", **share), extractor, split="train", num_classes=2)
     test = data.real_batches("test", **share)
-    return evaluate_samples(test, extractor, reference, METRICS + ON_REQUEST, bootstrap=20)[0]
+    return evaluate_samples(test, extractor, reference, list(METRICS), bootstrap=20)[0]
 
 
 def main(rank: int, world_size: int, store: Path, out: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    options = {"reference": "train", "num_samples": 100, "metrics": METRICS + ON_REQUEST}
+    options = {"reference": "train", "num_samples": 100, "metrics": list(METRICS)}
     callback, module = GenerativeMetrics(MeanColour(), **options), Toy(conditional=True)
     callback.setup(FakeTrainer(rank, world_size), module, "fit")
     values, protocol = callback.measure(FakeTrainer(rank, world_size), module)

@@ -3,7 +3,7 @@ import types
 import numpy as np
 from PIL import Image
 
-from lit_aigc.callbacks.curves import Curves, draw_curves, panels
+from lit_aigc.callbacks.curves import Curves, panels
 from lit_aigc.loggers.csv import CsvLogger
 
 CURVE = ([64, 128], [1.0, 2.0])
@@ -27,23 +27,6 @@ def test_panels_are_losses_other_training_values_and_metric_families():
         "is": ["is_inception"],
     }
     assert next(iter(sorted_curves)) == "training losses"
-
-
-def test_a_picture_has_the_curves_on_white(tmp_path):
-    path = draw_curves({"train/d_loss": ([0, 100], [0.0, 1.0]), "fid_x": ([50], [3.0])}, tmp_path / "curves.png")
-    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    assert (pixels == 255).all(-1).mean() > 0.7
-    assert (pixels == (0x33, 0x66, 0xCC)).all(-1).sum() > 300, "a line and a dot in the first colour"
-
-
-def test_not_finite_values_do_not_break_the_picture(tmp_path):
-    curve = ([1, 2, 3], [1.0, float("nan"), float("inf")])
-    assert draw_curves({"train/g_loss": curve, "fid_x": ([1], [float("nan")])}, tmp_path / "curves.png").exists()
-
-
-def test_nothing_to_draw_writes_nothing(tmp_path):
-    assert draw_curves({}, tmp_path / "curves.png") is None
-    assert not list(tmp_path.iterdir())
 
 
 def make_trainer(folder, logger, is_global_zero=True):

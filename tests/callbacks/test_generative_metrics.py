@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.generative import METRICS, ON_REQUEST
+from lit_aigc.metrics.table import METRICS, by_default
 from lit_aigc.spec import Batch
 from tests.callbacks import gloo_process
 from tests.metrics.toy import MeanColour, Toy, ToyData
@@ -33,10 +33,10 @@ def test_some_processes_and_one_give_the_same_numbers(tmp_path):
     """PITFALLS 4 and 5: 11 batches of real images, 2 blocks of samples, so the third process has none of these."""
     outs = [tmp_path / f"{rank}.json" for rank in range(3)]
     running = [start(gloo_process.main, rank, 3, tmp_path / "store", out) for rank, out in enumerate(outs)]
-    made, module = callback(num_samples=100, metrics=METRICS + ON_REQUEST), Toy(conditional=True)
+    made, module = callback(num_samples=100, metrics=list(METRICS)), Toy(conditional=True)
     made.setup(FakeTrainer(), module, "fit")
     values, protocol = made.measure(FakeTrainer(), module)
-    names = {*METRICS, "precision", "recall", "class_fid"}
+    names = {*by_default(), "precision", "recall", "class_fid"}
     by_class = {f"class_fid_mean_colour_{label}" for label in (0, 1)}
     assert set(values) == {f"{name}_mean_colour" for name in names} | by_class
     assert protocol["class_fid"] == {"n_real": [51, 50], "n_fake": [50, 50]}

@@ -104,7 +104,7 @@ def make_trainer(folder, is_global_zero=True, **data):
 def panels_of(monkeypatch, tmp_path, model, **options):
     seen = []
     blank = Image.new("RGB", (1, 1))
-    monkeypatch.setattr(reconstructions, "draw_sheet", lambda bands, title: seen.extend(bands) or blank)
+    monkeypatch.setattr(reconstructions, "draw_sheet", lambda bands, *title: seen.extend(bands) or blank)
     Reconstructions(**options).draw(make_trainer(tmp_path), model)
     return seen
 
@@ -113,7 +113,7 @@ def drawn(monkeypatch, tmp_path, model, **options):
     """The bands of panels that the sheet is made of, as levels: one a panel, ``(rows, columns)``."""
     seen = []
     monkeypatch.setattr(
-        reconstructions, "draw_sheet", lambda bands, title: seen.extend(bands) or Image.new("RGB", (1, 1))
+        reconstructions, "draw_sheet", lambda bands, *title: seen.extend(bands) or Image.new("RGB", (1, 1))
     )
     Reconstructions(**options).draw(make_trainer(tmp_path), model)
     return [[panel.images[:, 0, 0, 0].int().view(-1, panel.columns) for panel in band] for band in seen]

@@ -36,6 +36,13 @@ class Model(torch.nn.Module):
         yield
         self.live = True
 
+    @contextlib.contextmanager
+    def evaluating(self):
+        was_training = self.training
+        self.eval()
+        yield
+        self.train(was_training)
+
     def sample(self, n, *, condition=None, noise):
         assert not self.training
         assert not torch.is_grad_enabled()
@@ -132,13 +139,13 @@ def test_the_loggers_get_the_same_picture(tmp_path):
 def test_the_sheet_names_whom_the_data_are_of(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr(
-        sample_grid, "draw_sheet", lambda bands, title: titles.append(title) or Image.new("RGB", (1, 1))
+        sample_grid, "draw_sheet", lambda bands, *title: titles.append(title) or Image.new("RGB", (1, 1))
     )
     model, trainer = Model(conditional=True), make_trainer(tmp_path)
     SampleGrid().draw(trainer, model)
     model.spec = dataclasses.replace(model.spec, attribution="Somebody \u2013 CC BY 4.0")
     SampleGrid().draw(trainer, model)
-    assert titles == ["640 samples seen", "640 samples seen; data: Somebody \u2013 CC BY 4.0"]
+    assert titles == [("640 samples seen", ""), ("640 samples seen", "Somebody \u2013 CC BY 4.0")]
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])

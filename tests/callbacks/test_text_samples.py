@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from lit_aigc.callbacks.generative_metrics import GenerativeMetrics
-from lit_aigc.callbacks.neighbours import NearestNeighbours
+from lit_aigc.callbacks.neighbors import NearestNeighbors
 from lit_aigc.callbacks.reconstructions import Reconstructions
 from lit_aigc.callbacks.sample_grid import SampleGrid
 from lit_aigc.callbacks.text_samples import TextSamples
 from lit_aigc.errors import InputError
-from lit_aigc.modules.translation import Translator
 from lit_aigc.noise import Noise
 from lit_aigc.spec import DataSpec, TextBatch, Texts
 from lit_aigc.tokenization.tokenizers import CharacterTokenizer
@@ -26,6 +25,7 @@ class Model:
     samples_seen = 640
     progress = 1.0
     spec = DataSpec("text", (8,), vocab_size=5)
+    translates = False
 
     def __init__(self):
         self.tokenizer = CharacterTokenizer()
@@ -84,14 +84,10 @@ def test_only_rank_0_writes_and_not_in_the_sanity_check(tmp_path, facts):
     assert model.asked == [] and not list(tmp_path.iterdir())
 
 
-class Translating(Model, Translator):
+class Translating(Model):
     """Says the last letter of what it translates."""
 
-    def __init__(self):
-        torch.nn.Module.__init__(self)
-        Model.__init__(self)
-
-    spec, sample = Model.spec, Model.sample
+    translates = True
 
 
 def test_a_translator_translates_the_first_validation_texts(tmp_path):
@@ -126,7 +122,7 @@ def test_wrong_options_show_before_training(tmp_path):
 
 @pytest.mark.parametrize(
     "callback",
-    [SampleGrid(), Reconstructions(), GenerativeMetrics(), NearestNeighbours()],
+    [SampleGrid(), Reconstructions(), GenerativeMetrics(), NearestNeighbors()],
     ids=lambda callback: type(callback).__name__,
 )
 def test_what_is_of_images_steps_aside_for_text(tmp_path, callback):

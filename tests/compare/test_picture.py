@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lit_aigc.compare.picture import (
-    COLOURS,
+    COLORS,
     GAP,
     draw_comparison,
     quality_over_time,
@@ -60,7 +60,7 @@ def test_each_line_has_its_colour_and_the_margin_stays_white(made_up, plan, tmp_
     records = [made_up(name, seed, 1.0 + i + 0.2 * seed) for i, name in enumerate(names) for seed in range(2)]
     assert draw_comparison(Report(records, plan(*names), None, None), tmp_path / "out.png")
     page = np.asarray(Image.open(tmp_path / "out.png").convert("RGB"))
-    for colour in COLOURS[:4]:
+    for colour in COLORS[:4]:
         rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
         assert (page == rgb).all(-1).sum() > 200, colour
     border = np.concatenate([page[:8].reshape(-1, 3), page[-8:].reshape(-1, 3), page[:, :8].reshape(-1, 3)])

@@ -4,16 +4,8 @@ import math
 
 import pytest
 
-from lit_aigc.compare.report import (
-    Metric,
-    Report,
-    between_markers,
-    budget_in_words,
-    check_targets,
-    markers,
-    mean_and_spread,
-    significant,
-)
+from lit_aigc.compare.report import Metric, Report, between_markers, check_targets, markers
+from lit_aigc.compare.words import budget_in_words, mean_and_spread, significant
 from lit_aigc.errors import InputError
 
 KEY = "fid_mnist_classifier"

@@ -388,7 +388,7 @@ def test_what_is_left_out_or_odd_is_counted_and_named(tmp_path: Path, make: Make
         ({"notes.txt": b"text"}, "no images"),
         ({"a/1.png": b"broken", "b/2.png": b"broken"}, "0 of 2 files usable; 2 of 2 files unreadable"),
         ({"a.png": png(1), "b.png": png(2)}, "no images left for"),
-        ({"cat/1.png": png(1), "dog/2.png": png(2), "stray.png": png(3)}, r"beside the class folders \(stray\.png\)"),
+        ({"cat/1.png": png(1), "dog/2.png": png(2), "stray.png": png(3)}, r"outside the class folders \(stray\.png\)"),
         ({"train/1.png": png(1), "train/2.png": png(2), "val/1.png": b"broken", "test/1.png": png(3)}, "left for val"),
     ],
 )

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
@@ -47,7 +48,15 @@ class Numbered:
 
 def at(data: ImageData, rank: int, world_size: int, training: bool = True) -> ImageData:
     """The data module as it is on one of several ranks."""
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=training)
+    unlimited = L.Trainer(max_epochs=-1, logger=False, accelerator="cpu", enable_checkpointing=False)
+    data.trainer = SimpleNamespace(
+        global_rank=rank,
+        world_size=world_size,
+        training=training,
+        max_epochs=-1,
+        max_steps=-1,
+        fit_loop=unlimited.fit_loop,
+    )
     return data
 
 

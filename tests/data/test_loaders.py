@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import signal
@@ -9,22 +10,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lit_aigc.data.base import DataModule
 from lit_aigc.data.loaders import (
-    Loader,
-    PinnedTransfer,
+    Batches,
+    BatchLoader,
+    BatchNumbers,
     ResidentImages,
-    SizedLoader,
     StreamedImages,
     TrainingOrder,
+    batch_loader,
+    evaluation_loader,
     evaluation_requests,
-    training_requests,
+    training_request,
 )
 from lit_aigc.errors import InputError
 from lit_aigc.spec import Batch, TextBatch
@@ -51,6 +54,14 @@ class FromMemory:
 def streamed(images: ResidentImages) -> StreamedImages:
     names = [str(number) for number in range(len(images))]
     return StreamedImages(FromMemory(images), names, images.labels, images.shape, "hash")
+
+
+def training_loader(
+    images: ResidentImages | StreamedImages, order: TrainingOrder, batch_size: int, first: int = 0, workers: int = 0
+) -> BatchLoader:
+    """An endless loader from batch number `first` on."""
+    batches = Batches(images, functools.partial(training_request, order, batch_size), 1)
+    return batch_loader(batches, BatchNumbers(None, lambda: first), workers)
 
 
 def test_every_item_comes_once_an_epoch_in_another_order() -> None:
@@ -80,21 +91,30 @@ def test_orders_are_uniform() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_each_batch(world_size: int) -> None:
     order = TrainingOrder(23, seed=0)
-    ranks = [training_requests(order, 8, rank=rank, world_size=world_size) for rank in range(world_size)]
     for number in range(9):  # over several epochs of 23 items
-        parts = [next(rank) for rank in ranks]
+        parts = [training_request(order, 8, number, rank=rank, world_size=world_size) for rank in range(world_size)]
         share = 8 // world_size
         assert [start for start, _ in parts] == [number * 8 + rank * share for rank in range(world_size)]
         assert torch.equal(torch.cat([items for _, items in parts]), order.indices(number * 8, number * 8 + 8))
 
 
 def test_a_later_start_continues() -> None:
-    order = TrainingOrder(23, seed=0)
-    whole = list(itertools.islice(training_requests(order, 8), 10))
-    later = list(itertools.islice(training_requests(TrainingOrder(23, seed=0), 8, start_batch=6), 4))
-    for (start, items), (expected_start, expected) in zip(later, whole[6:], strict=True):
-        assert start == expected_start
-        assert torch.equal(items, expected)
+    images = resident()
+    whole = list(itertools.islice(training_loader(images, TrainingOrder(23, seed=0), 8), 10))
+    later = list(itertools.islice(training_loader(images, TrainingOrder(23, seed=0), 8, first=6), 4))
+    for found, expected in zip(later, whole[6:], strict=True):
+        assert found.start == expected.start
+        assert torch.equal(found.images, expected.images)
+
+
+def test_an_endless_loader_has_no_length_and_a_counted_one_starts_where_it_is_told() -> None:
+    batches = Batches(resident(), functools.partial(training_request, TrainingOrder(23, seed=0), 4), 5)
+    with pytest.raises(TypeError, match="endless"):
+        len(batch_loader(batches, BatchNumbers(None)))
+    firsts = iter([0, 5])
+    counted = batch_loader(batches, BatchNumbers(5, lambda: next(firsts)))
+    assert len(counted) == 5
+    assert [batch.start for _ in range(2) for batch in counted] == list(range(0, 40, 4))
 
 
 def test_evaluation_blocks_are_the_same_for_any_number_of_ranks() -> None:
@@ -120,12 +140,9 @@ def test_resident_batches_are_channels_last_without_a_copy() -> None:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_streamed_batches_equal_resident_ones_for_any_number_of_workers(workers: int) -> None:
     images, order = resident(), TrainingOrder(23, seed=5)
-
-    def requests():
-        return training_requests(order, 6, start_batch=2)
-
     state = torch.get_rng_state()
-    pairs = zip(Loader(images, requests), Loader(streamed(images), requests, workers), strict=False)
+    loaders = (training_loader(images, order, 6, 2), training_loader(streamed(images), order, 6, 2, workers))
+    pairs = zip(*loaders, strict=False)
     for expected, found in itertools.islice(pairs, 12):
         assert found.start == expected.start
         assert torch.equal(found.images, expected.images)
@@ -136,7 +153,7 @@ def test_streamed_batches_equal_resident_ones_for_any_number_of_workers(workers:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_finite_loader_has_a_length_and_can_be_iterated_again(workers: int) -> None:
-    loader = SizedLoader(streamed(resident()), lambda: evaluation_requests(23, 5), workers)
+    loader = evaluation_loader(streamed(resident()), evaluation_requests(23, 5), workers)
     assert len(loader) == 5
     for _ in range(2):
         assert sum(len(batch.images) for batch in loader) == 23
@@ -147,7 +164,7 @@ def test_a_file_that_breaks_later_is_one_message(workers: int) -> None:
     images = streamed(resident())
     images.names[3] = "broken"
     with pytest.raises(InputError) as caught:
-        list(SizedLoader(images, lambda: evaluation_requests(23, 5), workers))
+        list(evaluation_loader(images, evaluation_requests(23, 5), workers))
     assert str(caught.value) == "broken is no longer readable"
 
 
@@ -155,7 +172,7 @@ def test_a_file_that_breaks_later_is_one_message(workers: int) -> None:
 def test_workers_survive_the_schedulers_signals_and_end_when_the_parent_says() -> None:
     before = set(multiprocessing.active_children())
     order = TrainingOrder(23, seed=0)
-    batches = iter(Loader(streamed(resident()), lambda: training_requests(order, 4), workers=1))
+    batches = iter(training_loader(streamed(resident()), order, 4, workers=1))
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - before
     for name in ("TERM", "USR1", "INT"):
@@ -170,9 +187,9 @@ def test_workers_survive_the_schedulers_signals_and_end_when_the_parent_says() -
 def test_a_process_that_fails_while_workers_run_comes_to_its_end() -> None:
     program = """
 import torch
-from lit_aigc.data.loaders import Loader, StreamedImages, TrainingOrder, training_requests
+from lit_aigc.data.loaders import StreamedImages, evaluation_loader, evaluation_requests
 images = StreamedImages(lambda name: torch.zeros(3, 8, 8, dtype=torch.uint8), ["a"] * 10, None, (3, 8, 8), "hash")
-batches = iter(Loader(images, lambda: training_requests(TrainingOrder(10, 0), 4), workers=2))
+batches = iter(evaluation_loader(images, evaluation_requests(10, 1), workers=2))
 next(batches)
 raise SystemExit(3)
 """
@@ -196,10 +213,6 @@ def test_digests_see_pixels_labels_and_order() -> None:
     assert [a != b for a, b in zip(images.item_digests(), others[0].item_digests(), strict=True)].index(True) == 5
 
 
-class Data(PinnedTransfer, L.LightningDataModule):
-    pass
-
-
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_batches_go_to_a_gpu_from_page_locked_memory_without_blocking(device, monkeypatch) -> None:
     seen = []
@@ -207,7 +220,7 @@ def test_batches_go_to_a_gpu_from_page_locked_memory_without_blocking(device, mo
     monkeypatch.setattr(Tensor, "to", lambda values, where, **options: (seen.append(options), values)[1])
     for batch in (Batch(torch.ones(2, 1, 3, 3), None, 7), TextBatch(torch.ones(2, 5), None, 7, True)):
         seen.clear()
-        moved = Data().transfer_batch_to_device(batch, torch.device(device), 0)
+        moved = DataModule(None, None, 1, 1, 0).transfer_batch_to_device(batch, torch.device(device), 0)
         assert type(moved) is type(batch)
         assert moved.start == 7
         assert seen == (["pinned", {"non_blocking": True}] if device == "cuda" else [{}])

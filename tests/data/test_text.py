@@ -58,7 +58,7 @@ def make(source: object = None, tokenizer: object = None, **options: object) -> 
 
 def at(data: TextData, rank: int, world_size: int) -> TextData:
     """The data module as it is on one of several ranks."""
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=False)
     return data
 
 
@@ -215,7 +215,7 @@ def test_files_that_are_no_text_are_named(tmp_path: Path, caplog: pytest.LogCapt
         (tmp_path / f"{number}.txt").write_text(f"text {number}\n" * 40)
     _ = make(TextFiles(), root=str(tmp_path)).spec
     (told,) = [message for message in caplog.messages if "left out" in message]
-    assert "8 files that are no UTF-8 text (0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 3 more)" in told
+    assert "8 files that are not UTF-8 text (0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 3 more)" in told
 
 
 def test_a_test_that_is_the_validation_text_is_stored_once(tmp_path: Path, cache_folder: Path) -> None:

@@ -145,10 +145,10 @@ def test_carried_batches_equal_torchtext(length: int, batch_size: int, context: 
     tokens = numbered(length) + 1
     reader, made = RowReader(tokens), Carried(tokens, context, batch_size)
     expected = by_torchtext(tokens, batch_size, context)
-    assert made.batches == len(expected)
+    assert made.epoch_batches == len(expected)
     for epoch in range(2):
         for number, (inputs, targets) in enumerate(expected):
-            batch = reader.batch(*made.request(epoch * made.batches + number))
+            batch = reader.batch(*made.request(epoch * made.epoch_batches + number))
             assert torch.equal(batch.ids[:, :-1], inputs)
             assert torch.equal(batch.ids[:, 1:], targets)
             assert batch.carried == (number > 0)

@@ -296,10 +296,10 @@ def test_a_part_of_the_test_images_is_drawn_at_random():
     ("arguments", "expected"),
     [
         (["nll_samples=5"], "nll_samples needs real images to compare with: add data=NAME, such as data=mnist5k"),
-        (["data=mnist5k", "nll_samples=0"], "nll_samples=0: expected the number of latents drawn for an image"),
+        (["data=mnist5k", "nll_samples=0"], "nll_samples=0: expected the number of latents per image"),
         (["data=mnist5k", "nll_samples=many"], "nll_samples=many: expected"),
         (["data=mnist5k", "nll_samples=5", "nll_images=1"], "nll_images=1: expected the number of test images"),
-        (["data=mnist5k", "nll_images=100"], "nll_images goes with nll_samples"),
+        (["data=mnist5k", "nll_images=100"], "nll_images needs nll_samples"),
         (["data=mnist5k", "data.image_size=32", "nll_samples=5"], "images of shape (1, 32, 32)"),
     ],
 )
@@ -312,7 +312,7 @@ def test_likelihoods_that_are_refused(command, vae_bundle, arguments, expected):
 def test_a_gan_has_no_likelihood(command, bundle):
     outcome = command("evaluate", f"bundle={bundle}", NO_METRICS, "data=mnist5k", "nll_samples=5")
     assert outcome.code == 2
-    assert outcome.err.startswith("lit_aigc.evaluate: nll_samples needs a model that gives images a likelihood")
+    assert outcome.err.startswith("lit_aigc.evaluate: nll_samples needs a model with a likelihood")
     assert outcome.err.count("\n") == 1
 
 
@@ -456,8 +456,8 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uin
         (["fake={fake}", "real={real}", "weights_path={real}"], "there is no file"),
         (["fake={fake}", "real={empty}"], "there are no images in it"),
         (["fake={nowhere}", "real={real}"], "does not exist"),
-        (["fake={colours}", "real={real}"], "has colour images, and the extractor mnist_classifier sees grey only"),
-        (["fake={fake}", "real={colours}"], "has colour images, and the extractor mnist_classifier sees grey only"),
+        (["fake={colours}", "real={real}"], "color images, and the extractor mnist_classifier"),
+        (["fake={fake}", "real={colours}"], "color images, and the extractor mnist_classifier"),
         (["fake={fake}", "data=mnist5k", "data.image_size=32"], "images of 32x32 (height x width), fake="),
     ],
 )

@@ -56,13 +56,13 @@ def test_an_extractor_of_one_s_own(sets):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["extractor={_target_: torch.nn.ReLU}"], "ReLU is no feature extractor: expected an nn.Module with"),
+        (["extractor={_target_: torch.nn.ReLU}"], "ReLU is not a feature extractor: expected an nn.Module with"),
         (["extractor={_target_: tests.metrics.toy.Missing}"], "tests.metrics.toy.Missing can't be imported"),
         (
             ["extractor={_target_: lit_aigc.metrics.features.efficientnet.EfficientNetLite0, sise: 64}"],
             "did you mean 'size'?",
         ),
-        (["extractor={_target_: tests.evaluate.test_options.Narrow}"], "expected (60, 5), its num_features wide"),
+        (["extractor={_target_: tests.evaluate.test_options.Narrow}"], "expected (60, 5), by its num_features"),
         ([TOY, "weights_path=there"], "weights_path= goes with a named extractor"),
         ([TOY, "resize=clean"], "resize= goes with a named extractor"),
         (["extractor=mnist_classifier", "resize=clean"], "resize=clean goes with extractor=inception"),
@@ -191,7 +191,7 @@ def test_a_baseline_that_was_measured_otherwise_is_refused(sets, tmp_path):
     with pytest.raises(InputError, match="were not measured alike"):
         score(f"real={sets[0]}", f"fake={fewer}", *ask[2:], f"baseline={tmp_path / 'other.json'}")
     (tmp_path / "none.json").write_text("[]")
-    with pytest.raises(InputError, match="is no evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         score(*ask, f"baseline={tmp_path / 'none.json'}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lit_aigc.errors import InputError
-from lit_aigc.evaluate.page.from_run import run_curves
+from lit_aigc.evaluate.page.content import run_curves
 from lit_aigc.evaluate.page.page import page
 
 HOSTILE = "</style><script>alert('x')</script>\"' onload=x <img src=http://evil.example/x> \ud800\x00"
@@ -122,8 +122,8 @@ def test_the_verdict_of_an_audit_stands_among_the_headlines_and_above_them_if_it
     audit = {"memorised_share_pixels": 0.05, "memorised_share_pixels_low": 0.03, "memorised_share_pixels_high": 0.08}
     audit |= {"authenticity_pixels": 0.5, "authenticity_real_pixels": 0.52, "protocol": {"memorisation": {"seed": 0}}}
     bad, good = make({**audit, "memorised": True}), make({**audit, "memorised": False})
-    assert "Memorised. The audit finds" in bad.text and "Memorised yes Verdict" in bad.text
-    assert "The audit finds" not in good.text and "Memorised no Verdict" in good.text
+    assert "Memorized. The audit finds" in bad.text and "Memorized yes Verdict" in bad.text
+    assert "The audit finds" not in good.text and "Memorized no Verdict" in good.text
     assert "0.03000 to 0.08000" in good.text and "real images 0.5200" in good.text
     assert "Other" not in good.texts  # all depend on the one protocol
 

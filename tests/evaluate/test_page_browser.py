@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from lit_aigc.evaluate.page.page import POLICY, page
@@ -85,7 +86,7 @@ def text():
 
 def visit(folder, text, width, *options):
     """What the probe finds in a frame of this width: a window of a browser can't be as narrow as a phone."""
-    policy = html.escape(POLICY)
+    policy = str(escape(POLICY))
     assert policy in text
     probed = text.replace(policy, f"{policy}; script-src 'unsafe-inline'").replace("<body>", "<body>" + PROBE)
     frame = f'<!DOCTYPE html><body style="margin:0"><iframe style="width:{width}px;height:900px;border:0"></iframe>'

@@ -230,7 +230,7 @@ def test_sentences_are_scored_one_by_one():
 def test_other_tokens_than_the_models_are_refused():
     data = Data()
     data.tokenizer = Words()
-    with pytest.raises(InputError, match="makes other tokens"):
+    with pytest.raises(InputError, match="has other tokens"):
         measured(data=data)
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.generate.run import condition_of, generate
+from lit_aigc.generate.labels import condition_of
+from lit_aigc.generate.run import generate
 from lit_aigc.spec import DataSpec
 from lit_aigc.train.run import train
 
@@ -115,7 +116,15 @@ def test_labels_that_are_refused(label, spec, expected):
 
 def test_class_names_on_the_command_line():
     for name in ("T-shirt/top", "Ankle boot"):
-        assert load("generate", ["bundle=x", f"label={name}"])["label"] == name
+        assert load("generate", ["bundle=x", f"label={name}"])["image"]["label"] == name
+        assert load("generate", ["bundle=x", f"image.label={name}"])["image"]["label"] == name
+
+
+def test_an_option_under_both_its_names(command):
+    assert load("generate", ["bundle=x", "label=1", "image.label=1"])["image"]["label"] == 1
+    outcome = command("generate", "bundle=x", "label=1", "image.label=2")
+    assert outcome.code == 2
+    assert "label=1 and image.label=2" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -126,11 +135,14 @@ def test_class_names_on_the_command_line():
         ("n=many", "n=many: expected a whole number"),
         ("n=2.5", "n=2.5: expected a whole number"),
         ("start=-1", "start=-1: expected"),
-        ("columns=0", "columns=0: expected"),
+        ("columns=0", "image.columns=0: expected"),
+        ("image.columns=0", "image.columns=0: expected"),
         ("seed=x", "seed=x: expected a whole number"),
         ("label=12", "label=12 is unknown"),
-        ("prompt=ROMEO:", "prompt: for language models. This bundle generates images"),
-        ("stream=true", "stream: for language models"),
+        ("prompt=ROMEO:", "text.prompt: "),
+        ("stream=true", "text.stream: "),
+        ("max_tokens=5", "text.decoding.max_tokens: "),
+        ("text.decoding.temprature=1", "unknown key 'text.decoding.temprature', did you mean 'temperature'?"),
         ("m=3", "unknown key 'm'"),
         ("trust=[no_such_package]", None),
     ],
@@ -286,7 +298,7 @@ def test_what_cannot_be_encoded(command, bundle, vae, digits, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no images in" in refused(encoder, f"encode={tmp_path / 'empty'}")
     assert "takes no label" in refused(encoder, f"encode={digits}", "label=1")
-    assert "encode goes without directions" in refused(encoder, f"encode={digits}", "directions=2")
+    assert "image.encode goes without directions" in refused(encoder, f"encode={digits}", "directions=2")
     (digits / "z.png").write_bytes(b"no image")
     assert "z.png can't be read as an image" in refused(encoder, f"encode={digits}")
 

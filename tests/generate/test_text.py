@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from lit_aigc.networks.encoder_decoder import EncoderDecoder
 from lit_aigc.networks.transformer import Transformer
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import Bundle
+from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec
 from lit_aigc.tokenization.tokenizers import CharacterTokenizer, WordTokenizer
 
@@ -36,7 +39,7 @@ def language_model(tokenizer, text=PLAY, context=16):
 def module(monkeypatch):
     """The model in the bundle that commands of this test read."""
     made = language_model(CharacterTokenizer())
-    monkeypatch.setattr("lit_aigc.runs.bundle.load_bundle", lambda *asked: Bundle(made, made.spec, {}))
+    monkeypatch.setattr("lit_aigc.generate.run.load_bundle", lambda *asked: Bundle(made, made.spec, {}))
     return made
 
 
@@ -122,7 +125,7 @@ def test_stop_strings_on_the_command_line(ask, module, tmp_path, argument, stop)
 
 def test_words_are_separated_from_their_prompt(monkeypatch, command, tmp_path):
     module = language_model(WordTokenizer(minimum_frequency=1), "the cat sat on the mat . " * 3)
-    monkeypatch.setattr("lit_aigc.runs.bundle.load_bundle", lambda *asked: Bundle(module, module.spec, {}))
+    monkeypatch.setattr("lit_aigc.generate.run.load_bundle", lambda *asked: Bundle(module, module.spec, {}))
     for stream in ("false", "true"):
         ask = ["prompt=the cat", "max_tokens=3", f"stream={stream}", "seed=1"]
         outcome = command("generate", "bundle=x", f"out={tmp_path}", *ask)
@@ -134,7 +137,7 @@ def test_words_are_separated_from_their_prompt(monkeypatch, command, tmp_path):
 def test_a_long_prompt_keeps_its_last_part_with_a_notice(ask, module, tmp_path):
     outcome = ask("prompt=To be, or not! That is the", "max_tokens=3", "temperature=0")
     assert outcome.code == 0
-    assert "has 26 tokens: the model, whose context is 16, goes on from the last 15" in outcome.err
+    assert "has 26 tokens: the model, whose context is 16, continues from the last 15" in outcome.err
     assert files(tmp_path / "out")["000000.txt"].startswith("To be, or not! That is the")
     assert ask("prompt=To be, or not!", "max_tokens=3").err == ""
 
@@ -150,7 +153,7 @@ def test_a_translator_gets_what_it_translates(command, monkeypatch, tmp_path):
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     module.tokenizer = tokenizer
-    monkeypatch.setattr("lit_aigc.runs.bundle.load_bundle", lambda *asked: Bundle(module, spec, {}))
+    monkeypatch.setattr("lit_aigc.generate.run.load_bundle", lambda *asked: Bundle(module, spec, {}))
     ask = ["bundle=x", f"out={tmp_path}", "beams=3", "max_tokens=12"]
     outcome = command("generate", *ask, "prompt=That is")
     assert outcome.code == 0, outcome.err
@@ -167,15 +170,15 @@ def test_a_translator_gets_what_it_translates(command, monkeypatch, tmp_path):
         (["prompt=RøMEO Ω"], "The prompt 'RøMEO Ω' has what the model never saw in training: 'ø', 'Ω'"),
         (["temperature=-1"], "temperature=-1: expected 0 (the best token) or more"),
         (["top_p=0", "max_tokens=0"], "max_tokens=0: expected a whole number, 1 or more\ntop_p=0: expected"),
-        (["beams=2", "top_k=3"], "beams=2 searches and draws nothing: leave out top_k"),
+        (["beams=2", "top_k=3"], "beams=2 searches"),
         (["n=2", "temperature=0"], "n=2: temperature=0 and beams give the same text each time"),
         (["n=2", "beams=2"], "n=2: temperature=0 and beams"),
         (["n=2", "stream=true"], "stream=true prints one text"),
         (["n=0"], "n=0: expected a whole number, 1 or more"),
         (["stop=[]", "stop=''"], "stop=('',): expected strings that are not empty"),
         (["prompts=nowhere.txt"], "prompts=nowhere.txt can't be read"),
-        (["label=0"], "label: for models of images. This bundle generates texts"),
-        (["interpolate=2", "directions=1"], "directions, interpolate: for models of images"),
+        (["label=0"], "image.label: "),
+        (["interpolate=2", "directions=1"], "image.directions, image.interpolate: "),
         (["promt=a"], "unknown key 'promt', did you mean 'prompt'?"),
     ],
 )
@@ -200,7 +203,14 @@ def test_what_a_terminal_would_obey_is_shown():
     assert visible("a\x1b[2Jb\r\n\tc\x7f\x9b") == "a␛[2Jb␍\n\tc␡\ufffd"
 
 
-def test_the_options_of_text_are_keys_of_the_config():
-    from lit_aigc.generate.text import OPTIONS
+def test_the_options_of_decoding_are_keys_of_the_config():
+    assert set(load("generate", ["bundle=x"])["text"]["decoding"]) == {
+        field.name for field in dataclasses.fields(Decoding)
+    }
 
-    assert set(OPTIONS) <= set(load("generate", ["bundle=x"]))
+
+def test_options_have_their_own_names_and_short_ones():
+    short = ["prompt=To be, or not!", "stream=true", "max_tokens=3", "stop=a"]
+    nested = ["text.prompt=To be, or not!", "text.stream=true", "text.decoding.max_tokens=3", "text.decoding.stop=a"]
+    assert load("generate", ["bundle=x", *short]) == load("generate", ["bundle=x", *nested])
+    assert load("generate", ["bundle=x", *short])["text"]["prompt"] == "To be, or not!"

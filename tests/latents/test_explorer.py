@@ -15,7 +15,8 @@ from lit_aigc.build import build, locate, resolve
 from lit_aigc.config.compose import compose
 from lit_aigc.config.overrides import config_folder
 from lit_aigc.errors import InputError
-from lit_aigc.latents.explorer import REACH, STEPS, Explorer, classifier_of
+from lit_aigc.generate.latents import classifier_of
+from lit_aigc.latents.explorer import REACH, STEPS, Explorer
 from lit_aigc.latents.geometry import great_circle
 from lit_aigc.modules.latent import LatentModule
 from lit_aigc.noise import Noise
@@ -286,7 +287,7 @@ def test_the_classifier_of_training_is_taken_if_it_fits():
     assert classifier_of(Bundle, "fashion_mnist_classifier").name == "fashion_mnist_classifier"
     Bundle.spec = DataSpec("image", (1, 28, 28), num_classes=3)
     assert classifier_of(Bundle, None) is None
-    with pytest.raises(InputError, match="tells 10 classes apart, the data have 3"):
+    with pytest.raises(InputError, match="mnist_classifier has 10 classes, the data has 3"):
         classifier_of(Bundle, "mnist_classifier")
 
 

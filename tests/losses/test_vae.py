@@ -7,14 +7,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from lit_aigc.losses.vae import (
-    annealed,
-    bernoulli_log_prob,
-    free_bits,
-    importance_bound,
-    kl_standard_normal,
-    normal_log_prob,
-)
+from lit_aigc.losses.vae import annealed, free_bits, importance_bound
+from lit_aigc.networks.layers.densities import bernoulli_log_prob, kl_standard_normal, normal_log_prob
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_tiff_of_unknown_range_is_unreadable() -> None:
     for kind in (np.float32, np.int32):
         content = encoded(Image.fromarray(PIXELS[:, :, 0].astype(kind)), "tiff")
         for refuse in (decode, functools.partial(probe, strict=True)):
-            with pytest.raises(UnreadableImageError, match="32 bits a pixel"):
+            with pytest.raises(UnreadableImageError, match="32 bits per pixel"):
                 refuse(content)
 
 

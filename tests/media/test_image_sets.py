@@ -75,7 +75,7 @@ def test_the_same_images_in_the_same_order_from_all_kinds(tmp_path, kind, channe
     images = pixels(channels=channels)
     found = open_image_set(write(kind, tmp_path, images), "fake")
     assert (found.count, found.pixels.distinct, found.shape) == (N, N, (channels, 8, 6))
-    assert found.pixels.coloured is (channels == 3)
+    assert found.pixels.colored is (channels == 3)
     for size in (1, 7, 64):
         batches = list(found.batches(size))
         assert [batch.start for batch in batches] == list(range(0, N, size))
@@ -247,16 +247,16 @@ def test_sets_that_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [
-        ({"mu": np.zeros(4), "sigma": np.zeros((4, 4))}, "holds statistics (mu, sigma) and no images"),
+        ({"mu": np.zeros(4), "sigma": np.zeros((4, 4))}, "(mu, sigma)"),
         ({"a": pixels(), "b": pixels()}, "has the arrays a, b: expected arr_0 or images"),
         ({"arr_0": pixels().astype(np.float32)}, "is float32, expected uint8"),
         ({"arr_0": np.array([object()])}, "is object, expected uint8"),
         ({"arr_0": pixels(channels=4)}, "has shape (23, 8, 6, 4), expected uint8"),
-        ({"arr_0": pixels(size=(3, 8))}, "which can be read in two ways"),
+        ({"arr_0": pixels(size=(3, 8))}, "ambiguous"),
         ({"arr_0": pixels(size=(0, 8))}, "has shape (23, 0, 8, 3)"),
         ({"arr_0": pixels(n=0)}, "at least 2 images"),
         ({"arr_0": pixels().reshape(N, -1)}, "has shape (23, 144)"),
-        ({"arr_0": np.asfortranarray(pixels())}, "in Fortran's order"),
+        ({"arr_0": np.asfortranarray(pixels())}, "Fortran"),
     ],
 )
 def test_arrays_that_are_refused(tmp_path, arrays, expected):
@@ -283,9 +283,7 @@ def test_damaged_pixels_that_no_header_tells_of_are_all_named(tmp_path):
         (folder / name).write_bytes(whole[: len(whole) // 2] if name in ("b.jpg", "d.jpg") else whole)
     found = open_image_set(folder, "fake")
     taken = []
-    with pytest.raises(
-        InputError, match=r"2 of 4 images can't be measured; mend or remove them:\n  b.jpg: .*\n  d.jpg"
-    ):
+    with pytest.raises(InputError, match=r"2 of 4 images can't be measured.*:\n  b.jpg: .*\n  d.jpg"):
         taken.extend(batch.start for batch in found.batches(1))
     assert taken == [0]  # nothing more is computed on
 
@@ -317,7 +315,7 @@ def test_colours_are_refused_by_an_extractor_of_grey_images(tmp_path):
         shape = (1, 8, 8)
 
     colour = open_image_set(write("npz", tmp_path / "colour", pixels()), "fake")
-    with pytest.raises(InputError, match="has colour images, and the extractor grey sees grey only"):
+    with pytest.raises(InputError, match="color images, and the extractor grey "):
         next(colour.batches(extractor=Grey()))
     saved_as_rgb = pixels(channels=1).repeat(3, axis=3)
     grey = open_image_set(write("npz", tmp_path / "grey", pixels(channels=1)), "fake")
@@ -332,7 +330,7 @@ def test_pairs_that_are_warned_of(tmp_path, recwarn):
     assert not recwarn
     with pytest.warns(UserWarning, match=r"different sizes, 8x6 and 8x8"):
         check_pair(real, (3, 8, 8), MeanColour())
-    with pytest.warns(UserWarning, match="the generated ones are grey"):
+    with pytest.warns(UserWarning, match="the generated ones are gray"):
         check_pair(real, (1, 8, 6), MeanColour())
     wide = MeanColour()
     wide.num_features = N + 1
@@ -346,5 +344,5 @@ def test_features_that_are_not_finite_are_refused():
             features, logits = super().forward(images)
             return features * float("nan"), logits
 
-    with pytest.raises(InputError, match="mean_colour gives features that are not finite"):
+    with pytest.raises(InputError, match="mean_colour returns features that are not finite"):
         extract(Broken(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "cpu")

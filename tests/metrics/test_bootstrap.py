@@ -8,18 +8,11 @@ import torch
 
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import bootstrap
-from lit_aigc.metrics.bootstrap import (
-    compare,
-    difference,
-    estimate,
-    frechet_draws,
-    inception_score_draws,
-    kernel_draws,
-    weights,
-)
-from lit_aigc.metrics.frechet import FeatureMoments, Moments, frechet_distance
-from lit_aigc.metrics.inception_score import InceptionScore
-from lit_aigc.metrics.kernel import kernel_distance
+from lit_aigc.metrics.bootstrap import compare, difference, estimate
+from lit_aigc.metrics.frechet import FeatureMoments, Moments, frechet_distance, frechet_draws
+from lit_aigc.metrics.inception_score import InceptionScore, inception_score_draws
+from lit_aigc.metrics.kernel import kernel_distance, kernel_draws
+from lit_aigc.metrics.resampling import weights
 
 
 def features(n: int, d: int = 4, seed: int = 0, offset: float = 0.0) -> torch.Tensor:

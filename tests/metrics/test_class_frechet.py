@@ -88,7 +88,7 @@ def test_it_sees_swapped_classes():
 def test_few_samples_warn(reference):
     metric = ClassFrechetDistance(reference)
     metric.update(features(15), classes(15))
-    with pytest.warns(SmallSampleWarning, match="5 samples a class on 6 features"):
+    with pytest.warns(SmallSampleWarning, match="5 samples per class on 6 features"):
         metric.compute()
 
 
@@ -96,11 +96,11 @@ def test_bad_input(reference):
     metric = ClassFrechetDistance(reference)
     with pytest.raises(InputError, match="these have none"):
         metric.update(features(3), None)
-    with pytest.raises(InputError, match="of class 3, expected 0 to 2"):
+    with pytest.raises(InputError, match="class 3, expected 0 to 2"):
         metric.update(features(3), torch.tensor([0, 1, 3]))
     metric = ClassFrechetDistance(reference)
     metric.update(features(4), torch.tensor([0, 0, 1, 1]))
-    with pytest.raises(InputError, match="at least 2 images of each class on either side, and class 2 has 0"):
+    with pytest.raises(InputError, match="at least 2 images per class on either side, and class 2 has 0"):
         metric.compute()
 
 

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.frechet import frechet_distance
-from lit_aigc.metrics.generative import METRICS, ON_REQUEST, choose_metrics, evaluate_samples, module_samples
-from lit_aigc.metrics.reference import Reference, compute_reference, tensors_from_bytes
+from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
+from lit_aigc.metrics.reference import Reference, compute_reference, from_tensors
+from lit_aigc.metrics.table import METRICS
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
 from tests.metrics.toy import MeanColour, Toy, ToyData
+
+ALL = tuple(METRICS)
+DEFAULT = ("fid", "kid", "is", "accuracy")
+ON_REQUEST = ("precision_recall", "class_fid")
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def in_batches(x: torch.Tensor, size: int) -> list[Batch]:
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_batch_size_makes_no_difference(by_class, size):
-    extractor, metrics = MeanColour().double(), METRICS + ON_REQUEST
+    extractor, metrics = MeanColour().double(), ALL
     whole, _ = evaluate_samples(in_batches(images(101), 101), extractor, by_class, metrics, bootstrap=20)
     parts, protocol = evaluate_samples(in_batches(images(101), size), extractor, by_class, metrics, bootstrap=20)
     assert parts == pytest.approx(whole, rel=1e-6, abs=1e-12)
@@ -61,8 +67,8 @@ def test_what_is_measured_on_request(by_class):
 
 def test_intervals(reference):
     samples = in_batches(images(60) // 2, 20)
-    plain, _ = evaluate_samples(samples, MeanColour(), reference, METRICS)
-    values, protocol = evaluate_samples(samples, MeanColour(), reference, METRICS, bootstrap=50)
+    plain, _ = evaluate_samples(samples, MeanColour(), reference, DEFAULT)
+    values, protocol = evaluate_samples(samples, MeanColour(), reference, DEFAULT, bootstrap=50)
     assert {key: values[key] for key in plain} == plain
     parts = ("standard_error", "low", "high")
     assert set(values) - set(plain) == {f"{name}_mean_colour_{part}" for name in ("fid", "kid", "is") for part in parts}
@@ -72,7 +78,7 @@ def test_intervals(reference):
         assert values[f"{key}_standard_error"] > 0
     facts = {"draws": 50, "seed": 0, "level": 0.95, "over": "generated samples", "n": 60}
     assert protocol["bootstrap"] == facts
-    again, _ = evaluate_samples(samples, MeanColour(), reference, METRICS, bootstrap=50)
+    again, _ = evaluate_samples(samples, MeanColour(), reference, DEFAULT, bootstrap=50)
     assert again == values
     other, _ = evaluate_samples(samples, MeanColour(), reference, ("fid",), bootstrap=50, bootstrap_seed=1)
     assert other["fid_mean_colour_low"] != values["fid_mean_colour_low"]
@@ -109,7 +115,7 @@ def test_odd_set_is_counted_once_over_two_shares():
 
 
 def test_reference_survives_its_file(reference):
-    moments, features = tensors_from_bytes(reference.to_bytes())
+    moments, features = from_tensors(load(reference.to_bytes()))
     assert moments.count == 101
     assert torch.equal(moments.mean, reference.moments.mean)
     assert torch.equal(moments.covariance, reference.moments.covariance)
@@ -151,7 +157,7 @@ def test_a_set_against_itself(reference):
 
 def test_constant_images_are_finite(reference):
     constant = in_batches(torch.full((20, 1, 8, 8), 9, dtype=torch.uint8), 20)
-    values, _ = evaluate_samples(constant, MeanColour(), reference, METRICS)
+    values, _ = evaluate_samples(constant, MeanColour(), reference, DEFAULT)
     assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
     assert values["is_mean_colour"] == pytest.approx(1.0)
     assert values["accuracy_mean_colour"] == 0.5
@@ -180,7 +186,7 @@ def test_samples_that_are_not_finite_are_refused():
 def test_choice_of_metrics():
     extractor, featureless = MeanColour(), MeanColour()
     featureless.num_classes = 0
-    assert choose_metrics(None, extractor, 2) == METRICS
+    assert choose_metrics(None, extractor, 2) == DEFAULT
     assert choose_metrics(None, extractor, 0) == ("fid", "kid", "is")
     assert choose_metrics(None, featureless, 2) == ("fid", "kid")
     assert choose_metrics(["kid", "fid"], extractor, 0) == ("fid", "kid")

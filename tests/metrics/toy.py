@@ -36,13 +36,15 @@ class Toy(GenerativeModule):
         super().__init__(SPEC, conditional)
         self.brightness = nn.Parameter(torch.zeros(1))
         self.dropout = nn.Dropout(0.5)
-        self.average(self)
+        self.prepare(self)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def train_batch(self, batch: Batch) -> dict[str, Tensor]:
-        return self.update(self.optimizers(), batch, lambda part: ((self.brightness - 1).square().mean(), {}))
+        return self.update(
+            self.optimizers(), batch, lambda part: ((self.brightness - 1).square().mean(), {}), generates=False
+        )
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
         brightness = self.brightness

@@ -28,15 +28,13 @@ class Mean(GenerativeModule):
         super().__init__(SPEC)
         self.network = nn.Linear(4, 4)
         self.broken = broken
-        self.average(self.network)
+        self.prepare(self.network)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.network.parameters(), lr=1e-3)
 
     def train_batch(self, batch):
-        values = self.update(self.optimizers(), batch, self._loss)
-        self.count_generator_update()
-        return values
+        return self.update(self.optimizers(), batch, self._loss)
 
     def _loss(self, batch):
         images = batch.images.flatten(1)
@@ -85,7 +83,7 @@ def test_a_process_raises_when_another_is_broken():
         assert reduce_op == "sum"
         return tensor + torch.tensor([0.0, float("inf")])  # the other one's loss is fine, and its weights are not
 
-    module._window = {"loss": (torch.tensor(1.0), 1)}
+    module._window.add({"loss": torch.tensor(1.0)})
     module._trainer = types.SimpleNamespace(strategy=types.SimpleNamespace(reduce=reduce), precision_plugin=None)
     with pytest.raises(TrainingDiverged, match="diverged: the norm of the weights is inf within"):
         module.raise_if_broken()

@@ -91,16 +91,14 @@ def restored(family: str) -> Any:
         module.ema.update()
     module.batches = 1  # not the first, which looks at more
     strategy = types.SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
-    module._trainer = types.SimpleNamespace(
-        strategy=strategy, world_size=1, precision_plugin=None, is_global_zero=True, datamodule=None
-    )
+    module._trainer = types.SimpleNamespace(strategy=strategy, world_size=1, precision_plugin=None, is_global_zero=True)
     optimizers = module.configure_optimizers()
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["base_lr"] = group["lr"]  # as `training_step` sets it
     module.optimizers = lambda: optimizers
     module.all_gather = lambda tensor: tensor
     # The forward pass of an update alone.
-    module.update = lambda optimizer, batch, loss, name="": loss(batch)[1]
+    module.update = lambda optimizer, batch, loss, name="", generates=True: loss(batch)[1]
     return module
 
 

@@ -14,10 +14,10 @@ from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
+from lit_aigc.modules.checkpoint import read_checkpoint
 from lit_aigc.modules.gan_health import Alarm, gan_statistics, logit_statistics, spread_within_classes
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import load_bundle
-from lit_aigc.runs.checkpoint import read_checkpoint
 from lit_aigc.spec import Batch, DataSpec
 from lit_aigc.train.run import train
 
@@ -160,7 +160,7 @@ def test_the_discriminator_sees_augmented_images_only_and_samples_are_never_augm
 
     def built(model_config, spec):
         module = original(model_config, spec)
-        module.augment = recorder
+        module.augment, module._adapts = recorder, True
         module.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         pair = module.discriminator.pair
         module.discriminator.pair = lambda real, fake, y: (seen.extend((real, fake)), pair(real, fake, y))[1]
@@ -240,7 +240,7 @@ def test_r1_and_r2_are_taken_before_augmentation_unless_the_config_says_otherwis
         )
         module._trainer = types.SimpleNamespace(precision_plugin=None)
         parameters = list(module.discriminator.parameters())
-        loss, values = module._discriminator_loss(batch)
+        loss, values = module.discriminator_loss(batch)
         gradients = torch.autograd.grad(loss, parameters)
 
         total, logits = 0.0, []
@@ -383,21 +383,21 @@ def test_a_generator_that_draws_one_picture_rings_the_alarm_once(tiny, tmp_path,
 def test_the_alarm_counts_windows_in_a_row_over_a_checkpoint():
     one = Alarm()
     for _ in range(9):
-        one.look({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
+        one.observe({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
     other = Alarm()
     other.load_state_dict(one.state_dict())
-    assert not other.rings
-    assert other.lost({"d_spread": 0.0, "d_loss": 1.0}) is None
-    other.look({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
-    assert other.rings
-    assert "same logit" in other.lost({"d_spread": 0.0, "d_loss": 1.0})
+    assert not other.generator_collapsed
+    assert other.discriminator_collapsed({"d_spread": 0.0, "d_loss": 1.0}) is None
+    other.observe({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
+    assert other.generator_collapsed
+    assert "same logit" in other.discriminator_collapsed({"d_spread": 0.0, "d_loss": 1.0})
 
 
 def test_a_wasserstein_loss_below_zero_is_no_alarm():
     alarm = Alarm(ADVERSARIAL_LOSSES["wasserstein"].least)
     for _ in range(20):
-        alarm.look({"d_spread": 1.0, "d_loss": -7.0})
-    assert alarm.lost({"d_spread": 1.0, "d_loss": -7.0}) is None
+        alarm.observe({"d_spread": 1.0, "d_loss": -7.0})
+    assert alarm.discriminator_collapsed({"d_spread": 1.0, "d_loss": -7.0}) is None
 
 
 # -- any loss with any network

@@ -129,5 +129,5 @@ def test_what_does_not_fit_is_told(data, tmp_path, arguments, message):
 
 def test_a_translation_needs_an_original(data, tmp_path):
     run = start(data, f"run_dir={tmp_path}/run", "budget.batches=1", "validations=0")
-    with pytest.raises(InputError, match="0 originals for 2 translations"):
+    with pytest.raises(InputError, match="0 prompts for 2 texts"):
         run.module.sample(2, noise=Noise(0))

@@ -263,7 +263,7 @@ def test_data_without_labels():
         ({"beta": -1.0}, r"beta=-1\.0: expected a weight of 0 or more"),
         ({"warmup": 1.5}, r"warmup=1\.5: expected a share in \[0, 1\]"),
         ({"free_bits": -0.1}, r"free_bits=-0\.1: expected 0 nats or more"),
-        ({"bound": "iwae", "free_bits": 0.5}, "free_bits goes with bound=elbo only"),
+        ({"bound": "iwae", "free_bits": 0.5}, "free_bits needs bound=elbo"),
     ],
 )
 def test_wrong_objectives(options, message):

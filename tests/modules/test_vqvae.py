@@ -190,7 +190,7 @@ def test_two_processes_equal_one_on_the_joined_batch(small, tmp_path):
         ("model.network.encoder.channels=0", "channels=0: expected 1 or more"),
         ("model.objective.until=0.0", "until=0.0: expected a share"),
         ("model.temperature=0.0", "temperature=0.0: expected a positive number"),
-        ("data.image_size=24", "can't do images of 24x24"),
+        ("data.image_size=24", "images of 24x24"),
     ],
 )
 def test_what_does_not_fit_is_told_before_training(small, tmp_path, argument, message):

@@ -40,7 +40,7 @@ def test_no_position_sees_what_comes_later(network: EncoderDecoder) -> None:
 def test_the_gradient_is_the_same_with_fused_attention(network: EncoderDecoder, monkeypatch) -> None:
     gradients = []
     for longest in (512, 0):
-        monkeypatch.setattr("lit_aigc.networks.layers.attention._LONGEST_WRITTEN_OUT", longest)
+        monkeypatch.setattr("lit_aigc.networks.layers.attention._LONGEST_SPELLED_OUT", longest)
         network.zero_grad()
         network(IDS, SOURCE, SEEN).square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters()])

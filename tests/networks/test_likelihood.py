@@ -68,10 +68,10 @@ def test_bernoulli_samples_are_black_or_white_as_often_as_they_should():
     torch.testing.assert_close(drawn.mean(dim=(2, 3)), Bernoulli().mean(logits)[:, :, 0, 0], atol=0.03, rtol=0)
 
 
-def test_grey_images_are_observed_as_they_are():
+def test_gray_images_are_observed_as_they_are():
     images = normal(2, 1, 4, 4)
     assert Bernoulli().observe(images, Noise(0)) is images
-    assert not Bernoulli().discrete  # a cross-entropy with grey levels is no probability
+    assert not Bernoulli().discrete  # a cross-entropy with gray levels is no probability
     assert Bernoulli(binarize=True).discrete
 
 
@@ -85,7 +85,7 @@ def test_binarisation_goes_by_the_place_in_the_stream():
     assert not torch.equal(whole, observe(images, Noise(3, 16)))  # anew each time that it is seen
 
 
-def test_grey_levels_are_the_chances_of_white():
+def test_gray_levels_are_the_chances_of_white():
     levels = torch.tensor([-1.0, -0.5, 0.2, 1.0])
     seen = (
         Bernoulli(binarize=True).observe(levels.view(1, 4, 1, 1).expand(1, 4, 150, 150), Noise(0)).mean(dim=(0, 2, 3))
@@ -132,7 +132,7 @@ def test_a_density_does_not_grow_without_end():
 
 
 def test_an_unknown_variance():
-    with pytest.raises(InputError, match=r"likelihood\.variance='full' is unknown: expected fixed, shared or pixel"):
+    with pytest.raises(InputError, match=r"likelihood\.variance=full: expected fixed, shared or pixel"):
         Gaussian("full")
 
 
@@ -160,25 +160,25 @@ def test_probabilities_of_all_levels_sum_to_one(components, scale):
         assert total.item() == pytest.approx(1, abs=1e-4)
 
 
-def test_probabilities_of_all_colours_sum_to_one(monkeypatch):
-    """Of pixels with 12 levels, so that all 1728 colours can be counted."""
+def test_probabilities_of_all_colors_sum_to_one(monkeypatch):
+    """Of pixels with 12 levels, so that all 1728 colors can be counted."""
     monkeypatch.setattr(likelihoods, "LEVELS", 12)
-    colours = torch.tensor(list(itertools.product(levels(12).tolist(), repeat=3)))[:, :, None, None]
+    colors = torch.tensor(list(itertools.product(levels(12).tolist(), repeat=3)))[:, :, None, None]
     mixture = DiscretizedLogisticMixture(3)
     for seed in range(10):
-        found = probabilities(mixture, 2 * normal(mixture.maps(3), seed=seed), colours)
+        found = probabilities(mixture, 2 * normal(mixture.maps(3), seed=seed), colors)
         assert found.sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_last_channel_sums_out():
-    """Over the 256 levels of blue, the probabilities of a colour are those of its red and green."""
-    colour, both = DiscretizedLogisticMixture(2), DiscretizedLogisticMixture(2)
-    parameters = normal(colour.maps(3)).view(2, 10)  # a component: logit, 3 means, 3 log-scales, 3 coefficients
+    """Over the 256 levels of blue, the probabilities of a color are those of its red and green."""
+    color, both = DiscretizedLogisticMixture(2), DiscretizedLogisticMixture(2)
+    parameters = normal(color.maps(3)).view(2, 10)  # a component: logit, 3 means, 3 log-scales, 3 coefficients
     without_blue = parameters[:, [0, 1, 2, 4, 5, 7]].flatten()
     red_green = torch.tensor([0.25, -0.5])
     pixels = torch.cat([red_green.expand(256, 2), levels()[:, None]], dim=1)[:, :, None, None]
     expected = probabilities(both, without_blue, red_green.view(1, 2, 1, 1))
-    found = probabilities(colour, parameters.flatten(), pixels).sum()
+    found = probabilities(color, parameters.flatten(), pixels).sum()
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -230,7 +230,7 @@ def test_samples_follow_the_probabilities():
     assert abs(seen[-1] - expected[-1]) < 0.005 < expected[-1]
 
 
-def test_colours_of_samples_hang_together_as_in_the_probabilities():
+def test_colors_of_samples_hang_together_as_in_the_probabilities():
     mixture = DiscretizedLogisticMixture(2)
     parameters = torch.tensor([0.0, -0.4, 0.1, -2.0, -2.5, 1.0, 0.7, 0.5, -0.2, -2.0, -2.0, -1.0])
     drawn = mixture.sample(parameters.view(1, -1, 1, 1).expand(1, -1, 200, 200), Noise(0))[0].flatten(1)

@@ -9,7 +9,7 @@ from lit_aigc.losses.language import token_nats
 from lit_aigc.networks.layers.attention import causal_attention
 from lit_aigc.networks.layers.ngrams import NgramEmbedding
 from lit_aigc.networks.layers.pointwise import rms_norm, rotate, squared_relu
-from lit_aigc.networks.transformer import Transformer, turns
+from lit_aigc.networks.transformer import Transformer, rotary_angles
 
 OPTIONS = {
     "default": {"ngrams": [2, 4], "ngram_buckets": 64},
@@ -96,7 +96,7 @@ def test_a_cache_grows_as_need_be() -> None:
     assert torch.allclose(torch.cat(pieces, dim=1), made(ids), atol=1e-4)
 
 
-def test_attention_written_out_is_the_fused_one() -> None:
+def test_attention_spelled_out_is_the_fused_one() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 7, 4, requires_grad=True)
     ours, fused = causal_attention(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -140,8 +140,8 @@ def test_rotary_attention_depends_on_distances_alone() -> None:
     made = network("swiglu")
     x = torch.randn(1, 3, 16)
     with torch.no_grad():
-        near = made.blocks[0].attention(x, turns(torch.arange(3)[None], 8))
-        far = made.blocks[0].attention(x, turns(torch.arange(50, 53)[None], 8))
+        near = made.blocks[0].attention(x, rotary_angles(torch.arange(3)[None], 8))
+        far = made.blocks[0].attention(x, rotary_angles(torch.arange(50, 53)[None], 8))
     assert torch.allclose(near, far, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.runs.checkpoint import read_checkpoint
+from lit_aigc.modules.checkpoint import read_checkpoint
 from lit_aigc.train.failures import advice
 from lit_aigc.train.run import train
 from tests.reliability.runs import FAULT, arguments, assert_same_run, checkpoint

@@ -84,7 +84,7 @@ def test_the_card_says_how_to_generate_text(save):
     tokenizer = CharacterTokenizer()
     card = (save(tokenizer) / "README.md").read_text(encoding="utf-8")
     assert 'python -m lit_aigc.generate bundle=. prompt="..." n=4 max_tokens=300' in card
-    assert f"`sonnets` (text, 256 tokens at once,\n{tokenizer.vocab_size:,} tokens)" in card
+    assert f"`sonnets` (vocabulary {tokenizer.vocab_size:,}, context 256" in card
 
 
 def test_a_model_of_images_has_no_tokenizer(tiny_run):

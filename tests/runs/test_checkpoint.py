@@ -20,13 +20,8 @@ from torch import nn
 
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.runs.checkpoint import (
-    AtomicCheckpointIO,
-    check_fits,
-    latest_checkpoint,
-    read_checkpoint,
-    state_differences,
-)
+from lit_aigc.modules.checkpoint import check_fits, read_checkpoint, state_differences
+from lit_aigc.runs.checkpoint import AtomicCheckpointIO, latest_checkpoint
 from lit_aigc.train.run import train
 
 
@@ -265,7 +260,7 @@ def test_a_damaged_last_gives_way_to_the_previous_with_a_warning(tmp_path):
         warnings.simplefilter("error")
         assert latest_checkpoint(tmp_path)[0].name == "last.ckpt"
     (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:500])
-    with pytest.warns(UserWarning, match=r"last.ckpt is damaged .*Going on from .*previous.ckpt"):
+    with pytest.warns(UserWarning, match=r"last.ckpt is damaged .*Resuming from .*previous.ckpt"):
         path, found = latest_checkpoint(tmp_path)
     assert path.name == "previous.ckpt"
     assert float(found["state_dict"]["weight"][0]) == 1.0
@@ -287,7 +282,7 @@ def test_a_run_goes_on_from_the_previous_checkpoint_and_reads_each_file_once(tin
     last.write_bytes(last.read_bytes()[:1000])
     for module in (io, builtins):
         monkeypatch.setattr(module, "open", watched)
-    with pytest.warns(UserWarning, match="Going on from"):
+    with pytest.warns(UserWarning, match="Resuming from"):
         run = train(load("train", [f"resume={tmp_path / 'run'}"]))
     assert opened == ["last.ckpt", "previous.ckpt"]
     assert (run.summary["status"], run.summary["batches"], run.summary["samples_seen"]) == ("done", 8, 64)

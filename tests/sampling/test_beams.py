@@ -1,4 +1,4 @@
-"""Beam search beside the enumeration of all texts."""
+"""Beam search compared with the enumeration of all texts."""
 
 from __future__ import annotations
 

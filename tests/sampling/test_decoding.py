@@ -1,4 +1,4 @@
-"""Drawn texts: the right distribution, the same text whatever is drawn beside it, ends, streams."""
+"""Sampled texts: the right distribution, independence of the batch, ends, streams."""
 
 from __future__ import annotations
 

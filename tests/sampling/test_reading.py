@@ -1,4 +1,4 @@
-"""What a network has read: prompts of many lengths in one pass, the end of the context, the same whoever is beside."""
+"""Reading texts: prompts of many lengths in one pass, the end of the context, independence of the batch."""
 
 from __future__ import annotations
 

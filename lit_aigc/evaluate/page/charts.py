@@ -1,127 +1,148 @@
-"""Charts of an evaluation as inline SVG: what stands in them is in words too, for those who don't see them."""
+"""The charts of an evaluation as plain numbers and texts for the page's SVG; what they show is also there in words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from lit_aigc.evaluate.page.entries import Entry, figure, is_number, typeset
-from lit_aigc.evaluate.page.markup import Markup, tag
+from lit_aigc.evaluate.page.findings import figure, typeset
+from lit_aigc.metrics.measurement import Curve, Measurement, is_number
 
-Curve = tuple[Sequence[int], Sequence[float]]
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 16, 10, 38
-COLOURS = 7  # in page.css
-LOGARITHMIC = 30  # from this ratio of the largest value to the smallest on
+COLORS = 7  # in page.css
+LOGARITHMIC = 30  # from this ratio of the largest value to the smallest
 MOST_POINTS = 400
-MARKED = 30  # with at most so many points, each has a mark
+MARKED = 30  # up to this many points, each has a mark
 
 
-def range_chart(entry: Entry) -> Markup | None:
-    """A number on its scale, with its interval as a bar and the figure of real images as a tick.
+class Scale(NamedTuple):
+    """A number on its scale; places are percentages of the width.
 
-    Returns:
-        The picture; None where there is nothing to see the number against.
+    Attributes:
+        value: Place of the number.
+        interval: Both ends of its interval, or None.
+        real: Place of the figure of real images, or None.
+        ends: The ends of the scale, as text.
     """
-    if not is_number(entry.value):
+
+    value: str
+    interval: tuple[str, str] | None
+    real: str | None
+    ends: tuple[str, str]
+
+
+def scale(measurement: Measurement) -> Scale | None:
+    """Return a number on its scale, or None if there is nothing to compare the number with."""
+    value, low, high, real = (getattr(measurement, name) for name in ("value", "low", "high", "real"))
+    if not is_number(value) or not math.isfinite(value):
         return None
-    places = [entry.value, entry.low, entry.high, entry.real]
-    known = [place for place in places if place is not None and math.isfinite(place)]
-    share = bool(entry.kind and entry.kind.share)
-    if not math.isfinite(entry.value) or (len(known) < 2 and not share):
+    known = [each for each in (value, low, high, real) if each is not None and math.isfinite(each)]
+    share = bool(measurement.figure and measurement.figure.share)
+    if len(known) < 2 and not share:
         return None
-    low, high = min(0.0, *known), max(1.0 if share else 0.0, *known)
-    low = 0.0 if -low < 0.02 * high else _rounded(low)  # a kernel distance may lie a little below 0
-    high = high if share else _rounded(high)
+    first, last = min(0.0, *known), max(1.0 if share else 0.0, *known)
+    first = 0.0 if -first < 0.02 * last else _rounded(first)  # a kernel distance may lie slightly below 0
+    last = last if share else _rounded(last)
 
-    def percent(value: float) -> str:
-        return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
+    def place(number: float) -> str:
+        return f"{100 * (number - first) / ((last - first) or 1):.2f}%"
 
-    parts = [tag("line", class_="scale", x1="0", x2="100%", y1="12", y2="12")]
-    if entry.low is not None and entry.high is not None and len(known) >= 3:
-        parts.append(tag("line", class_="interval", x1=percent(entry.low), x2=percent(entry.high), y1="12", y2="12"))
-    if entry.real is not None:
-        parts.append(tag("line", class_="real", x1=percent(entry.real), x2=percent(entry.real), y1="3", y2="21"))
-    parts.append(tag("circle", class_="value", cx=percent(entry.value), cy="12", r="4.5"))
-    ends = tag("p", tag("span", compact(low)), tag("span", compact(high)), class_="ends")
-    return tag("div", tag("svg", parts, height="24"), ends, class_="range", aria_hidden="true")
+    return Scale(
+        place(value),
+        (place(low), place(high)) if None not in (low, high) and len(known) >= 3 else None,
+        None if real is None else place(real),
+        (compact(first), compact(last)),
+    )
 
 
-def bar_chart(mean: Entry, classes: Sequence[Entry]) -> Markup:
-    """A table with a bar for each class, and the mean as a line through all bars."""
-    values = [each.value for each in classes if math.isfinite(each.value)]
-    high = max([*values, mean.value if math.isfinite(mean.value) else 0.0, 1e-12]) * 1.02
+class Bars(NamedTuple):
+    """Bars of some classes, and a line through all of them; places are percentages of the width.
+
+    Attributes:
+        mean: Place of the line, or None.
+        rows: Label, length of the bar and value of each class.
+    """
+
+    mean: str | None
+    rows: list[tuple[str, str, str]]
+
+
+def bars(mean: Measurement, classes: Sequence[Measurement]) -> Bars:
+    """Return a bar for each class, and the mean as a line through all bars."""
+    finite = [each.value for each in (*classes, mean) if math.isfinite(each.value)]
+    high = max([*finite, 1e-12]) * 1.02
     digits = max(0, 3 - math.floor(math.log10(high)) - 1)
-    rows = []
-    for each in classes:
-        drawn = each.value if math.isfinite(each.value) else 0.0
-        line = f"{100 * mean.value / high:.2f}%" if math.isfinite(mean.value) else None
-        bar = tag(
-            "svg",
-            tag("rect", class_="bar", width=f"{100 * max(drawn, 0) / high:.2f}%", height="14", y="5"),
-            line and tag("line", class_="mean", x1=line, x2=line, y1="0", y2="100%"),
-            height="24",
-            aria_hidden="true",
-        )
-        value = typeset(f"{each.value:,.{digits}f}") if math.isfinite(each.value) else figure(each.value)
-        rows.append(tag("tr", tag("th", each.label, scope="row"), tag("td", bar), tag("td", value, class_="number")))
-    head = tag("tr", tag("th", "Class", scope="col"), tag("th", "Bar", scope="col"), tag("th", mean.name, scope="col"))
-    return tag("table", tag("thead", head, class_="unseen"), tag("tbody", rows), class_="bars")
+
+    def row(each: Measurement) -> tuple[str, str, str]:
+        if not math.isfinite(each.value):
+            return each.label, "0.00%", figure(each.value)
+        return each.label, f"{100 * max(each.value, 0) / high:.2f}%", typeset(f"{each.value:,.{digits}f}")
+
+    line = f"{100 * mean.value / high:.2f}%" if math.isfinite(mean.value) else None
+    return Bars(line, [row(each) for each in classes])
 
 
-def line_chart(curves: Mapping[str, Curve], levels: Mapping[str, float], end: float) -> Markup:
-    """Curves over samples seen; the values on a logarithmic axis where they span much.
+class Lines(NamedTuple):
+    """Curves over samples seen, in pixels of a picture of `WIDTH` by `HEIGHT`.
+
+    Attributes:
+        rows: Height and text of the ticks of the values.
+        columns: Place and text of the ticks of the samples.
+        levels: Heights of the dashed lines.
+        curves: Path and marks of each curve.
+        logarithmic: Whether the axis of the values is.
+        words: What the chart shows.
+    """
+
+    rows: list[tuple[str, str]]
+    columns: list[tuple[str, str]]
+    levels: list[str]
+    curves: list[tuple[str, list[tuple[str, str]]]]
+    logarithmic: bool
+    words: str
+
+
+def lines(curves: Mapping[str, Curve], levels: Mapping[str, float], end: float) -> Lines:
+    """Draw curves over samples seen; values that span a wide range are on a logarithmic axis.
 
     Args:
-        curves: By name, drawn in the order of the colours.
-        levels: Values of real images by name: dashed lines, where they lie within the axis or near it.
+        curves: By name, drawn in the order of the colors.
+        levels: Values of real images by name: dashed lines, if they lie within the axis or near it.
         end: Largest number of samples on the axis.
     """
     values = [value for _, found in curves.values() for value in found if math.isfinite(value)] or [0.0]
     logarithmic = min(values) > 0 and max(values) / min(values) >= LOGARITHMIC
     low, high, ticks = _logarithmic_axis(values) if logarithmic else _linear_axis(values, list(levels.values()))
-    scale = math.log10 if logarithmic else float
+    transform = math.log10 if logarithmic else float
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * step / max(end, 1)
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (scale(value) - scale(low)) / (scale(high) - scale(low))
+        share = (transform(value) - transform(low)) / (transform(high) - transform(low))
+        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share
 
-    parts = []
-    for tick in ticks:
-        at = f"{y(tick):.1f}"
-        parts.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at))
-        parts.append(tag("text", compact(tick), x=LEFT - 7, y=f"{y(tick) + 4:.1f}", text_anchor="end"))
-    bottom = HEIGHT - BOTTOM
-    for tick in _steps(0.0, max(end, 1), 4, whole=True):
-        at = f"{x(tick):.1f}"
-        parts.append(tag("line", class_="axis", x1=at, x2=at, y1=bottom, y2=bottom + 4))
-        parts.append(tag("text", compact(tick), x=at, y=bottom + 17, text_anchor="middle"))
-    parts.append(tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom))
-    parts.append(tag("text", "samples seen", x=WIDTH - RIGHT, y=HEIGHT - 3, text_anchor="end", class_="title"))
-    if logarithmic:
-        parts.append(tag("text", "logarithmic", x=LEFT, y=HEIGHT - 3, class_="title"))
-    for value in levels.values():
-        if math.isfinite(value) and low <= value <= high:
-            at = f"{y(value):.1f}"
-            parts.append(tag("line", class_="level", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at))
-    for place, (steps, found) in enumerate(curves.values()):
+    drawn = []
+    for steps, found in curves.values():
         points = _thinned([(x(step), y(v)) if math.isfinite(v) else None for step, v in zip(steps, found, strict=True)])
-        colour = f"c{place % COLOURS}"
-        parts.append(tag("path", class_=f"curve {colour}", d=_path(points)))
-        if len(points) <= MARKED:
-            marks = [point for point in points if point]
-            parts += [tag("circle", class_=f"mark {colour}", cx=f"{a:.1f}", cy=f"{b:.1f}", r="2.6") for a, b in marks]
-    words = "; ".join(
-        [*(_in_words(name, curve) for name, curve in curves.items()), *(f"{k} {figure(v)}" for k, v in levels.items())]
+        marks = [(f"{a:.1f}", f"{b:.1f}") for a, b in filter(None, points)] if len(points) <= MARKED else []
+        drawn.append((_path(points), marks))
+    words = [_in_words(name, curve) for name, curve in curves.items()]
+    words += [f"{name} {figure(value)}" for name, value in levels.items()]
+    return Lines(
+        [(f"{y(tick):.1f}", compact(tick)) for tick in ticks],
+        [(f"{x(tick):.1f}", compact(tick)) for tick in _steps(0.0, max(end, 1), 4, whole=True)],
+        [f"{y(value):.1f}" for value in levels.values() if low <= value <= high],
+        drawn,
+        logarithmic,
+        f"Curves over samples seen{', logarithmic' if logarithmic else ''}: {'; '.join(words)}",
     )
-    label = f"Curves over samples seen{', logarithmic' if logarithmic else ''}: {words}"
-    return tag("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
 
 
 def _rounded(value: float) -> float:
-    """The next round number away from 0."""
+    """Return the next round number away from 0."""
     if not value:
         return 0.0
     power = 10.0 ** math.floor(math.log10(abs(value)))
@@ -130,7 +151,7 @@ def _rounded(value: float) -> float:
 
 
 def compact(value: float) -> str:
-    """``12000`` as ``12k``, ``2500000`` as ``2.5M``, 0.25 as it is."""
+    """Return ``12k`` for 12000, ``2.5M`` for 2500000, and 0.25 as it is."""
     for least, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= least:
             return typeset(f"{value / least:.4g}{unit}")
@@ -146,7 +167,7 @@ def _in_words(name: str, curve: Curve) -> str:
 
 
 def _linear_axis(values: Sequence[float], levels: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Ends and ticks of an axis; with 0 and the figures of real images, if that doesn't press the curves together."""
+    """Return the ends and ticks of an axis, including 0 and the figures of real images if they are near the curves."""
     low, high = min(values), max(values)
     for also in (0.0, *levels):
         if math.isfinite(also) and max(high, also) - min(low, also) <= 1.6 * (high - low):
@@ -160,7 +181,7 @@ def _linear_axis(values: Sequence[float], levels: Sequence[float]) -> tuple[floa
 
 
 def _logarithmic_axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Ends and ticks: powers of ten, with twos and fives between them where these are few."""
+    """Return the ends and ticks: powers of ten, with twos and fives between them if there are few."""
     low, high = min(values) / 1.15, max(values) * 1.15
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, (last - first) // 5)
@@ -170,7 +191,7 @@ def _logarithmic_axis(values: Sequence[float]) -> tuple[float, float, list[float
 
 
 def _steps(low: float, high: float, about: int, *, whole: bool = False) -> list[float]:
-    """Round numbers from low to high, about so many."""
+    """Return about this many round numbers from low to high."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= 0.999 * rough)
@@ -181,7 +202,7 @@ def _steps(low: float, high: float, about: int, *, whole: bool = False) -> list[
 
 
 def _thinned(points: list[tuple[float, float] | None]) -> list[tuple[float, float] | None]:
-    """At most `MOST_POINTS` points: of each stretch the lowest and the highest, so that no peak is lost."""
+    """Return at most `MOST_POINTS` points: the lowest and the highest of each stretch, so that no peak is lost."""
     if len(points) <= MOST_POINTS:
         return points
     stretch = math.ceil(2 * len(points) / MOST_POINTS)
@@ -194,7 +215,7 @@ def _thinned(points: list[tuple[float, float] | None]) -> list[tuple[float, floa
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
-    """A line through the points, broken where one is missing."""
+    """Return a line through the points, broken where one is missing."""
     words, pen = [], "M"
     for point in points:
         if point:
@@ -203,11 +224,6 @@ def _path(points: Sequence[tuple[float, float] | None]) -> str:
     return "".join(words)
 
 
-def is_level(name: str) -> bool:
-    """Whether a curve is a figure of real images, which stays as it is."""
-    return not {"floor", "real"}.isdisjoint(name.split("_")[1:])
-
-
 def last(curve: Curve) -> float:
-    """Its last value."""
+    """Return its last value that is a number, or NaN."""
     return next((value for value in reversed(curve[1]) if is_number(value)), math.nan)

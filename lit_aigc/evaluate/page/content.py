@@ -14,18 +14,19 @@ from PIL import Image
 
 from lit_aigc import __version__
 from lit_aigc.evaluate.output import page_file, picture_file
-from lit_aigc.evaluate.page.from_run import run_curves
 from lit_aigc.evaluate.page.page import page
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.files import write_atomically
 from lit_aigc.media.images import make_grid
+from lit_aigc.media.modality import of_modality
 from lit_aigc.metrics.generative import module_samples
+from lit_aigc.metrics.measurement import Curve
 
 _SAMPLES, _COLUMNS = 80, 10
 
 
 def write_page(config: Mapping[str, Any], results: Mapping[str, Any], subject: Subject) -> None:
-    """Write the page of an evaluation beside its numbers."""
+    """Write the page of an evaluation next to its numbers."""
     content = page(
         results,
         _pictures(config, subject),
@@ -38,8 +39,18 @@ def write_page(config: Mapping[str, Any], results: Mapping[str, Any], subject: S
     write_atomically(page_file(config), content)
 
 
+def run_curves(bundle: str | Path) -> dict[str, Curve]:
+    """Return the curves in ``metrics.csv`` of the run folder that a bundle lies in; none if there is no such file."""
+    metrics = Path(bundle).absolute().parent / "metrics.csv"
+    if not metrics.is_file():
+        return {}
+    from lit_aigc.loggers.csv import read_metrics
+
+    return read_metrics(metrics)
+
+
 def _title(config: Mapping[str, Any]) -> str:
-    """The run folder of a bundle, or the name of a set of images."""
+    """Return the name of a bundle's run folder, or of a set of images."""
     if config["bundle"]:
         bundle = Path(config["bundle"]).absolute()
         return bundle.parent.name if bundle.name == "bundle" else bundle.name
@@ -47,7 +58,7 @@ def _title(config: Mapping[str, Any]) -> str:
 
 
 def _pictures(config: Mapping[str, Any], subject: Subject) -> dict[str, Image.Image | bytes]:
-    if subject.spec.modality != "image":
+    if not of_modality("media", subject.spec.modality).PICTURES:
         return {}
     if subject.bundle:
         images = torch.cat([batch.images for batch in module_samples(subject.bundle.module, _SAMPLES, config["seed"])])

@@ -1,4 +1,4 @@
-"""Pictures inside a page."""
+"""Pictures embedded in a page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 from lit_aigc.errors import InputError
 
 LIMIT = 1_600_000  # bytes of all pictures together; a third more as base64
-SMALL = 320  # pixels: a picture less wide is enlarged
-WIDEST = 640  # up to about this
+SMALL = 320  # pixels; narrower pictures are enlarged
+WIDEST = 640  # pixels, up to about this width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Embedded:
         source: The address, of a PNG.
         width: In pixels of the picture.
         height: In pixels of the picture.
-        factor: How much it should be enlarged.
+        factor: How much to enlarge it.
     """
 
     source: str
@@ -33,15 +33,15 @@ class Embedded:
 
 
 def embed(picture: Image.Image | bytes, name: str, among: int = 1) -> Embedded:
-    """A picture as a PNG that is a part of the page; made smaller until it is no more than its share of `LIMIT`.
+    """Embed a picture as a PNG, made smaller until it takes no more than its share of `LIMIT`.
 
     Args:
         picture: A Pillow image, or the bytes of an image file.
         name: For the message.
-        among: How many pictures share the limit.
+        among: Number of pictures that share the limit.
 
     Raises:
-        InputError: If the bytes are no image.
+        InputError: If the bytes are not an image.
     """
     try:
         image = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture

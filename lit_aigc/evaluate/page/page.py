@@ -1,28 +1,44 @@
-"""An evaluation as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""An evaluation as one self-contained HTML page: without scripts, fonts or pictures from elsewhere."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_aigc.evaluate.page.charts import Curve, bar_chart, is_level, last, line_chart, range_chart
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from lit_aigc.evaluate.page import charts, findings
 from lit_aigc.evaluate.page.embedding import embed
-from lit_aigc.evaluate.page.entries import KINDS, Entry, Findings, figure, read_findings
-from lit_aigc.evaluate.page.markup import Markup, join, tag
-from lit_aigc.evaluate.page.tables import all_numbers, definitions, differences, in_words, interval
+from lit_aigc.evaluate.page.findings import Findings, capital, figure, interval, percent, read_findings, shown
+from lit_aigc.metrics.bootstrap import LEVEL
+from lit_aigc.metrics.measurement import Curve, Measurement, is_number, is_real, panels
+from lit_aigc.metrics.table import figures
 
 if TYPE_CHECKING:
     from PIL import Image
 
-BETTER = {"lower": "lower is better", "higher": "higher is better", "": ""}
+SECTIONS = {
+    "headlines": "Results",
+    "baseline": "Against the baseline",
+    "pictures": "Pictures",
+    "classes": "Classes",
+    "training": "Training",
+    "numbers": "All numbers",
+    "protocol": "Protocol",
+}
 CAPTIONS = {
     "samples": "Samples",
-    "memorisation": "The most suspicious samples, and test images, beside the training images that are nearest",
+    "memorisation": "The most suspicious samples, and test images, next to the training images nearest to them",
     "reconstructions": "Images and their reconstructions",
 }
 MOST_CLASSES = 40  # with more, the bars show the worst
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # nothing is loaded, whatever a text may say
+# Control characters have no place in HTML, and half a surrogate pair, as in a file name that is not UTF-8, no encoding.
+_CONTROLS = (*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0))
+_FORBIDDEN = dict.fromkeys((*_CONTROLS, *range(0xD800, 0xE000)), "\ufffd")
 
 
 def page(
@@ -38,14 +54,14 @@ def page(
     """Write the page.
 
     Args:
-        results: The content of ``evaluation.json``. Keys that are not known stand in the table of all numbers.
+        results: The content of ``evaluation.json``. Unknown keys appear in the table of all numbers.
         pictures: By name (``samples``, ``memorisation``, or a caption): Pillow images, or bytes of image files. Small
-            ones are shown enlarged, pixel by pixel; large ones are made smaller, so that the page stays below 3 MB.
-        curves: Of the training: steps and values by name, as `lit_aigc.loggers.csv.read_metrics` gives them.
-        title: At the head of the page.
-        facts: More of what was measured, such as data, date and version, by a word for each.
-        class_names: One a label.
-        command: What repeats the evaluation.
+            ones are enlarged, pixel by pixel; large ones are made smaller, so that the page stays below 3 MB.
+        curves: Of the training: steps and values by name, as `lit_aigc.loggers.csv.read_metrics` returns them.
+        title: At the top of the page.
+        facts: More about what was measured, such as date and version, by a word for each.
+        class_names: One name per class.
+        command: The command that repeats the evaluation.
 
     Returns:
         HTML5, to be written as UTF-8.
@@ -54,180 +70,188 @@ def page(
         InputError: If a picture can't be read.
     """
     found = read_findings(results, class_names)
-    sections = [
-        ("headlines", "Results", join(_warnings(found), _cards(found))),
-        ("baseline", "Against the baseline", differences(found)),
-        ("pictures", "Pictures", _pictures(pictures or {})),
-        ("classes", "Classes", _classes(found)),
-        ("training", "Training", _training(curves or {})),
-        ("numbers", "All numbers", all_numbers(found)),
-        ("protocol", "Protocol", _protocol(found, command)),
-    ]
-    sections = [section for section in sections if section[2]]
-    links = [tag("li", tag("a", name, href=f"#{key}")) for key, name, _ in sections]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(files("lit_aigc.evaluate.page").joinpath("page.css").read_text(encoding="utf-8"))),
+    cards, biased = found.headlines(), _biased(found)
+    content = {
+        "headlines": cards or biased,
+        "baseline": _differences(found),
+        "pictures": _pictures(pictures or {}),
+        "classes": _classes(found),
+        "training": _training(curves or {}),
+        "numbers": _numbers(found),
+        "protocol": command or found.protocol,
+    }
+    return _template().render(
+        content,
+        sections={key: name for key, name in SECTIONS.items() if content[key]},
+        cards=cards,
+        biased=biased,
+        copies=results.get("memorised") is True,
+        title=title,
+        leads=[words for part in found.protocol if (words := in_words(found.facts_of(part)))],
+        facts={**found.facts, **(facts or {})},
+        found=found,
+        command=command,
     )
-    body = tag(
-        "body",
-        tag("header", tag("p", "Evaluation", class_="kicker"), tag("h1", title), _measured(found, facts or {})),
-        tag("nav", tag("ul", links), aria_label="Sections") if len(links) > 1 else None,
-        tag("main", [_section(*section) for section in sections]),
+
+
+def _template() -> Any:
+    folder = files("lit_aigc.evaluate.page")
+    environment = Environment(
+        autoescape=True, finalize=_printable, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    helpers = (capital, figure, interval, shown, fact)
+    environment.globals |= {function.__name__: function for function in helpers}
+    environment.globals |= {"name": findings.name, "charts": charts, "policy": POLICY}
+    environment.globals["css"] = Markup(folder.joinpath("page.css").read_text(encoding="utf-8"))
+    return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def _section(key: str, name: str, content: Markup) -> Markup:
-    return tag("section", tag("h2", name, id=key), content, aria_labelledby=key)
+def _printable(value: Any) -> Any:
+    """Return a value as text that HTML can hold; markup is left as it is."""
+    if isinstance(value, Markup):
+        return value
+    return "" if value is None else str(value).translate(_FORBIDDEN)
 
 
-def _measured(found: Findings, facts: Mapping[str, str]) -> Markup:
-    """What was compared with what, in a sentence, and the facts."""
-    lines = [tag("p", line, class_="lead") for part in found.protocol if (line := in_words(found.facts_of(part)))]
-    pairs = {**found.facts, **facts}
-    return join(lines, definitions(pairs, "facts") if pairs else None)
-
-
-def _warnings(found: Findings) -> Markup:
-    """What nobody may overlook: numbers of too few images, and samples that are copies."""
+def _biased(found: Findings) -> list[tuple[str, str, str]]:
+    """Return names of figures of too few images, with the extractor and the numbers of images."""
     notes = []
-    for part, entries in found.by_protocol().items():
-        names = list(dict.fromkeys(entry.name for entry in entries if entry.biased))
-        if not names:
-            continue
+    for part, measurements in found.by_protocol().items():
+        names = ", ".join(dict.fromkeys(findings.name(each) for each in measurements if each.biased))
         facts = found.facts_of(part)
         counts = [(facts.get("n_fake"), "generated"), (facts.get("n_real"), "real")]
-        images = " and ".join(f"{figure(count)} {word}" for count, word in counts if count) or "see the protocol"
-        text = (
-            f"There are fewer images ({images}) than features of {part or 'the extractor'}, so the Fréchet distance "
-            "comes out too high, the more so the fewer the images. Compare it with none of another number of images; "
-            "take more images, or look at KID, which has no such bias."
-        )
-        notes.append(tag("p", tag("strong", f"Biased: {', '.join(names)}. "), text, class_="warning", role="note"))
-    if any(entry.key == "memorised" and entry.value is True for entry in found.entries):
-        text = "The audit finds more samples that repeat training images than real test images would give by chance."
-        notes.append(tag("p", tag("strong", "Memorised. "), text, class_="warning", role="note"))
-    return join(notes)
+        images = " and ".join(f"{figure(count)} {word}" for count, word in counts if count)
+        notes += [(names, part, images)] if names else []
+    return notes
 
 
-def _cards(found: Findings) -> Markup | None:
-    cards = [_card(entry, found.level(entry)) for entry in found.headlines()]
-    return tag("ul", cards, class_="cards") if cards else None
+def _pictures(pictures: Mapping[str, Image.Image | bytes]) -> list[tuple[str, Any]]:
+    """Return each picture with its caption."""
+    return [(CAPTIONS.get(name, name), embed(picture, name, len(pictures))) for name, picture in pictures.items()]
 
 
-def _card(entry: Entry, level: str) -> Markup:
-    variant = entry.variant if entry.variant == entry.protocol else entry.variant.replace("_", " ")
-    lines = []
-    if entry.low is not None and entry.high is not None:
-        lines.append(tag("li", tag("span", class_="sign interval"), f"{level} interval ", tag("b", interval(entry))))
-    elif entry.standard_error is not None:
-        lines.append(tag("li", "standard error ", tag("b", figure(entry.standard_error))))
-    if entry.real is not None:
-        lines.append(tag("li", tag("span", class_="sign real"), "real images ", tag("b", figure(entry.real))))
-    return tag(
-        "li",
-        tag(
-            "p",
-            tag("span", entry.name, class_="name"),
-            tag("span", "biased", class_="flag") if entry.biased else None,
-            tag("span", variant, class_="variant") if variant else None,
-        ),
-        tag("p", entry.shown(), class_="figure"),
-        range_chart(entry),
-        tag("ul", lines, class_="beside") if lines else None,
-        tag("p", _capital("; ".join(filter(None, (entry.kind.meaning, BETTER[entry.kind.better])))), class_="note"),
-        class_="card biased" if entry.biased else "card",
-    )
+def _classes(found: Findings) -> list[tuple[Measurement, int, charts.Bars]]:
+    """Return each number that every class has, the number of classes, and bars of all or the worst of them."""
+    groups = []
+    for mean, classes in found.classes():
+        higher = bool(mean.figure) and mean.figure.better == "higher"
+        worst = sorted(classes, key=lambda each: each.value, reverse=not higher)[:MOST_CLASSES]
+        groups.append((mean, len(classes), charts.bars(mean, classes if len(classes) <= MOST_CLASSES else worst)))
+    return groups
 
 
-def _pictures(pictures: Mapping[str, Image.Image | bytes]) -> Markup | None:
-    """Each picture with its caption."""
-    figures = []
-    for name, picture in pictures.items():
-        embedded, caption = embed(picture, name, len(pictures)), CAPTIONS.get(name, name)
-        image = tag(
-            "img",
-            src=embedded.source,
-            alt=f"{caption}, {embedded.width} by {embedded.height} pixels",
-            width=embedded.width * embedded.factor,
-            height=embedded.height * embedded.factor,
-            class_="pixels" if embedded.factor > 1 else None,
-        )
-        figures.append(tag("figure", tag("figcaption", caption), image))
-    return join(figures) if figures else None
+class Chart(NamedTuple):
+    """Curves with a heading, and for each its sign, name and last value."""
+
+    heading: str
+    legend: list[tuple[str, str, float]]
+    lines: charts.Lines
 
 
-def _classes(found: Findings) -> Markup | None:
-    """Bars of each number that there is for every class."""
-    figures = []
-    for mean, classes in found.classes().items():
-        shown, of = classes, f"{len(classes)} classes"
-        if len(classes) > MOST_CLASSES:
-            shown = sorted(
-                classes, key=lambda each: each.value, reverse=mean.kind is None or mean.kind.better != "higher"
-            )
-            shown, of = shown[:MOST_CLASSES], f"the worst {MOST_CLASSES} of {len(classes):,} classes"
-        better = BETTER[mean.kind.better] if mean.kind else ""
-        parts = [f"{of}", *([better] if better else []), f"the line is the mean, {mean.shown()}"]
-        flag = tag("span", "biased", class_="flag") if mean.biased else None
-        caption = tag(
-            "figcaption", tag("b", mean.name), flag, f" {'; '.join(parts)}", mean.variant and f" ({mean.variant})"
-        )
-        figures.append(tag("figure", caption, bar_chart(mean, shown)))
-    return tag("div", figures, class_="groups") if figures else None
-
-
-def _training(curves: Mapping[str, Curve]) -> Markup | None:
-    """Losses and measured numbers over samples seen; behind a click whatever else was logged."""
+def _training(curves: Mapping[str, Curve]) -> dict[str, list[Chart]]:
+    """Return charts of losses and measured numbers as ``first``, and of whatever else was logged as ``more``."""
     if not any(steps for steps, _ in curves.values()):
-        return None
-    from lit_aigc.callbacks.curves import panels
-
+        return {}
     end = max(max(steps) for steps, _ in curves.values() if steps)
-    groups = panels(curves)
-    more = [name for name in groups if name.startswith("training: ")]
-    first = [_curves(name, group, end) for name, group in groups.items() if name not in more]
-    rest = [_curves(name, groups[name], end) for name in more]
-    behind = (
-        tag("details", tag("summary", "Other values of the training"), tag("div", rest, class_="charts"))
-        if rest
-        else None
-    )
-    return join(tag("div", first, class_="charts") if first else None, behind)
+    groups: dict[str, list[Chart]] = {"first": [], "more": []}
+    for title, group in panels(curves).items():
+        groups["more" if title.startswith("training: ") else "first"].append(_chart(title, group, end))
+    return groups
 
 
-def _curves(name: str, group: Mapping[str, Curve], end: float) -> Markup:
-    levels = {key: last(curve) for key, curve in group.items() if is_level(key) and len(set(curve[1])) == 1}
+def _chart(title: str, group: Mapping[str, Curve], end: float) -> Chart:
+    levels = {key: charts.last(curve) for key, curve in group.items() if is_real(key) and len(set(curve[1])) == 1}
     moving = {key: curve for key, curve in group.items() if key not in levels}
     if not moving:
         moving, levels = dict(group), {}
-    signs = [f"sign curve c{place % 7}" for place in range(len(moving))] + ["sign level"] * len(levels)
-    ends = [(key, last(curve)) for key, curve in moving.items()]
-    ends += [("real images" if len(levels) == 1 else key, value) for key, value in levels.items()]
-    legend = [
-        tag("li", tag("span", class_=sign), f"{key} ", tag("b", figure(value)))
-        for sign, (key, value) in zip(signs, ends, strict=True)
-    ]
-    heading = KINDS[name].name if name in KINDS else _capital(name.removeprefix("training: "))
-    return tag("figure", tag("figcaption", tag("b", heading), tag("ul", legend)), line_chart(moving, levels, end))
+    legend = [(f"curve c{i % charts.COLORS}", key, charts.last(curve)) for i, (key, curve) in enumerate(moving.items())]
+    legend += [("level", "real images" if len(levels) == 1 else key, value) for key, value in levels.items()]
+    kind = figures().get(title)
+    heading = capital(kind.label if kind else title.removeprefix("training: "))
+    return Chart(heading, legend, charts.lines(moving, levels, end))
 
 
-def _protocol(found: Findings, command: str) -> Markup | None:
-    """The command, and behind a click all that the numbers depend on."""
-    repeat = join(tag("p", "The same numbers again:"), tag("pre", tag("code", command))) if command else None
-    parts = {name: facts for name, facts in found.protocol.items() if isinstance(facts, Mapping)}
-    rest = {name: facts for name, facts in found.protocol.items() if name not in parts}
-    lists = [join(tag("h3", name), definitions(facts, "protocol")) for name, facts in parts.items()]
-    lists += [definitions(rest, "protocol")] if rest else []
-    details = tag("details", tag("summary", "What the numbers depend on"), lists) if lists else None
-    return join(repeat, details) if repeat or details else None
+class Row(NamedTuple):
+    """A row of a table: a key, the class that it is of, whether it is biased, and a text and its padding by column."""
+
+    key: str
+    label: str
+    biased: bool
+    cells: list[tuple[str, tuple[str, str]]]
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+class Table(NamedTuple):
+    """Heads of the columns, and rows with a word and a text above them, both possibly empty."""
+
+    heads: list[str]
+    groups: list[tuple[str, str, list[Row]]]
+
+
+def _numbers(found: Findings) -> Table | None:
+    """Return every number, by the part of the protocol that it depends on; empty columns are left out."""
+    numbers = found.measurements
+    levels = {found.level(each) for each in numbers}
+    columns = {
+        "Value": [shown(each) for each in numbers],
+        "Standard error": [_or_nothing(each.standard_error) for each in numbers],
+        f"{levels.pop()} interval" if len(levels) == 1 else "Interval": [interval(each) for each in numbers],
+        "Real images": [_or_nothing(each.real) for each in numbers],
+    }
+    columns = {head: aligned(texts) for head, texts in columns.items() if any(texts)}
+    rows: dict[str, list[Row]] = {}
+    for each, cells in zip(numbers, zip(*columns.values(), strict=True), strict=True):
+        label = "" if each.label == each.part else each.label
+        row = Row(each.key(), label, each.biased, list(zip(columns, cells, strict=True)))
+        rows.setdefault(each.protocol, []).append(row)
+    words = {part: in_words(found.facts_of(part)).removesuffix(".") for part in rows}
+    groups = [(part or "Other", words[part], group) for part, group in rows.items()]
+    return Table(["Number", *columns], groups) if groups else None
+
+
+def _differences(found: Findings) -> Table | None:
+    """Return whether numbers differ from those of a baseline by more than the noise."""
+    verdicts = {None: "unknown", True: "larger than the noise", False: "within the noise"}
+    heads = ["Number", "Difference", f"{percent(LEVEL)} interval", "Verdict"]
+    rows = []
+    for key, facts in found.differences.items():
+        ends = {name: facts.get(name) for name in ("standard_error", "low", "high") if is_number(facts.get(name))}
+        difference = Measurement(key, value=facts.get("difference"), **ends)
+        texts = (shown(difference), interval(difference), verdicts[facts.get("beyond_noise")])
+        rows.append(Row(key, "", False, [(head, (text, "")) for head, text in zip(heads[1:], texts, strict=True)]))
+    return Table(heads, [("", "", rows)]) if rows else None
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """Return ``2,000 samples against 4,000 real images (mnist5k/train), on features of mnist_classifier.``"""
+    if not (is_number(facts.get("n_fake")) and isinstance(facts.get("extractor"), str)):
+        return ""
+    reference = facts.get("reference")
+    split = f" ({reference['split']})" if isinstance(reference, Mapping) and reference.get("split") else ""
+    real = f" against {figure(facts['n_real'])} real images{split}" if facts.get("n_real") else ""
+    return f"{figure(facts['n_fake'])} samples{real}, on features of {facts['extractor']}."
+
+
+def aligned(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the texts of a column with blanks as wide as digits, which align the decimal points."""
+    tails = [len(match[1] or "") if (match := re.fullmatch(r"[\u2212\d,]+(\.\d+)?", text)) else None for text in texts]
+    longest = max((tail for tail in tails if tail is not None), default=0)
+
+    def padding(tail: int | None) -> str:
+        if tail is None or tail == longest:
+            return ""
+        return ("" if tail else "\u2008") + "\u2007" * (longest - (tail or 1))
+
+    return [(text, padding(tail)) for text, tail in zip(texts, tails, strict=True)]
+
+
+def fact(key: str, value: Any) -> str:
+    """Return a fact as text; seeds have no commas, and shares such as 0.95 no more digits than they need."""
+    if str(key).endswith("seed"):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else figure(value)
+
+
+def _or_nothing(value: float | None) -> str:
+    return "" if value is None else figure(value)

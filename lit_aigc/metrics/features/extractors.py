@@ -1,11 +1,11 @@
-"""Feature extractors: what turns images into the features and logits that the metrics are computed on.
+"""Feature extractors turn images into the features and logits that metrics are computed on.
 
-An extractor is any ``nn.Module`` with these attributes, so that a user's own is a ``_target_`` like any other:
+An extractor is any ``nn.Module`` with these attributes, so a user's own is a ``_target_`` like any other:
 
 * ``name``: part of the metric's key, as in ``fid_mnist_classifier``.
 * ``num_features``: width d of the features.
 * ``num_classes``: number k of logits, 0 for none.
-* ``hash``: identifies the weights; numbers on other weights are not comparable.
+* ``hash``: identifies the weights; numbers on different weights are not comparable.
 * ``protocol``: plain facts about the preparation of the images (a dict).
 * ``forward(images)``: uint8 ``(N, C, H, W)`` of any size to float32 features ``(N, d)`` and logits ``(N, k)`` or None.
 """
@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.features.resizing import match_channels, resize
 from lit_aigc.networks.classifier import Classifier
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -31,22 +31,22 @@ _ATTRIBUTES = ("name", "num_features", "num_classes", "hash", "protocol")
 
 
 def extractor(name: str, weights_path: str | Path | None = None, resize: str | None = None) -> nn.Module:
-    """The extractor of that name, frozen and in evaluation mode.
+    """Return the extractor of that name, frozen and in evaluation mode.
 
     Args:
         name: ``inception``, ``efficientnet_lite0``, ``mnist_classifier`` or ``fashion_mnist_classifier``.
         weights_path: File to read the weights from instead of the shipped, installed or downloaded ones.
-        resize: How Inception resizes: ``tensorflow``, ``legacy`` or ``clean``; None: as the extractor does it.
+        resize: How Inception resizes: ``tensorflow``, ``legacy`` or ``clean``; None: the extractor's own way.
 
     Raises:
-        InputError: If there is no such extractor, or its package or weights are missing, or it has one resizing only.
+        InputError: If there is no such extractor, its package or weights are missing, or its resizing can't be chosen.
     """
     if name == "inception":
         from lit_aigc.metrics.features.inception import Inception
 
         return Inception(weights_path, resize or "tensorflow")
     if resize is not None:
-        raise InputError(f"resize={resize} goes with extractor=inception; {name} has one way of its own: leave it out.")
+        raise InputError(f"resize={resize} goes with extractor=inception; {name} has its own way: leave it out.")
     if name == "efficientnet_lite0":
         from lit_aigc.metrics.features.efficientnet import EfficientNetLite0
 
@@ -60,49 +60,49 @@ def extractor(name: str, weights_path: str | Path | None = None, resize: str | N
 
 
 def check_extractor(module: Any) -> nn.Module:
-    """Refuses what is no extractor, and says what it lacks.
+    """Refuse what is not an extractor, and say what it lacks.
 
     Raises:
-        InputError: If it is no nn.Module or lacks an attribute of the list at the head of this file.
+        InputError: If it is not an nn.Module, or lacks an attribute listed at the top of this file.
     """
     missing = [attribute for attribute in _ATTRIBUTES if not hasattr(module, attribute)]
     if not isinstance(module, nn.Module) or missing:
         raise InputError(
-            f"{type(module).__name__} is no feature extractor: expected an nn.Module with the attributes "
+            f"{type(module).__name__} is not a feature extractor: expected an nn.Module with the attributes "
             f"{', '.join(_ATTRIBUTES)}; missing: {', '.join(missing) or 'nn.Module as base class'}."
         )
     return module
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What is on record about a shipped classifier: hashes, recipe, accuracy, figures of the real test split.
+    """Return the record of a shipped classifier: hashes, recipe, accuracy, figures of the real test split.
 
     Raises:
         InputError: If no such classifier is shipped.
     """
     path = WEIGHTS / f"{name}.json"
     if not path.exists():
-        raise InputError(f"Nothing is shipped for the extractor {name!r}; there is for: {', '.join(SHIPPED)}.")
+        raise InputError(f"Nothing is shipped for the extractor {name!r}, only for: {', '.join(SHIPPED)}.")
     return json.loads(path.read_text())
 
 
 def shipped_bytes(file: str, sha256: str) -> bytes:
-    """The content of a shipped file, checked against its recorded hash.
+    """Return the content of a shipped file, checked against its recorded hash.
 
     Raises:
-        InputError: If the file is missing or was changed.
+        InputError: If the file is missing or has been changed.
     """
     path = WEIGHTS / file
     if not path.exists():
         raise InputError(f"{path} is missing: install lit_aigc again.")
     content = path.read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise InputError(f"{path} was changed: expected sha256 {sha256}, got {found}; install lit_aigc again.")
+        raise InputError(f"{path} has been changed: expected sha256 {sha256}, got {found}; install lit_aigc again.")
     return content
 
 
 def shipped_classifier(name: str, weights_path: str | Path | None = None) -> ClassifierExtractor:
-    """A classifier that is shipped, or other weights for its network (safetensors)."""
+    """Return a shipped classifier, optionally with other weights for its network (safetensors)."""
     record = facts(name)
     if weights_path is None:
         content = shipped_bytes(record["file"], record["sha256"])
@@ -119,10 +119,10 @@ def shipped_classifier(name: str, weights_path: str | Path | None = None) -> Cla
 
 
 class Bfloat16(nn.Module):
-    """An extractor whose network computes in bfloat16: quicker, and its numbers are a little others.
+    """An extractor whose network computes in bfloat16: faster, and its numbers differ slightly.
 
     Args:
-        extractor: The extractor. Its protocol says the precision then.
+        extractor: The extractor. The precision is part of the protocol.
     """
 
     def __init__(self, extractor: nn.Module) -> None:
@@ -134,7 +134,7 @@ class Bfloat16(nn.Module):
         self.protocol = {**extractor.protocol, "precision": "bfloat16 features, float64 statistics"}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As the extractor's own, the results in float32."""
+        """Run the extractor; the results are float32."""
         with torch.autocast(images.device.type, torch.bfloat16):
             features, logits = self.extractor(images)
         return features.float(), None if logits is None else logits.float()
@@ -147,7 +147,7 @@ class ClassifierExtractor(nn.Module):
         name: Name of the extractor.
         network: Trained classifier of images in [-1, 1].
         hash: sha256 of its weights file.
-        shape: ``(C, H, W)`` that it was trained on; others are resized to it, colours turned to grey or grey repeated.
+        shape: ``(C, H, W)`` that it was trained on; other images are resized and converted to color or gray.
     """
 
     def __init__(self, name: str, network: Classifier, hash: str, shape: tuple[int, int, int]) -> None:
@@ -162,38 +162,8 @@ class ClassifierExtractor(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 ``(N, C, H, W)`` to features ``(N, d)`` and logits ``(N, k)``, float32."""
+        """Map uint8 ``(N, C, H, W)`` to features ``(N, d)`` and logits ``(N, k)``, float32."""
         channels, height, width = self.shape
         x = resize(match_channels(images, channels), height, width).float() / 127.5 - 1.0
         features = self.network.features(x.contiguous(memory_format=torch.channels_last))
         return features, self.network.head(features)
-
-
-def resize(images: Tensor, height: int, width: int) -> Tensor:
-    """uint8 ``(N, C, H, W)`` to uint8 of another size, bilinear and antialiased.
-
-    As the image data modules do it, so that on a CPU no number depends on whether they resize or this does.
-    """
-    if images.shape[2:] == (height, width):
-        return images
-    if images.device.type == "cpu":
-        return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
-    levels = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
-    return levels.add(0.5).floor().clamp(0.0, 255.0).to(torch.uint8)
-
-
-def match_channels(images: Tensor, channels: int) -> Tensor:
-    """Grey to RGB by repetition, RGB to grey by ITU-R 601 luma; the number of channels that is right already is kept.
-
-    Raises:
-        InputError: For other numbers of channels.
-    """
-    given = images.shape[1]
-    if given == channels:
-        return images
-    if given == 1:
-        return images.repeat(1, channels, 1, 1)
-    if given == 3 and channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
-        return (images.float() * weights).sum(dim=1, keepdim=True).round().to(torch.uint8)
-    raise InputError(f"The extractor takes images of {channels} channel(s), got {given}: expected 1 or 3.")

@@ -1,4 +1,4 @@
-"""Inception-v3 as FID was defined on: torch-fidelity's port of the TensorFlow network of 2015-12-05."""
+"""Inception-v3, which FID was defined on: torch-fidelity's port of the TensorFlow network of 2015-12-05."""
 
 from __future__ import annotations
 
@@ -13,33 +13,31 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import full_precision
-from lit_aigc.metrics.features.extractors import match_channels
-from lit_aigc.metrics.features.resizing import IN_WORDS, RESIZES
+from lit_aigc.metrics.features.resizing import IN_WORDS, RESIZES, match_channels
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 
 def downloaded_weights() -> Path:
-    """Where the weights lie once they are downloaded: in torch's cache folder."""
+    """Return the path of the downloaded weights, in torch's cache folder."""
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
 
 
 class Inception(nn.Module):
-    """The 2048 pooled features and the 1008 logits without bias, of images brought to 299 px.
+    """The 2048 pooled features and the 1008 logits without bias of images resized to 299 px.
 
-    The layers are torch-fidelity's, each batch normalisation folded into the convolution before it, and their memory
-    format is channels_last: the same numbers up to the rounding of float32, in less time.
+    The layers are torch-fidelity's, with each batch normalization folded into the convolution before it and in the
+    channels_last memory format: the same numbers up to float32 rounding, in less time.
 
-    Its name, and so the key of each metric, is ``inception`` with TensorFlow's resizing and has the resizing behind it
-    with any other, ``inception_clean``: the two are not comparable.
+    Its name, and so the key of each metric, is ``inception`` with TensorFlow's resizing and includes any other
+    resizing, as in ``inception_clean``, because the numbers are not comparable.
 
     Args:
         weights_path: The weights file of torch-fidelity; None: the one in torch's cache folder, downloaded if absent.
         resize: ``tensorflow``, ``legacy`` or ``clean``, as in `lit_aigc.metrics.features.resizing`.
 
     Raises:
-        InputError: If torch-fidelity isn't installed, or the weights are nowhere to be had, or there is no such
-            resizing.
+        InputError: If torch-fidelity isn't installed, the weights can't be obtained, or the resizing is unknown.
     """
 
     SIZE = 299
@@ -84,7 +82,7 @@ class Inception(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 ``(N, 1|3, H, W)`` to features ``(N, 2048)`` and logits ``(N, 1008)``, float32."""
+        """Map uint8 ``(N, 1|3, H, W)`` to features ``(N, 2048)`` and logits ``(N, 1008)``, float32."""
         levels = self.resize(match_channels(images, 3), self.SIZE, self.SIZE)
         x = ((levels - 128.0) / 128.0).contiguous(memory_format=torch.channels_last)
         features = self.layers(x).float().mean(dim=(2, 3))
@@ -93,7 +91,7 @@ class Inception(nn.Module):
 
 
 def _read(weights_path: str | Path | None, url: str) -> bytes:
-    """The content of the weights file; downloads it unless a path is given or it is in torch's cache."""
+    """Return the content of the weights file; download it unless a path is given or it is in torch's cache."""
     if weights_path is not None:
         if not Path(weights_path).is_file():
             raise InputError(f"weights_path: there is no file {weights_path}. Expected {Path(url).name} from {url}.")

@@ -1,6 +1,7 @@
-"""How images are brought to the size that a network takes: three protocols whose FIDs are not comparable.
+"""Bring images to the size and the number of channels that a network takes.
 
-Pure functions of uint8 or float levels 0 … 255, ``(N, C, H, W)``, to float32 of another size; nothing is rounded.
+The three ways in `RESIZES` are protocols whose FIDs are not comparable: pure functions of uint8 or float levels
+0 … 255, ``(N, C, H, W)``, to float32 of another size, without rounding.
 """
 
 from __future__ import annotations
@@ -11,13 +12,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import full_precision
 
 
-def tensorflow(images: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear as TensorFlow 1 did it, which FID was defined with: corners at the origin, not antialiased.
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 ``(N, C, H, W)`` to uint8 of another size, bilinear and antialiased.
 
-    Pixel i of the result lies at ``i * size / new size``, so a picture that grows moves up and left by half a pixel.
+    The image data modules do the same, so that on a CPU it makes no difference which of the two resizes.
+    """
+    if images.shape[2:] == (height, width):
+        return images
+    if images.device.type == "cpu":
+        return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    levels = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
+    return levels.add(0.5).floor().clamp(0.0, 255.0).to(torch.uint8)
+
+
+def match_channels(images: Tensor, channels: int) -> Tensor:
+    """Convert gray to RGB by repetition, and RGB to gray by ITU-R 601 luma; images that fit are returned as they are.
+
+    Raises:
+        InputError: For other numbers of channels.
+    """
+    given = images.shape[1]
+    if given == channels:
+        return images
+    if given == 1:
+        return images.repeat(1, channels, 1, 1)
+    if given == 3 and channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
+        return (images.float() * weights).sum(dim=1, keepdim=True).round().to(torch.uint8)
+    raise InputError(f"The extractor takes images of {channels} channel(s), got {given}: expected 1 or 3.")
+
+
+def tensorflow(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize bilinearly as TensorFlow 1 did, which FID was defined with: corners at the origin, not antialiased.
+
+    Pixel i of the result lies at ``i * size / new size``, so an enlarged picture moves up and left by half a pixel.
     """
     levels = images.float()
     rows, columns = (
@@ -28,7 +60,7 @@ def tensorflow(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _weights(old: int, new: int, device: torch.device) -> Tensor:
-    """``(new, old)``, rows of two neighbours' weights."""
+    """Return ``(new, old)``; each row has the weights of two neighbors."""
     at = torch.arange(new, dtype=torch.float32) * torch.tensor(old / new, dtype=torch.float32)
     before = at.long().clamp(max=old - 1)
     share = at - before
@@ -40,12 +72,12 @@ def _weights(old: int, new: int, device: torch.device) -> Tensor:
 
 
 def legacy(images: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear as PyTorch does it and many evaluation scripts did: pixel centres aligned, not antialiased."""
+    """Resize bilinearly as PyTorch does, and many evaluation scripts did: pixel centers aligned, not antialiased."""
     return F.interpolate(images.float(), (height, width), mode="bilinear", align_corners=False)
 
 
 def clean(images: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bicubic, each channel by itself in float, cut to 0 … 255 (Parmar et al., 2022, arXiv:2104.11222)."""
+    """Resize each channel in float, bicubic, antialiased, clipped (Parmar et al., 2022, arXiv:2104.11222)."""
     resized = F.interpolate(images.float(), (height, width), mode="bicubic", antialias=True, align_corners=False)
     return resized.clamp(0.0, 255.0)
 

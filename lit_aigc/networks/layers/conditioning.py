@@ -1,4 +1,4 @@
-"""Layers that a class label conditions."""
+"""Layers conditioned on a class label."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class ConditionalBatchNorm2d(nn.Module):
     """Batch normalization with a gain and a bias for each class.
 
     Dumoulin et al., "A learned representation for artistic style", 2017, equation 5; in GANs since Miyato and Koyama,
-    "cGANs with projection discriminator", 2018. All classes start with gain 1 and bias 0, so that a fresh generator
-    tells them apart only as far as training makes it. Without classes it is `nn.BatchNorm2d`.
+    "cGANs with projection discriminator", 2018. All classes start with gain 1 and bias 0, so that an untrained
+    generator treats them alike. Without classes it is `nn.BatchNorm2d`.
 
     Args:
         num_features: Channels of the maps.
-        num_classes: Number of classes, 0 for a layer without them.
+        num_classes: Number of classes, 0 for plain batch normalization.
     """
 
     def __init__(self, num_features: int, num_classes: int = 0) -> None:
@@ -28,9 +28,7 @@ class ConditionalBatchNorm2d(nn.Module):
             nn.init.zeros_(self.bias.weight)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Maps ``(N, C, H, W)`` and labels ``(N,)`` to maps of the same shape; labels are not looked at without
-        classes.
-        """
+        """Normalize ``x`` (N, C, H, W), given labels ``y`` (N,), which are ignored without classes."""
         x = self.norm(x)
         if self.gain is None:
             return x

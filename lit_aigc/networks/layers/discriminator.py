@@ -1,4 +1,4 @@
-"""What all discriminators share: logits of one batch, and of a real and a fake batch in one pass."""
+"""The base of all discriminators: logits of one batch, and of a real and a fake batch in one pass."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ from torch import Tensor, nn
 
 
 class Discriminator(nn.Module):
-    """Images to logits in two parts, given by a subclass.
+    """A map from images to logits in two parts, which a subclass defines.
 
     Attributes:
-        features: ``features(x)``: images ``(N, C, H, W)`` to the last hidden features ``(N, ...)``, each image on its
-            own.
-        head: ``head(features, y)``: features and labels ``(N,)`` or None to logits ``(N,)``. What looks at the whole
-            batch, such as the minibatch standard deviation, belongs here.
+        features: ``features(x)`` maps images ``(N, C, H, W)`` to the last hidden features ``(N, ...)``, each image
+            independently.
+        logit: ``logit(features)`` maps features ``(N, width)`` to ``(N, 1)``.
+        projection: Embeddings of the classes, ``projection(y)`` being ``(N, width)``; None without classes.
     """
 
+    logit: nn.Module
+    projection: nn.Module | None
+
+    def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
+        """Map features ``(N, width)`` and labels ``(N,)`` to logits ``(N,)``; classes by projection.
+
+        A subclass may override it. Anything that depends on the whole batch, such as the minibatch standard deviation,
+        belongs here.
+        """
+        logits = self.logit(features)[:, 0]
+        if self.projection is not None:
+            logits = logits + (self.projection(y) * features).sum(dim=1)
+        return logits
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) and labels (N,) to logits (N,)."""
+        """Map images (N, C, H, W) and labels (N,) to logits (N,)."""
         return self.head(self.features(x), y)
 
     def pair(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What ``forward(real, y)`` and then ``forward(fake, y)`` give, with one pass over both, which is faster."""
+        """Return ``forward(real, y)`` and ``forward(fake, y)``, by one pass over both, which is faster."""
         real_features, fake_features = self.pair_features(real, fake)
         return self.head(real_features, y), self.head(fake_features, y)
 
     def pair_features(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The features of real and of fake images of the same number."""
+        """Return the features of real and of fake images, of which there are equally many."""
         real_features, fake_features = self.features(torch.cat([real, fake])).chunk(2)
         return real_features, fake_features

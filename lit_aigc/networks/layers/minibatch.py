@@ -1,4 +1,4 @@
-"""Statistics over a batch of images, as a discriminator's feature."""
+"""Statistics over a batch of images, as a feature for discriminators."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from lit_aigc.errors import InputError
 
 
 class MinibatchStd(nn.Module):
-    """Appends a channel with the standard deviation over a group of images.
+    """Append a channel with the standard deviation over a group of images.
 
-    Karras et al., "Progressive growing of GANs", 2018, section 3: for each channel and position the deviation over the
-    group, and of these the mean, repeated at every position of every image in the group. A generator that makes one
-    picture over and over shows itself by a small value.
+    Karras et al., "Progressive growing of GANs", 2018, section 3: the standard deviation over the group of each channel
+    and position, averaged, and repeated at every position of every image in the group. The value is small for a
+    generator that draws one picture over and over.
 
-    Image i is in group ``i mod (number of groups)``. A batch that the group's size does not divide has fewer, larger
-    groups, as equal as can be: every image is in one, and a batch smaller than two groups is one group. A group of one
+    Image i is in group ``i mod (number of groups)``. If the batch isn't a multiple of the group size, there are fewer
+    and larger groups, as equal as possible; a batch smaller than two groups is one group. A group of one
     image has deviation 0.
 
     Args:
-        group: Images in a group, at least.
+        group: Smallest number of images per group.
     """
 
     def __init__(self, group: int = 4) -> None:
@@ -30,7 +30,7 @@ class MinibatchStd(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, H, W)`` to ``(N, C + 1, H, W)``; the statistic is computed in float32."""
+        """Map ``(N, C, H, W)`` to ``(N, C + 1, H, W)``; the statistic is computed in float32."""
         groups = max(len(x) // self.group, 1)
         if len(x) % groups == 0:
             deviations = _deviation(x.unflatten(0, (-1, groups))).repeat(len(x) // groups)
@@ -42,6 +42,6 @@ class MinibatchStd(nn.Module):
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """``(group, groups, C, H, W)`` to ``(groups,)``: deviations over the group, their mean over all else."""
+    """Map ``(group, groups, C, H, W)`` to ``(groups,)``: the mean of all deviations over each group."""
     variance = x.float().var(dim=0, correction=0)
     return (variance + 1e-8).sqrt().flatten(1).mean(dim=1)  # the root's derivative at 0 is infinite

@@ -1,4 +1,4 @@
-"""Embeddings of hashed n-grams: what stands right before a token, looked up instead of computed."""
+"""Embeddings of hashed n-grams: the tokens right before a position, looked up instead of computed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _MASK = 0x7FFFFFFF
 
 
 class NgramEmbedding(nn.Module):
-    """The sum of an embedding of each n-gram that ends at a position, one table a length n.
+    """The sum of the embeddings of the n-grams that end at a position, with one table per length n.
 
-    An n-gram's row is its hash: different ones may share it. Before the first token stands token 0. Costs next to
-    nothing to compute, and spares the first layers the work of finding out what the last few tokens were (hashed
+    The row of an n-gram is its hash, which different n-grams may share. Before the first token comes token 0. It costs
+    next to nothing to compute, and saves the first layers from finding out what the last few tokens were (hashed
     n-grams: Pagnoni et al., "Byte Latent Transformer", 2024; Huang et al., "Over-Tokenized Transformer", 2025).
 
     Args:
-        width: Of the embeddings.
+        width: Width of the embeddings.
         lengths: The n of each table, 2 or more.
         buckets: Rows of each table.
-        dropout: Share of the embeddings that are left out in training, each as a whole: what they know by heart has to
-            be known otherwise too.
+        dropout: Share of whole embeddings that are dropped in training, so that the other layers can't leave
+            everything to what the table has memorized.
 
     Raises:
         InputError: If an option is out of range.
@@ -36,17 +36,17 @@ class NgramEmbedding(nn.Module):
         if min(lengths) < 2 or buckets < 1 or not 0 <= dropout < 1:
             raise InputError(
                 f"network.ngrams={list(lengths)}, network.ngram_buckets={buckets}, network.ngram_dropout={dropout}: "
-                "expected lengths from 2 on, a number from 1 on, and a share in [0, 1)."
+                "expected lengths of 2 or more, a number of 1 or more, and a share in [0, 1)."
             )
         self.lengths, self.buckets, self.dropout = tuple(lengths), buckets, dropout
         self.table = nn.Embedding(len(self.lengths) * buckets, width)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The embeddings of the n-grams that end at each position.
+        """Return the embeddings of the n-grams that end at each position.
 
         Args:
-            ids: Tokens from the first on, ``(N, length)`` int64.
-            positions: ``(N, T)`` int64, those to embed; None for all of them.
+            ids: All tokens of each row, ``(N, length)`` int64.
+            positions: ``(N, T)`` int64, the positions to embed; None: all.
 
         Returns:
             ``(N, T, width)``.
@@ -58,13 +58,13 @@ class NgramEmbedding(nn.Module):
         else:
             reach = positions[:, :, None] + torch.arange(before + 1, device=ids.device)
             tokens = padded[:, None].expand(-1, positions.shape[1], -1).gather(2, reach)
-        found = self.table(self._rows(tokens))  # (N, T, tables, width)
+        embeddings = self.table(self._rows(tokens))  # (N, T, tables, width)
         if self.training and self.dropout:
-            found = found * F.dropout(found.new_ones(*found.shape[:3], 1), self.dropout)
-        return found.sum(dim=2)
+            embeddings = embeddings * F.dropout(embeddings.new_ones(*embeddings.shape[:3], 1), self.dropout)
+        return embeddings.sum(dim=2)
 
     def _rows(self, tokens: Tensor) -> Tensor:
-        """``(N, T, n)`` to ``(N, T, tables)``: the row of each n-gram in the table."""
+        """Map ``(N, T, n)`` to ``(N, T, tables)``: the row of each n-gram in the table."""
         hashes, rows = tokens[:, :, -1], []
         for n in range(2, max(self.lengths) + 1):
             hashes = (hashes * 0x9E3779B1 + tokens[:, :, -n] + 1) & _MASK

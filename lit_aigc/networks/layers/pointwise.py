@@ -1,7 +1,7 @@
-"""Cheap operations with their gradients written by hand, which saves half of autograd's passes over memory.
+"""Cheap operations with hand-written gradients, which save half of autograd's passes over memory.
 
-What a gradient needs is saved as an input or an output, never as something in between. So a gradient can be
-differentiated again, and `torch.func` works.
+Gradients save inputs and outputs only, never an intermediate result. So they can be differentiated again, and
+`torch.func` works.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """``x / sqrt(mean(x**2) + eps)`` over the last dimension (Zhang and Sennrich, 2019), without a learned gain."""
+    """Return ``x / sqrt(mean(x**2) + eps)`` over the last dimension (Zhang and Sennrich, 2019), without a gain."""
     return _RMSNorm.apply(x, eps)[0]
 
 
@@ -57,7 +57,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """``max(x, 0)**2`` (So et al., "Primer", 2021)."""
+    """Return ``max(x, 0)**2`` (So et al., "Primer", 2021)."""
     return _SquaredReLU.apply(x)
 
 
@@ -79,12 +79,12 @@ class _Rotation(torch.autograd.Function):
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary positions (Su et al., 2021): the i-th number of the first half and of the second are turned as a pair.
+    """Apply rotary positions (Su et al., 2021): rotate pairs of the i-th numbers of the first and the second half.
 
     Args:
         x: ``(…, d)``.
-        cosine: Of the angles, ``(…, d / 2)``.
-        sine: Of the angles.
+        cosine: Cosines of the angles, ``(…, d / 2)``.
+        sine: Sines of the angles.
     """
     return _Rotation.apply(x, cosine.to(x.dtype), sine.to(x.dtype))
 

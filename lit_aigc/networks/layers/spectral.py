@@ -1,4 +1,4 @@
-"""Spectral normalization with one power iteration for each training step."""
+"""Spectral normalization with one power iteration per training step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class SpectralNorm(nn.Module):
-    """Divides a weight by an estimate of its largest singular value (Miyato et al., 2018, algorithm 1).
+    """Divide a weight by an estimate of its largest singular value (Miyato et al., 2018, algorithm 1).
 
-    As `torch.nn.utils.parametrizations.spectral_norm`, but for what is cheaper: the estimate moves on only when the
+    Like `torch.nn.utils.parametrizations.spectral_norm`, but cheaper: the estimate is updated only when the
     weight is being trained (not in the generator's step, when the discriminator is frozen), one vector is kept instead
-    of two, and a weight with channels last is not copied. The gradient goes through the estimate, with its vectors
+    of two, and a channels-last weight is not copied. The gradient passes through the estimate, with its vectors
     taken as constants.
 
     Args:
-        weight: The weight that it will normalize, ``(outputs, ...)``.
-        iterations: Power iterations on this weight before the first use: 15 get within a few percent.
+        weight: The weight to normalize, ``(outputs, ...)``.
+        iterations: Power iterations before the first use; 15 come within a few percent.
     """
 
     def __init__(self, weight: Tensor, iterations: int = 15) -> None:
@@ -37,7 +37,7 @@ class SpectralNorm(nn.Module):
         return F.normalize(torch.mv(matrix, v), dim=0), v
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight over its largest singular value, same shape."""
+        """Return the weight divided by its largest singular value."""
         matrix = _matrix(weight)
         with torch.autocast(weight.device.type, enabled=False):  # which would iterate in half precision on a GPU
             with torch.no_grad():
@@ -49,13 +49,13 @@ class SpectralNorm(nn.Module):
 
 
 def spectral_norm(layer: Layer) -> Layer:
-    """The layer, whose weight is spectrally normalized from now on."""
+    """Normalize the weight of a layer spectrally from now on, and return the layer."""
     parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
     return layer
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """``(outputs, everything else)`` as a view: a matrix with permuted columns has the same singular values."""
+    """View a weight as ``(outputs, everything else)``; permuted columns don't change the singular values."""
     if weight.dim() == 4 and not weight.is_contiguous():
         weight = weight.permute(0, 2, 3, 1)
     return weight.flatten(1)

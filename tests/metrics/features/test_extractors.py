@@ -9,7 +9,8 @@ from torch import nn
 from lit_aigc.data.sources import Mnist5k, Preparation
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import to_size
-from lit_aigc.metrics.features.extractors import SHIPPED, WEIGHTS, check_extractor, extractor, facts, match_channels
+from lit_aigc.metrics.features.extractors import SHIPPED, WEIGHTS, check_extractor, extractor, facts
+from lit_aigc.metrics.features.resizing import match_channels
 from lit_aigc.metrics.reference import has_shipped_reference, shipped_reference
 from lit_aigc.spec import DataSpec
 from tests.metrics.toy import MeanColour
@@ -105,7 +106,7 @@ def test_changed_shipped_file_is_refused(tmp_path, monkeypatch):
     weights = tmp_path / "mnist_classifier.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     monkeypatch.setattr("lit_aigc.metrics.features.extractors.WEIGHTS", tmp_path)
-    with pytest.raises(InputError, match="was changed: expected sha256"):
+    with pytest.raises(InputError, match="changed: expected sha256"):
         extractor("mnist_classifier")
 
 

@@ -1,0 +1,30 @@
+"""Numbers and budgets of a comparison, for people."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+NOTHING = "—"  # in a cell of the table
+
+
+def budget_in_words(budget: Mapping[str, float]) -> str:
+    """Return ``10 minutes of training, validation included``."""
+    words = {"minutes": "{} minutes of training, validation included", "samples": "{} samples", "batches": "{} batches"}
+    return " or ".join(words[key].format(f"{value:,.10g}") for key, value in budget.items())
+
+
+def significant(value: float | None, spread: float | None = None) -> str:
+    """Return three significant digits without an exponent; a spread gets as many decimals."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    decimals = min(max(0, 2 - math.floor(math.log10(abs(value)))), 6) if value else 0
+    return f"{value:,.{decimals}f}" + ("" if spread is None else f" ± {spread:,.{decimals}f}")
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return ``0.297 ± 0.012``: mean and standard deviation (of n - 1) of several values, or the only value."""
+    if not values:
+        return NOTHING
+    return significant(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)

@@ -1,0 +1,191 @@
+"""Optimizer steps under manual optimization: parts of a batch, clipping, half precision, averaged weights."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from lit_aigc.modules.recipe import Recipe
+from lit_aigc.optimization.ema import EMA
+
+_LEAST_SCALE = 1.0  # it starts at 65,536 and is halved at each overflow: below this, gradients overflow unscaled
+AGAINST_DIVERGENCE = (
+    "The last good checkpoint is kept. Lower the learning rate, set model.recipe.clip_norm=1, or use "
+    "trainer.precision=32-true."
+)
+
+
+class TrainingDiverged(RuntimeError):
+    """Training can't continue: the message says what was seen. The last good checkpoint stays."""
+
+
+class Updates(L.LightningModule):
+    """The part of a `GenerativeModule` that changes weights.
+
+    Args:
+        recipe: How to optimize.
+
+    Attributes:
+        ema: The averaged weights, if any.
+        batches: Training batches done.
+        generator_updates: Updates of the network that generates.
+        skipped_updates: Updates that half precision skipped because a gradient overflowed; the scale is halved then.
+    """
+
+    log_every: int
+
+    def __init__(self, recipe: Recipe | None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe or Recipe()
+        self.ema: EMA | None = None
+        self.batches = 0
+        self.generator_updates = 0
+        self.skipped_updates = 0
+        self._last_was_skipped = False
+
+    @property
+    def log_is_due(self) -> bool:
+        """Whether this batch is the last of a log window: the time for figures that cost something."""
+        return (self.batches + 1) % self.log_every == 0
+
+    def update(
+        self,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        batch: Any,
+        loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
+        name: str = "",
+        generates: bool = True,
+    ) -> dict[str, Tensor]:
+        """Make one step on a batch.
+
+        Args:
+            optimizer: One of ``self.optimizers()``, or several of them; all their parameters' gradients are reset.
+            batch: The batch, split in ``recipe.accumulate`` parts.
+            loss: From a part to its mean loss and scalars to log.
+            name: Of the network, for the log.
+            generates: Whether this completes an update of the network that generates: it is counted and moves the
+                averaged weights, unless half precision skips it.
+
+        Returns:
+            The scalars, averaged over the parts; once per log window also ``grad_norm``, before clipping.
+        """
+        optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        values = self._accumulate(batch, loss)
+
+        # What is clipped and logged is the gradient, not half precision's multiple of it.
+        scaler = self.scaler
+        if scaler:
+            for optimizer in optimizers:
+                scaler.unscale_(_inner(optimizer))
+        # The norm costs a pass over all gradients: only where it is used.
+        if self.log_is_due or self.recipe.clip_norm is not None:
+            norm = self._clip(optimizers)
+            if self.log_is_due:
+                values[f"{name}_grad_norm" if name else "grad_norm"] = norm
+
+        for optimizer in optimizers:
+            if scaler:
+                _scaled_step(scaler, optimizer)
+            else:
+                optimizer.step()
+        if scaler:
+            self._update_scale(scaler)
+        if generates and not self._last_was_skipped:
+            self.generator_updates += 1
+            if self.ema:
+                self.ema.update()
+        return values
+
+    def _accumulate(self, batch: Any, loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+        """Add up the gradients of the parts of a batch, each weighted by its share of the samples."""
+        parts = split_batch(batch, self.recipe.accumulate)
+        values: dict[str, Tensor] = {}
+        for index, part in enumerate(parts):
+            share = length(part) / length(batch)
+            with self._gradients_stay_local(index < len(parts) - 1):
+                value, scalars = loss(part)
+                self.manual_backward(value * share if share < 1 else value)
+            for key, scalar in scalars.items():
+                values[key] = values.get(key, 0.0) + scalar.detach() * share
+        return values
+
+    def _clip(self, optimizers: Sequence[torch.optim.Optimizer]) -> Tensor:
+        """Clip the gradients of these optimizers together, and return their norm before that."""
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters]))
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
+        return norm
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The scaler of the loss in half precision, or None. Its decisions are equal on all processes."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def loss_scale(self) -> Tensor | float:
+        """The factor of half precision on a loss, for gradients that are part of one; 1 elsewhere."""
+        return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler else 1.0
+
+    def _update_scale(self, scaler: torch.amp.GradScaler) -> None:
+        before = scaler.get_scale()
+        scaler.update()
+        scale = scaler.get_scale()
+        self._last_was_skipped = scale < before
+        self.skipped_updates += self._last_was_skipped
+        if scale < _LEAST_SCALE:
+            raise TrainingDiverged(
+                f"Training diverged: gradients are not finite at any scale (half precision has skipped "
+                f"{self.skipped_updates} updates, the last in batch {self.batches + 1}). {AGAINST_DIVERGENCE}"
+            )
+
+    def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
+        if local and isinstance(self.trainer.strategy, ParallelStrategy):
+            return self.trainer.strategy.block_backward_sync()
+        return contextlib.nullcontext()
+
+
+def length(batch: Any) -> int:
+    """Return the number of samples in a batch."""
+    return len(batch[0])
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the torch optimizer inside Lightning's."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be split among processes as one."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _scaled_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+    """Step as Lightning's optimizer does, which would unscale again: the Trainer counts it in ``global_step``."""
+    counted = isinstance(optimizer, LightningOptimizer)
+    if counted:
+        optimizer._on_before_step()
+    scaler.step(_inner(optimizer))
+    if counted:
+        optimizer._on_after_step()
+
+
+def split_batch(batch: Any, parts: int) -> list[Any]:
+    """Split a batch in parts whose lengths differ by one at most; each knows where it starts in the stream."""
+    if parts == 1:
+        return [batch]
+    edges = [math.ceil(length(batch) * part / parts) for part in range(parts + 1)]
+    return [batch.part(slice(first, last)) for first, last in itertools.pairwise(edges) if first < last]
