@@ -48,6 +48,8 @@ def test_the_wheel_has_the_version_and_the_licence(wheel):
     text = zipfile.ZipFile(wheel).read(metadata["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in text
     assert "LICENSE" in metadata
+    scripts = zipfile.ZipFile(wheel).read(metadata["entry_points.txt"]).decode()
+    assert "lit-aigc = lit_aigc.__main__:main" in scripts
 
 
 @pytest.mark.slow

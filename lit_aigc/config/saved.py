@@ -24,6 +24,9 @@ _NEW_DEFAULTS = (  # key, former default, default
     ("trainer.precision", "bf16-mixed", "auto"),
     ("callbacks.generative_metrics.reference", "shipped", None),
     ("callbacks.generative_metrics.reference", "train", None),
+    ("callbacks.generative_metrics.reference", None, "train"),  # of conf/measure, as the next two
+    ("callbacks.generative_metrics.num_samples", 5000, 10_000),
+    ("callbacks.generative_metrics.metrics", None, ["kid"]),
 )
 _FOLLOW_THE_MACHINE = ("monitor", "callbacks.generative_metrics.extractor")  # the choice of the first start holds
 _MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)

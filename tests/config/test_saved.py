@@ -47,6 +47,10 @@ def test_the_same_job_resumes_with_what_its_config_said_under_former_defaults():
     now = config(1, "auto", None, "inception")
     assert different_settings(config("auto", "bf16-mixed", "train", None), now) == []
     assert different_settings(config("auto", "32-true", "shipped", "inception"), now) == []
+    before = {"callbacks": {"generative_metrics": {"reference": None, "num_samples": 5000, "metrics": None}}}
+    after = {"callbacks": {"generative_metrics": {"reference": "train", "num_samples": 10_000, "metrics": ["kid"]}}}
+    assert different_settings(before, after) == []
+    assert len(different_settings(after, before)) == 2
     other = config(2, "bf16-mixed", None, "inception")
     assert different_settings(config("auto", "32-true", None, "inception"), other) == [
         "trainer.devices=auto there, 2 here",

@@ -13,7 +13,7 @@ import yaml
 
 from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
-from lit_aigc.loggers.base import log_picture, log_texts
+from lit_aigc.loggers.base import log_picture, log_texts, run_logger
 from lit_aigc.loggers.csv import CsvLogger
 from lit_aigc.loggers.tensorboard import TensorBoardLogger
 from lit_aigc.loggers.wandb import WandbLogger
@@ -264,6 +264,28 @@ def test_pictures_and_texts_reach_lightnings_own_loggers_and_pass_over_others(tm
     theirs.experiment.flush()
     events = read_tensorboard(theirs)
     assert [event.step for event in (*events.Images("samples"), *events.Tensors("texts/text_summary"))] == [7, 7]
+
+
+def test_any_logger_takes_what_ours_take(tmp_path):
+    """Lightning's have none of these methods; one of the user's own may have some."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    class Own(CSVLogger):
+        closed = None
+
+        def close(self, exit_code):
+            self.closed = exit_code
+
+    own = Own(str(tmp_path / "own"))
+    for logger in (CSVLogger(str(tmp_path / "theirs")), own):
+        adapted = run_logger(logger)
+        adapted.truncate(3)
+        adapted.log_bundle(tmp_path, name="bundle")
+        adapted.log_summary({"fid": 1.0})
+        adapted.close(75)
+    assert own.closed == 75
+    ours = TensorBoardLogger(str(tmp_path))
+    assert run_logger(ours) is ours and ours.name == "tensorboard"
 
 
 def test_only_rank_0_starts_anything(tmp_path, monkeypatch):
