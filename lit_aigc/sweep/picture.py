@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_aigc.compare.picture import COLORS as COLOURS
-from lit_aigc.compare.picture import DARK, LIGHT
-from lit_aigc.compare.picture import GRAY as GREY
+from lit_aigc.compare.picture import COLORS, DARK, GRAY, LIGHT
 from lit_aigc.files import write_atomically
 from lit_aigc.sweep.parameters import Parameter
 from lit_aigc.sweep.trials import Trial, short, shortened
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from lit_aigc.sweep.report import Report
 
-DONE, PRUNED, FAILED, BEST = COLOURS[0], GREY, COLOURS[1], COLOURS[2]
+DONE, PRUNED, FAILED, BEST = COLORS[0], GRAY, COLORS[1], COLORS[2]
 COLUMNS, MOST = 4, 12  # slices per row, and in all
 LONGEST = 150  # characters of the line about the best trial
 WIDTH, TOP_HEIGHT, SLICE_HEIGHT = 12.0, 3.6, 2.7  # inches
@@ -116,7 +114,7 @@ def _style(axes: Axes, limits: tuple[float, float], logarithmic: bool) -> None:
         axes.set_yscale("log")
     axes.set_ylim(*limits)
     axes.grid(True, color=LIGHT, zorder=0)
-    axes.tick_params(colors=GREY, which="both", length=0, labelsize=9)
+    axes.tick_params(colors=GRAY, which="both", length=0, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#B0B0B0")
 

@@ -85,6 +85,8 @@ def test_sync_batchnorm_is_left_out_on_cpus_with_one_line(elsewhere, tmp_path, c
     config["trainer"] |= {"devices": 2, "precision": "32-true"}
     modules = [L.LightningModule(), L.LightningModule()]
     modules[0].layer, modules[1].layer = torch.nn.BatchNorm2d(1), torch.nn.LayerNorm(1)
+    for module in modules:
+        module.validates = True
 
     def trainer(module):
         return training.build_trainer(config, module, [], [], tmp_path, AtomicCheckpointIO(), None)
