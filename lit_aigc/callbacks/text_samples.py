@@ -16,7 +16,7 @@ from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import log_texts
 from lit_aigc.modules.prompts import encode_prompt, start_of
 from lit_aigc.noise import Noise
-from lit_aigc.sampling.text import written
+from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Condition
 
@@ -102,7 +102,7 @@ class TextSamples(AtValidation):
             drawn = module.sample(len(prompts), condition=condition, noise=self.noise, **self.options)
         shown = [module.tokenizer.decode(prompt.tolist()) for prompt in prompts]
         starts = [f"{text}\n→ " if module.translates else start_of(text, module) for text in shown]
-        return [start + text for start, text in zip(starts, written(drawn, module.tokenizer.decode), strict=True)]
+        return [start + text for start, text in zip(starts, to_strings(drawn, module.tokenizer.decode), strict=True)]
 
     def _encoded(self, module: Any) -> list[Tensor]:
         return [encode_prompt(prompt, module) for prompt in self.prompts]

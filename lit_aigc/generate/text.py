@@ -16,7 +16,7 @@ from lit_aigc.modules.prompts import encode_prompt, shortened, start_of
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import Bundle
 from lit_aigc.sampling.reading import longest_start
-from lit_aigc.sampling.text import written
+from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition
 
@@ -60,7 +60,7 @@ def write(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> str:
     else:
         condition = Condition(prompts=tuple(ids for ids in encoded for _ in range(n)))
         drawn = module.sample(n * len(prompts), condition=condition, noise=noise, **given)
-        texts = written(drawn, module.tokenizer.decode, options.stop)
+        texts = to_strings(drawn, module.tokenizer.decode, options.stop)
     console = Console(highlight=False)
     repeated = [prompt for prompt in prompts for _ in range(n)]
     for i, (prompt, text) in enumerate(zip(repeated, texts, strict=True), config["start"]):

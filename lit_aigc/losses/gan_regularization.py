@@ -22,7 +22,7 @@ def squared_gradient(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0
     return (gradient.float() / scale).square().flatten(1).sum(dim=1)
 
 
-def zero_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+def zero_centered_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Return ``E |grad D(x)|^2 / 2``: R1 on real images, R2 on fake ones.
 
     Mescheder et al., "Which training methods for GANs do actually converge?", 2018, equation 9. Shapes as for
@@ -31,7 +31,7 @@ def zero_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float =
     return 0.5 * squared_gradient(logits, images, scale).mean()
 
 
-def one_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+def one_centered_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Return ``E (|grad D(x)| - 1)^2``, the gradient penalty of WGAN-GP.
 
     Gulrajani et al., "Improved training of Wasserstein GANs", 2017, equation 3. Shapes as for `squared_gradient`; a
@@ -42,7 +42,7 @@ def one_centred_penalty(logits: Tensor, images: Tensor, scale: Tensor | float = 
     return (norms - 1.0).square().mean()
 
 
-def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+def interpolate(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
     """Interpolate linearly between real and fake images (Gulrajani et al., 2017).
 
     Args:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from lit_aigc.errors import InputError, check
 from lit_aigc.losses.gan_regularization import (
-    between,
     clip_weights,
     feature_matching,
-    one_centred_penalty,
-    zero_centred_penalty,
+    interpolate,
+    one_centered_penalty,
+    zero_centered_penalty,
 )
 from lit_aigc.modules.adversarial import AdversarialModule
 from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
@@ -175,14 +175,14 @@ class GAN(AdversarialModule, LatentModule):
 
         penalties: dict[str, Tensor] = {}
         if weights.r1:
-            penalties["r1"] = zero_centred_penalty(real_logits, real_leaf, self.loss_scale)
+            penalties["r1"] = zero_centered_penalty(real_logits, real_leaf, self.loss_scale)
         if weights.r2:
-            penalties["r2"] = zero_centred_penalty(fake_logits, fake_leaf, self.loss_scale)
+            penalties["r2"] = zero_centered_penalty(fake_logits, fake_leaf, self.loss_scale)
         if weights.gradient_penalty:
             share = Noise(self.seed, batch.start).stream("penalty").uniform(len(real), 1, device=self.device)[:, 0]
-            points = between(real, fake, share).detach().requires_grad_()
+            points = interpolate(real, fake, share).detach().requires_grad_()
             logits = self.discriminator.forward(points, y).float()
-            penalties["gradient_penalty"] = one_centred_penalty(logits, points, self.loss_scale)
+            penalties["gradient_penalty"] = one_centered_penalty(logits, points, self.loss_scale)
         for name, penalty in penalties.items():
             loss = loss + getattr(weights, name) * weights.every * penalty
         return loss, values | penalties

@@ -15,7 +15,7 @@ from lit_aigc.losses.language import token_nats
 from lit_aigc.modules.base import Recipe
 from lit_aigc.modules.language_model import LanguageModel
 from lit_aigc.modules.prompts import beginnings
-from lit_aigc.networks.encoder_decoder import Writer
+from lit_aigc.networks.encoder_decoder import ConditionalLanguageModel
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.decoding import ROWS, generate, stream
 from lit_aigc.sampling.tokens import Decoding
@@ -98,10 +98,10 @@ class Translator(LanguageModel):
         seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
         return Condition(prompts=tuple(ids[own][:-1] for ids, own in zip(batch.source, seen, strict=True)))
 
-    def _writer(self, originals: Any) -> Writer:
+    def _writer(self, originals: Any) -> ConditionalLanguageModel:
         edge = torch.full((1,), _BOUNDARY)
         framed = [torch.cat([ids.cpu(), edge]) for ids in originals]  # as the data have them
         source = pad_sequence(framed, batch_first=True)
         lengths = torch.tensor([len(ids) for ids in framed])
         seen = torch.arange(source.shape[1]) < lengths[:, None]
-        return Writer(self.network, source.to(self.device), seen.to(self.device))
+        return ConditionalLanguageModel(self.network, source.to(self.device), seen.to(self.device))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import check
-from lit_aigc.losses.gan_regularization import learned_similarity, zero_centred_penalty
+from lit_aigc.losses.gan_regularization import learned_similarity, zero_centered_penalty
 from lit_aigc.modules.adversarial import AdversarialModule
 from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
@@ -142,7 +142,7 @@ class VAEGAN(AdversarialModule, Autoencoder):
             values |= {"sample_logit": sample_logits.mean()}
             values |= gan_statistics(batch.images, samples, y, self.spec.num_classes)
         if self.r1:
-            values["r1"] = zero_centred_penalty(real_logits, real, self.loss_scale)
+            values["r1"] = zero_centered_penalty(real_logits, real, self.loss_scale)
             loss = loss + self.r1 * values["r1"]
         return loss, values
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_aigc.errors import check
 from lit_aigc.modules.base import GenerativeModule, Recipe
-from lit_aigc.networks.vector_quantizer import as_rows, perplexity, uses
+from lit_aigc.networks.vector_quantizer import as_rows, code_counts, perplexity
 from lit_aigc.networks.vqvae import CodeModel
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, Condition, DataSpec
@@ -121,7 +121,7 @@ class VQVAE(GenerativeModule):
             return -log_prob.mean() / self.network.prior.length, {"prior_nll": -log_prob.mean()}
 
         values |= self.update(prior_optimizer, batch, prior_loss, name="prior")
-        counts = uses(codes, self.network.quantizer.codes)
+        counts = code_counts(codes, self.network.quantizer.codes)
         values["codebook_perplexity"] = perplexity(self.trainer.strategy.reduce(counts, reduce_op="sum"))
         return values
 

@@ -230,7 +230,7 @@ class EncoderDecoder(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Writer:
+class ConditionalLanguageModel:
     """An `EncoderDecoder` that looks like a language model: row i continues the translation of source i.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.beams import beam_search
 from lit_aigc.sampling.reading import Reader
-from lit_aigc.sampling.text import Decode, end_test, pieces, written
+from lit_aigc.sampling.text import Decode, end_test, pieces, to_strings
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Texts
 
@@ -33,7 +33,7 @@ def generate(
 
     Returns:
         The new tokens, on the CPU, without the boundary that ends a text. A text that met a stop string
-        ends with the token that completed it; `written` cuts it off.
+        ends with the token that completed it; `to_strings` cuts it off.
     """
     texts: list[list[int]] = []
     rows = max(1, ROWS // options.beams)
@@ -55,12 +55,12 @@ def generate(
 
 
 def stream(network: Any, prompt: Tensor, options: Decoding, noise: Noise, decode: Decode) -> Iterator[str]:
-    """Yield the text that `generate` and `written` give for one prompt, in pieces, as soon as they are known.
+    """Yield the text that `generate` and `to_strings` give for one prompt, in pieces, as soon as they are known.
 
     Beam search knows its text only at the end, and yields it in one piece.
     """
     if options.beams > 1:
-        yield from written(generate(network, [prompt], options, noise, decode), decode, options.stop)
+        yield from to_strings(generate(network, [prompt], options, noise, decode), decode, options.stop)
         return
     tokens = itertools.chain.from_iterable(tokens for _, tokens in steps(network, [prompt], options, noise, decode))
     yield from pieces(tokens, decode, options.stop)

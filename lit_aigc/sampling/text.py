@@ -18,7 +18,7 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text[: min(ends, default=len(text))]
 
 
-def written(texts: Texts, decode: Decode, stop: Sequence[str] = ()) -> list[str]:
+def to_strings(texts: Texts, decode: Decode, stop: Sequence[str] = ()) -> list[str]:
     """Decode texts to strings, each up to its first stop string."""
     ids = (row[:length].tolist() for row, length in zip(texts.ids, texts.lengths.tolist(), strict=True))
     return [cut(decode(text), stop) for text in ids]

@@ -3,12 +3,12 @@ import torch
 from torch.nn import functional as F
 
 from lit_aigc.losses.gan_regularization import (
-    between,
     clip_weights,
     feature_matching,
-    one_centred_penalty,
+    interpolate,
+    one_centered_penalty,
     squared_gradient,
-    zero_centred_penalty,
+    zero_centered_penalty,
 )
 
 
@@ -31,10 +31,10 @@ def test_squared_gradient_of_a_quadratic_form(problem):
     )
 
 
-def test_the_zero_centred_penalty_and_its_gradient_have_closed_forms(problem):
+def test_the_zero_centered_penalty_and_its_gradient_have_closed_forms(problem):
     """``E |A x|^2 / 2`` has the gradient ``A E[x x^T]`` with respect to A."""
     x, a = problem
-    penalty = zero_centred_penalty(quadratic(x, a), x)
+    penalty = zero_centered_penalty(quadratic(x, a), x)
     assert penalty.item() == pytest.approx(0.5 * (x @ a).square().sum(1).mean().item(), rel=1e-6)
     (gradient,) = torch.autograd.grad(penalty, a)
     closed = a @ x.T @ x / len(x)
@@ -42,10 +42,10 @@ def test_the_zero_centred_penalty_and_its_gradient_have_closed_forms(problem):
     torch.testing.assert_close((gradient + gradient.T) / 2, (closed + closed.T) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_the_one_centred_penalty_of_a_linear_function():
+def test_the_one_centered_penalty_of_a_linear_function():
     w = torch.tensor([3.0, 4.0], requires_grad=True)
     x = torch.randn(6, 2, requires_grad=True)
-    penalty = one_centred_penalty(x @ w, x)
+    penalty = one_centered_penalty(x @ w, x)
     assert penalty.item() == pytest.approx((5 - 1) ** 2, rel=1e-5)
     (gradient,) = torch.autograd.grad(penalty, w)
     torch.testing.assert_close(gradient, 2 * 4 * torch.tensor([0.6, 0.8]), rtol=1e-4, atol=1e-4)
@@ -54,7 +54,7 @@ def test_the_one_centred_penalty_of_a_linear_function():
 def test_a_dead_discriminator_gives_finite_gradients():
     w = torch.zeros(2, requires_grad=True)
     x = torch.randn(6, 2, requires_grad=True)
-    (gradient,) = torch.autograd.grad(one_centred_penalty(x @ w, x), w)
+    (gradient,) = torch.autograd.grad(one_centered_penalty(x @ w, x), w)
     assert gradient.isfinite().all()
 
 
@@ -64,7 +64,7 @@ def test_penalty_gradients_agree_with_finite_differences_through_a_network():
 
     def penalty(weight: torch.Tensor) -> torch.Tensor:
         images = x.clone().requires_grad_()
-        return zero_centred_penalty(F.softplus(F.conv2d(images, weight)).sum(dim=(1, 2, 3)), images).double()
+        return zero_centered_penalty(F.softplus(F.conv2d(images, weight)).sum(dim=(1, 2, 3)), images).double()
 
     (gradient,) = torch.autograd.grad(penalty(conv), conv)
     step = torch.zeros_like(conv)
@@ -75,7 +75,7 @@ def test_penalty_gradients_agree_with_finite_differences_through_a_network():
 
 def test_between_is_a_convex_combination_image_by_image():
     real, fake = torch.ones(3, 1, 2, 2), torch.zeros(3, 1, 2, 2)
-    points = between(real, fake, torch.tensor([0.0, 0.25, 1.0]))
+    points = interpolate(real, fake, torch.tensor([0.0, 0.25, 1.0]))
     assert points[:, 0, 0, 0].tolist() == [0.0, 0.25, 1.0]
     assert (points == points[:, :, :1, :1]).all()
 
@@ -100,8 +100,8 @@ def test_the_loss_scale_keeps_half_precision_gradients_from_becoming_0():
     """A factor of 2 ** -14 twice is less than half precision can hold, and the scale cancels."""
     x = torch.ones(3, 2, dtype=torch.float16, requires_grad=True)
     logits = ((x * 2**-14) * 2**-14).sum(dim=1).float()
-    assert zero_centred_penalty(logits, x) == 0
-    assert zero_centred_penalty(logits, x, torch.tensor(2.0**12)) == 2**-56
+    assert zero_centered_penalty(logits, x) == 0
+    assert zero_centered_penalty(logits, x, torch.tensor(2.0**12)) == 2**-56
     steep = torch.full((3, 2), 2.0**-5, dtype=torch.float16)  # a norm of about 0.044
     expected = (steep[0].float().norm() - 1).square()
-    torch.testing.assert_close(one_centred_penalty((x * steep).sum(dim=1).float(), x, torch.tensor(2.0**12)), expected)
+    torch.testing.assert_close(one_centered_penalty((x * steep).sum(dim=1).float(), x, torch.tensor(2.0**12)), expected)

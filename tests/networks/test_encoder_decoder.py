@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.encoder_decoder import EncoderDecoder, Writer
+from lit_aigc.networks.encoder_decoder import ConditionalLanguageModel, EncoderDecoder
 
 SOURCE = torch.tensor([[3, 4, 5, 0], [6, 7, 0, 0]])
 SEEN = torch.tensor([[True, True, True, True], [True, True, True, False]])
@@ -50,7 +50,7 @@ def test_the_gradient_is_the_same_with_fused_attention(network: EncoderDecoder, 
 
 @torch.no_grad()
 def test_writing_token_by_token_changes_nothing(network: EncoderDecoder) -> None:
-    writer = Writer(network, SOURCE, SEEN)
+    writer = ConditionalLanguageModel(network, SOURCE, SEEN)
     cache = writer.new_cache(2)
     pieces = [writer(IDS[:, :2], cache), *(writer(IDS[:, i : i + 1], cache) for i in range(2, 5))]
     assert torch.allclose(torch.cat(pieces, dim=1), network(IDS, SOURCE, SEEN), atol=1e-5)

@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.vector_quantizer import VectorQuantizer, as_rows, map_size, perplexity, uses
+from lit_aigc.networks.vector_quantizer import VectorQuantizer, as_rows, code_counts, map_size, perplexity
 
 
 def quantizer(codes=8, dim=3, **options):
@@ -110,7 +110,7 @@ def test_training_asks_nothing_of_the_device_and_a_loaded_codebook_knows_how_far
     for each in (made, other):
         each.move(each.statistics(torch.zeros(4, 2), codes.flatten()))
     assert torch.equal(made.counts, other.counts)
-    assert uses(codes, 5).tolist() == [1, 0, 0, 3, 0]
+    assert code_counts(codes, 5).tolist() == [1, 0, 0, 3, 0]
     with FakeTensorMode(allow_non_fake_inputs=True):  # it raises where a value is asked for
         device = torch.device("cuda", 0)
         made = quantizer(codes=4, dim=2)
@@ -121,7 +121,7 @@ def test_training_asks_nothing_of_the_device_and_a_loaded_codebook_knows_how_far
         near = made.nearest(vectors)
         made.move(made.statistics(vectors, near))
         made.revive(made.dead(), vectors)
-        assert uses(near, 4).device == made.codebook.device == device
+        assert code_counts(near, 4).device == made.codebook.device == device
 
 
 def test_a_batch_smaller_than_the_codebook_starts_it():

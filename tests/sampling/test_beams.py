@@ -10,7 +10,7 @@ import torch
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.beams import beam_search
 from lit_aigc.sampling.decoding import generate, stream
-from lit_aigc.sampling.text import written
+from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import Decoding
 
 PROMPTS = [torch.tensor(ids, dtype=torch.int64) for ids in ([1, 2], [], [3])]
@@ -89,5 +89,5 @@ def test_a_stop_string_ends_a_candidate(network, letters):
     options = Decoding(max_tokens=10, beams=3, stop=("de",))
     texts = generate(model, [torch.tensor([1])], options, Noise(0), letters)
     assert letters(texts.ids[0].tolist()) == "bcde"
-    assert written(texts, letters, options.stop) == ["bc"]
+    assert to_strings(texts, letters, options.stop) == ["bc"]
     assert list(stream(model, torch.tensor([1]), options, Noise(0), letters)) == ["bc"]

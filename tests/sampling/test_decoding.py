@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from lit_aigc.noise import Noise
 from lit_aigc.sampling import decoding
 from lit_aigc.sampling.decoding import generate, stream
-from lit_aigc.sampling.text import written
+from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import Decoding, top_k
 
 PROMPTS = [torch.tensor(ids, dtype=torch.int64) for ids in ([1, 2, 3], [], [4], [5] * 11, [1, 2, 3])]
@@ -110,10 +110,10 @@ def test_stop_strings(network, letters):
     model.first.zero_()
     model.table.data[:, 0] = -1e9
     prompts = [torch.tensor([1])] * 40
-    free = written(generate(model, prompts, Decoding(max_tokens=40), Noise(0)), letters)
+    free = to_strings(generate(model, prompts, Decoding(max_tokens=40), Noise(0)), letters)
     options = Decoding(max_tokens=40, stop=("bc", "dd"))
     texts = generate(model, prompts, options, Noise(0), letters)
-    stopped = written(texts, letters, options.stop)
+    stopped = to_strings(texts, letters, options.stop)
     assert all(whole.startswith(part) for whole, part in zip(free, stopped, strict=True))
     assert not any("bc" in text or "dd" in text for text in stopped)
     ended = [(whole, part) for whole, part in zip(free, stopped, strict=True) if part != whole]
@@ -129,7 +129,7 @@ def test_a_stop_string_begun_by_the_prompt_is_none(network, letters):
     model.first.zero_()
     options = Decoding(max_tokens=4, temperature=0, stop=("bcd",))
     texts = generate(model, [torch.tensor([1, 2])], options, Noise(0), letters)
-    assert written(texts, letters, options.stop) == ["cdea"]
+    assert to_strings(texts, letters, options.stop) == ["cdea"]
 
 
 def test_repetition_penalty_covers_the_prompt_and_the_text(network):
@@ -149,7 +149,7 @@ def test_a_stream_gives_the_same_text(network, letters, stop, context):
     for seed, prompt in itertools.product(range(5), PROMPTS):
         options = Decoding(max_tokens=25, stop=stop)
         model = network(context=context)
-        (text,) = written(generate(model, [prompt], options, Noise(seed), letters), letters, stop)
+        (text,) = to_strings(generate(model, [prompt], options, Noise(seed), letters), letters, stop)
         assert "".join(stream(model, prompt, options, Noise(seed), letters)) == text
 
 

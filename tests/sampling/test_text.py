@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_aigc.sampling.text import cut, end_test, pieces, written
+from lit_aigc.sampling.text import cut, end_test, pieces, to_strings
 from lit_aigc.spec import Texts
 
 
@@ -38,8 +38,8 @@ def test_a_text_ends_before_its_first_stop_string():
 
 def test_texts_of_ids_and_lengths():
     texts = Texts(torch.tensor([[1, 2, 3], [4, 0, 0], [0, 0, 0]]), torch.tensor([3, 1, 0]))
-    assert written(texts, from_words) == ["the cat sat", "on", ""]
-    assert written(texts, from_words, [" cat"]) == ["the", "on", ""]
+    assert to_strings(texts, from_words) == ["the cat sat", "on", ""]
+    assert to_strings(texts, from_words, [" cat"]) == ["the", "on", ""]
 
 
 @pytest.mark.parametrize(
