@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.modules.base import GenerativeModule, Recipe
-from lit_aigc.noise import Noise
-from lit_aigc.spec import Batch, Condition, DataSpec
+from lit_aigc.spec import Batch, DataSpec
 
 
 class ImageClassifier(GenerativeModule):
@@ -66,7 +65,3 @@ class ImageClassifier(GenerativeModule):
         """Return the probabilities ``(N, num_classes)`` of the classes, with averaged weights."""
         with self.averaged(), self.evaluating():
             return self.network(batch.images.float()).softmax(dim=1)
-
-    def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
-        """Refuse: a classifier draws nothing."""
-        raise InputError("A classifier can't generate samples: choose an experiment with a generative model.")

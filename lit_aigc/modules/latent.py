@@ -1,4 +1,4 @@
-"""Models that turn one latent vector into one image: sampling, decoding, interpolation."""
+"""Models that turn one latent vector into one image, and those that also turn images into latents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lit_aigc.latents.geometry import great_circle
 from lit_aigc.modules.base import GenerativeModule
+from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition
 
@@ -74,3 +75,35 @@ class LatentModule(GenerativeModule):
 
     def _images(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.images_of(z, labels).float().contiguous().clamp(*self.spec.value_range)
+
+
+class Autoencoder(LatentModule):
+    """A latent module around an encoder and a decoder.
+
+    Attributes:
+        network: Both, and the prior; set by a subclass's constructor.
+    """
+
+    network: LatentModel
+
+    @property
+    def generator(self) -> LatentModel:
+        """The network that makes images of latents."""
+        return self.network
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the posterior means ``(N, latent_dim)`` of images ``(N, C, H, W)`` in [-1, 1], for `decode`."""
+        with self.evaluating():
+            y = self._classes(len(images), labels)
+            code = self.network.encode(images.to(self.device), y)
+            eps = torch.zeros(len(images), self.latent_dim, device=self.device)
+            return self.network.infer(code, eps, y).z
+
+    def latents_of(self, eps: Tensor, labels: Tensor | None) -> Tensor:
+        """See `LatentModule`."""
+        return self.network.draw(eps, labels)
+
+    def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """See `LatentModule`: the means of the likelihood."""
+        return self.network.likelihood.mean(self.network.decode(z, labels))

@@ -29,7 +29,7 @@ class Sampling(L.LightningModule):
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
         """Draw n samples; each may depend on its own noise and condition only."""
-        raise InputError(f"{type(self).__name__} does not generate: there is nothing to sample.")
+        raise InputError(f"{type(self).__name__} can't generate samples: choose an experiment with a generative model.")
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError, check
 from lit_aigc.losses.vae import annealed, free_bits, importance_bound
-from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
+from lit_aigc.modules.latent import Autoencoder
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec

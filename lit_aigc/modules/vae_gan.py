@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from lit_aigc.errors import check
 from lit_aigc.losses.gan_regularization import learned_similarity, zero_centered_penalty
 from lit_aigc.modules.adversarial import AdversarialModule
-from lit_aigc.modules.autoencoder import Autoencoder
 from lit_aigc.modules.base import Recipe
 from lit_aigc.modules.capabilities import HasFeatures
 from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
+from lit_aigc.modules.latent import Autoencoder
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec

@@ -94,11 +94,6 @@ class VQVAE(GenerativeModule):
             compiled=(network.encoder, network.decoder, network.prior),
         )
 
-    @property
-    def generator(self) -> CodeModel:
-        """The network that makes images."""
-        return self.network
-
     # -- training
 
     def rate_factor(self, index: int) -> float:
