@@ -178,7 +178,7 @@ def as_rows(z: Tensor) -> Tensor:
     return z.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def uses(codes: Tensor, number: int) -> Tensor:
+def code_counts(codes: Tensor, number: int) -> Tensor:
     """Count how often each of `number` codes occurs: ``(number,)`` float32, exact below 2**24."""
     flat = codes.flatten()  # `bincount` would wait for the device
     return torch.zeros(number, device=codes.device).index_add_(0, flat, torch.ones(len(flat), device=codes.device))
