@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.base import Figure, SampleMetric
-from lit_aigc.metrics.frechet import Moments, SmallSampleWarning, frechet_distance
-
-if TYPE_CHECKING:
-    from lit_aigc.metrics.reference import Reference
+from lit_aigc.metrics.base import Figure, Moments, Reference, SampleMetric
+from lit_aigc.metrics.frechet import SmallSampleWarning, frechet_distance
 
 
 class ClassMoments(Metric):
@@ -92,16 +89,11 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
     takes = ("features", "labels")
     against = "class reference"
     by_default = False
-    reference_means: Tensor
-    reference_covariances: Tensor
 
     def __init__(self, reference: Sequence[Moments]) -> None:
-        means = torch.stack([each.mean for each in reference]).double()
+        means = torch.stack([each.mean for each in reference])
         super().__init__(means.shape[1], len(reference), means)
-        self.reference_counts = [each.count for each in reference]
-        covariances = torch.stack([each.covariance for each in reference]).double()
-        self.register_buffer("reference_means", means.clone(), persistent=False)
-        self.register_buffer("reference_covariances", covariances, persistent=False)
+        self.reference = reference
 
     @classmethod
     def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
@@ -114,7 +106,7 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
         Warns when a class has fewer samples than features.
         """
         moments = self.moments()
-        least, width = min(each.count for each in moments), self.reference_means.shape[1]
+        least, width = min(each.count for each in moments), self.center.shape[1]
         if least < width:
             warnings.warn(
                 f"Fréchet distances of {least} samples per class on {width} features are biased: take {width} samples "
@@ -122,9 +114,8 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
                 SmallSampleWarning,
                 stacklevel=2,
             )
-        real = zip(self.reference_counts, self.reference_means, self.reference_covariances, strict=True)
         return {
-            "distances": [frechet_distance(a, Moments(*b)) for a, b in zip(moments, real, strict=True)],
+            "distances": list(map(frechet_distance, moments, self.reference)),
             "counts": [each.count for each in moments],
         }
 
@@ -134,4 +125,4 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
 
     def protocol(self, result: dict[str, list[Any]], n: int) -> dict[str, Any]:
         """Return the number of images of each class."""
-        return {self.name: {"n_real": self.reference_counts, "n_fake": result["counts"]}}
+        return {self.name: {"n_real": [each.count for each in self.reference], "n_fake": result["counts"]}}
