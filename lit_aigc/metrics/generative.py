@@ -11,8 +11,8 @@ from torch import nn
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.media.images import to_uint8
-from lit_aigc.metrics.base import FeatureBatch, SampleMetric
-from lit_aigc.metrics.bootstrap import LEVEL, Estimate, estimate
+from lit_aigc.metrics.base import FeatureBatch
+from lit_aigc.metrics.bootstrap import LEVEL, estimate
 from lit_aigc.metrics.kernel import FeatureSample
 from lit_aigc.metrics.measurement import Measurement, by_key
 from lit_aigc.metrics.reference import KID_LIMIT, Reference, describe, extract
@@ -150,7 +150,8 @@ def evaluate_samples(
         interval = {}
         if metric.drawn_from in drawn:
             draws = metric.draws(drawn[metric.drawn_from], bootstrap, seed=bootstrap_seed)
-            interval = _interval(metric, result, draws, n)._asdict()
+            scale = 1.0 if metric.limited else (min(n, KID_LIMIT) / n) ** 0.5  # the draws are of those that were kept
+            interval = estimate(result, draws, scale=scale, least=metric.least)._asdict()
         for figure, value in metric.values(result).items():
             measurements += _measurements(figure, extractor.name, value, interval, real.get(figure))
     if bootstrap:
@@ -185,12 +186,6 @@ def _check_reference(extractor: nn.Module, reference: Reference | None, metrics:
 
 def _moved(values: Iterable[Any], device: torch.device) -> list[Any]:
     return [value.to(device) if isinstance(value, torch.Tensor) else value for value in values]
-
-
-def _interval(metric: SampleMetric, result: float, draws: torch.Tensor, n: int) -> Estimate:
-    """Return the interval of a metric of n samples; the draws are of the samples that were kept."""
-    scale = 1.0 if metric.limited else (min(n, KID_LIMIT) / n) ** 0.5
-    return estimate(result, draws, scale=scale, least=metric.least)
 
 
 def _measurements(
