@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.base import Figure, Moments, Reference, SampleMetric
-from lit_aigc.metrics.frechet import SmallSampleWarning, frechet_distance
+from lit_aigc.metrics.frechet import SmallSampleWarning, frechet_distance, moments_of_sums
 
 
 class ClassMoments(Metric):
@@ -62,15 +62,10 @@ class ClassMoments(Metric):
         Raises:
             InputError: If a class has fewer than two images.
         """
-        few = [f"class {label} has {n}" for label, n in enumerate(self.count.tolist()) if n < 2]
-        if few:
+        counts = self.count.tolist()
+        if few := [f"class {label} has {n}" for label, n in enumerate(counts) if n < 2]:
             raise InputError(f"class_fid needs at least 2 images per class on either side, and {', '.join(few)}.")
-        moments = []
-        for count, total, outer, center in zip(self.count.tolist(), self.total, self.outer, self.center, strict=True):
-            shift = total / count
-            covariance = (outer - count * torch.outer(shift, shift)) / (count - 1)
-            moments.append(Moments(count, center + shift, covariance))
-        return tuple(moments)
+        return tuple(map(moments_of_sums, counts, self.total, self.outer, self.center))
 
     def compute(self) -> tuple[Moments, ...] | dict[str, list[Any]]:
         """Return the moments of each class over all processes."""

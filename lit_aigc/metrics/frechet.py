@@ -63,6 +63,12 @@ def covariance_root(covariance: Tensor) -> Tensor:
     return vectors[:, kept] * values[kept].sqrt()
 
 
+def moments_of_sums(count: int, total: Tensor, outer: Tensor, center: Tensor) -> Moments:
+    """Return moments from the sums ``(d,)`` and ``(d, d)`` of `count` items around a center, and of their products."""
+    shift = total / count
+    return Moments(count, center + shift, (outer - count * torch.outer(shift, shift)) / (count - 1))
+
+
 class FeatureMoments(Metric):
     """Moments of a stream of features, in float64 and in memory that doesn't grow with the stream.
 
@@ -95,9 +101,7 @@ class FeatureMoments(Metric):
         count = int(self.count)
         if count < 2:
             raise InputError(f"A Fréchet distance needs at least 2 samples on either side, got {count}.")
-        shift = self.total / count
-        covariance = (self.outer - count * torch.outer(shift, shift)) / (count - 1)
-        return Moments(count, self.center + shift, covariance)
+        return moments_of_sums(count, self.total, self.outer, self.center)
 
     def compute(self) -> Moments | float:
         """Return the moments over all processes."""

@@ -179,32 +179,32 @@ def set_reference(
     Returns:
         The reference; with `halves`, `real` has their figures.
     """
-    # Without a cache one pass does it all; the fingerprint is known once all pixels have been read.
-    if cache is None:
-        reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
-        reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
-        return _with_floor(reference, halves.figures() if halves else None)
-    # With a cache the floor has an entry of its own, because it depends on the number of samples.
-    fingerprint = images.pixels.fingerprint
-    same = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
-    digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-    key = f"reference_{extractor.name}_{digest}"
-    known = cache.load_tensors(key)
-    figures = cache.load_tensors(f"{key}_floor_{halves.key()}") if halves else None
+    known = figures = None
+    if cache:  # the floor has an entry of its own, because it depends on the number of samples
+        same = [1, images.pixels.fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
+        digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+        key = f"reference_{extractor.name}_{digest}"
+        floor_key = f"{key}_floor_{halves.key()}" if halves else ""
+        known, figures = cache.load_tensors(key), cache.load_tensors(floor_key) if halves else None
+    new_floor = halves is not None and figures is None
     if known is None:
-        reference = compute_reference(
-            batches(), extractor, split=images.called, fingerprint=fingerprint, halves=halves, device=device
-        )
-        cache.store_tensors(key, reference.tensors())
+        reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
     else:
-        about = {"split": images.called, "fingerprint": fingerprint, "preparation": dict(extractor.protocol)}
-        reference = Reference(*from_tensors(known), extractor.hash, **about)
-        if halves and figures is None:
+        reference = Reference(*from_tensors(known), extractor.hash, images.called, preparation=dict(extractor.protocol))
+        if new_floor:
             _compute_halves(halves, batches(), extractor, device)
-    if halves and figures is None:
+    if new_floor:
         figures = {name: torch.tensor(value, dtype=torch.float64) for name, value in halves.figures().items()}
-        cache.store_tensors(f"{key}_floor_{halves.key()}", figures)
-    return _with_floor(reference, figures)
+    if cache and known is None:
+        cache.store_tensors(key, reference.tensors())
+    if cache and new_floor:
+        cache.store_tensors(floor_key, figures)
+    # without a cache the fingerprint is known only now that all pixels have been read
+    reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
+    if figures is None:
+        return reference
+    real = {"other": {name: float(value) for name, value in figures.items()}}
+    return dataclasses.replace(reference, real=real, real_split=f"two parts of {reference.split}")
 
 
 @torch.no_grad()
@@ -213,13 +213,6 @@ def _compute_halves(halves: Halves, batches: Iterable[Batch], extractor: nn.Modu
         needed = halves.needs(batch.start, len(batch.images)).nonzero()[:, 0]
         if len(needed):
             halves.update(*extract(extractor, batch.images[needed], device), batch.start + needed)
-
-
-def _with_floor(reference: Reference, figures: Mapping[str, Any] | None) -> Reference:
-    if figures is None:
-        return reference
-    real = {"other": {name: float(value) for name, value in figures.items()}}
-    return dataclasses.replace(reference, real=real, real_split=f"two parts of {reference.split}")
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:

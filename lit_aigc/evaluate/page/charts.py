@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from lit_aigc.evaluate.page.findings import decimals, figure, typeset
@@ -176,19 +177,14 @@ def _thinned(points: list[tuple[float, float] | None]) -> list[tuple[float, floa
     kept: list[tuple[float, float] | None] = []
     for start in range(0, len(points), stretch):
         part = [point for point in points[start : start + stretch] if point]
-        ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])} if part else {None}
-        kept += sorted(ends) if part else [None]
+        kept += sorted({min(part, key=itemgetter(1)), max(part, key=itemgetter(1))}) if part else [None]
     return kept
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
     """Return a line through the points, broken where one is missing."""
-    words, pen = [], "M"
-    for point in points:
-        if point:
-            words.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
-        pen = "L" if point else "M"
-    return "".join(words)
+    pens = ["M", *("L" if point else "M" for point in points)]
+    return "".join(f"{pen}{point[0]:.1f} {point[1]:.1f}" for pen, point in zip(pens, points, strict=False) if point)
 
 
 def last(curve: Curve) -> float:
