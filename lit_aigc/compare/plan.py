@@ -13,7 +13,7 @@ from lit_aigc.build import did_you_mean
 from lit_aigc.config.compose import compose
 from lit_aigc.config.keys import get
 from lit_aigc.config.overrides import config_folder, folder_options, members, problems_of_list, problems_of_name
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 _MEASURES = "callbacks.generative_metrics"
 _UNITS = {"minutes": "min", "samples": "samples", "batches": "batches"}
@@ -64,15 +64,10 @@ class Comparison:
         budget = {key: value for key, value in config["budget"].items() if value is not None}
         if not budget:
             problems.append("No budget: set budget.minutes, budget.samples or budget.batches.")
-        problems += [
-            f"budget.{key}={value}: expected a positive number"
-            for key, value in budget.items()
-            if type(value) not in (int, float) or not value > 0
-        ]
         problems += problems_of_list(config["overrides"], _OWN_KEYS, "validations=10")
         problems += problems_of_name(config["name"])
-        if problems:
-            raise InputError("\n".join(problems))
+        positive = {key: type(value) in (int, float) and value > 0 for key, value in budget.items()}
+        check(*((f"budget.{key}", budget[key], positive[key], "a positive number") for key in budget), more=problems)
         if seeds is None and not config["report_only"]:
             seeds = (0,)
         overrides = tuple(config["overrides"])

@@ -121,11 +121,8 @@ def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
         if next(iter(data.originals(options.split)), None) is not None:
             return translation(module, data, options, config["seed"])
         values, protocol = likelihood(module, data, options)
-        if options.texts:
-            found, facts = generation(module, data, options, config["seed"])
-            values |= found
-            protocol |= facts
-    return values, protocol
+        found, facts = generation(module, data, options, config["seed"]) if options.texts else ({}, {})
+    return values | found, protocol | facts
 
 
 def _check_fit(bundle: Any, data: Any) -> None:
@@ -150,8 +147,7 @@ def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
     tokenizer, plain = module.tokenizer, "sentences" if data.batching == "sentences" else "windows"
     sizes = torch.from_numpy(tokenizer.sizes() if tokenizer.lossless else np.zeros_like(tokenizer.sizes()))
     number, what = _words(tokenizer, data.tokens(options.split))
-    values: dict[str, Any] = {}
-    protocol: dict[str, Any] = {}
+    values, protocol = {}, {}
     for name in options.protocols:
         if plain == "sentences" and name != "windows":
             raise InputError(

@@ -38,6 +38,10 @@ class Nearness:
     places: Tensor
     own: Tensor
 
+    def of(self, rows: slice) -> Nearness:
+        """Return the distances of some of the images."""
+        return Nearness(self.distances[rows], self.places[rows], self.own[rows])
+
     @property
     def closeness(self) -> Tensor:
         """Nearest distance over the mean of the k nearest, ``(n,)`` float64, from 0 (a copy) to 1.
