@@ -56,8 +56,8 @@ class ClassMoments(Metric):
             self.total[label] += x.sum(dim=0)
             self.outer[label] += x.T @ x
 
-    def moments(self) -> tuple[Moments, ...]:
-        """Return the moments of each class (of all processes only while synchronized, as in `compute`).
+    def compute(self) -> tuple[Moments, ...]:
+        """Return the moments of each class over all processes.
 
         Raises:
             InputError: If a class has fewer than two images.
@@ -66,10 +66,6 @@ class ClassMoments(Metric):
         if few := [f"class {label} has {n}" for label, n in enumerate(counts) if n < 2]:
             raise InputError(f"class_fid needs at least 2 images per class on either side, and {', '.join(few)}.")
         return tuple(map(moments_of_sums, counts, self.total, self.outer, self.center))
-
-    def compute(self) -> tuple[Moments, ...] | dict[str, list[Any]]:
-        """Return the moments of each class over all processes."""
-        return self.moments()
 
 
 class ClassFrechetDistance(ClassMoments, SampleMetric):
@@ -100,7 +96,7 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
 
         Warns when a class has fewer samples than features.
         """
-        moments = self.moments()
+        moments = super().compute()
         least, width = min(each.count for each in moments), self.center.shape[1]
         if least < width:
             warnings.warn(

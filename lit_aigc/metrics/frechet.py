@@ -96,16 +96,12 @@ class FeatureMoments(Metric):
         self.total += x.sum(dim=0)
         self.outer += x.T @ x
 
-    def moments(self) -> Moments:
-        """Return the moments of what was added so far (of all processes only while synchronized, as in `compute`)."""
+    def compute(self) -> Moments:
+        """Return the moments over all processes."""
         count = int(self.count)
         if count < 2:
             raise InputError(f"A Fréchet distance needs at least 2 samples on either side, got {count}.")
         return moments_of_sums(count, self.total, self.outer, self.center)
-
-    def compute(self) -> Moments | float:
-        """Return the moments over all processes."""
-        return self.moments()
 
 
 class FrechetDistance(FeatureMoments, SampleMetric):
@@ -135,7 +131,7 @@ class FrechetDistance(FeatureMoments, SampleMetric):
 
     def compute(self) -> float:
         """Return the distance over all processes; warns when there are fewer samples than features."""
-        moments = self.moments()
+        moments = super().compute()
         width = len(moments.mean)
         if moments.count < width:
             warnings.warn(
@@ -174,4 +170,4 @@ class FrechetDistance(FeatureMoments, SampleMetric):
     @classmethod
     def between(cls, first: FeatureMoments, second: FeatureMoments) -> float:
         """Return the distance between two halves."""
-        return frechet_distance(first.moments(), second.moments())
+        return frechet_distance(first.compute(), second.compute())

@@ -94,13 +94,9 @@ class FeatureSample(Metric):
             self.keys.append(torch.zeros(0, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def sample(self) -> Tensor:
-        """Return the features ``(n, d)`` float32 (of all processes only while synchronized, as in `compute`)."""
+    def compute(self) -> Tensor:
+        """Return the features ``(n, d)`` float32 of the sample over all processes."""
         return self._selection()[0] if len(self.keys) else torch.zeros(0, self.num_features, device=self.device)
-
-    def compute(self) -> Tensor | float:
-        """Return the sample over all processes."""
-        return self.sample()
 
 
 class SampleComparison(FeatureSample, SampleMetric):
@@ -136,7 +132,7 @@ class KernelDistance(SampleComparison):
 
     def compute(self) -> float:
         """Return the distance over all processes."""
-        return kernel_distance(self.sample(), self.reference)
+        return kernel_distance(super().compute(), self.reference)
 
     def protocol(self, result: float, n: int) -> dict[str, Any]:
         """Return how many samples are compared."""
@@ -167,4 +163,4 @@ class KernelDistance(SampleComparison):
     @classmethod
     def between(cls, first: FeatureSample, second: FeatureSample) -> float:
         """Return the distance between two halves."""
-        return kernel_distance(first.sample(), second.sample())
+        return kernel_distance(first.compute(), second.compute())

@@ -113,7 +113,7 @@ class PrecisionRecall(SampleComparison):
 
     def compute(self) -> dict[str, float]:
         """Return ``precision`` and ``recall`` over all processes."""
-        return precision_recall(self.sample(), self.reference)
+        return precision_recall(super().compute(), self.reference)
 
     def protocol(self, result: dict[str, float], n: int) -> dict[str, Any]:
         """Return the number of neighbors, and how many images are compared."""
