@@ -51,7 +51,7 @@ def prepare_data(config: Mapping[str, Any], data: Any, bundle: Bundle | None, fa
 
 
 def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
-    """All numbers that the options ask for, by key, and their protocol, by extractor or name.
+    """Return all numbers that the options ask for, by key, and their protocol, by extractor or name.
 
     Raises:
         InputError: If something can't be computed.
@@ -70,7 +70,7 @@ def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
 
 
 def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
-    """The extractor that is asked for, else the one that follows from the model's training and the data.
+    """Return the extractor that is asked for, else the one that follows from the model's training and the data.
 
     A node on the user's own command line may name anything importable, as a model there may.
     """
@@ -93,7 +93,7 @@ def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
 
 
 def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module) -> Numbers:
-    """The metrics on an extractor, and their protocol."""
+    """Return the metrics on an extractor, and their protocol."""
     fake, real = subject.fake, subject.real
     chosen = choose_metrics(config["metrics"], network, subject.spec.num_classes if subject.conditional else 0)
     if real and (by_class := needs_classes(chosen)):
@@ -125,7 +125,7 @@ def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module
 
 
 def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, chosen: tuple[str, ...]) -> Reference:
-    """Statistics of the real images: of a set from elsewhere, as they are shipped, or of a split of the data."""
+    """Return statistics of the real images: of a set from elsewhere, as they are shipped, or of a split of the data."""
     real, spec, by_class = subject.real, subject.spec, needs_classes(chosen)
     source = choose_reference(config["reference"], network, spec, chosen)
     n = subject.fake.count if subject.fake else config["num_samples"]
