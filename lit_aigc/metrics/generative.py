@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchmetrics import SumMetric
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
@@ -124,22 +125,22 @@ def evaluate_samples(
     drawn_from = {metric.drawn_from for metric in computed.values()} if bootstrap else set()
     widths = {"features": extractor.num_features, "logits": extractor.num_classes}
     kept = {name: FeatureSample(width, KID_LIMIT) for name, width in widths.items() if name in drawn_from}
-    for metric in (*computed.values(), *kept.values()):
+    counted = SumMetric().set_dtype(torch.float64)
+    for metric in (*computed.values(), *kept.values(), counted):
         metric.to("cpu" if torch.device(device).type == "mps" else device)  # mps has no float64
 
     # One pass of the extractor serves all metrics.
-    n = 0
     for batch in samples:
         features, logits = extract(extractor, batch.images, device)
-        n += len(features)
+        counted.update(len(features))
         seen = FeatureBatch(features, logits, batch.labels, batch.start)
         for metric in computed.values():
             metric.update(*_moved(metric.arguments(seen), metric.device))
         for name, sample in kept.items():
             sample.update(*_moved((getattr(seen, name), batch.start), sample.device))
-    n = _sum_over_processes(n, device)
 
     # From here on all processes hold the same numbers.
+    n = int(counted.compute())
     protocol = _protocol(extractor, reference, n)
     real, floor = _real_figures(reference, n)
     drawn = {name: sample.compute() for name, sample in kept.items()}
@@ -222,11 +223,3 @@ def _real_figures(reference: Reference | None, n: int) -> tuple[Mapping[str, flo
     count = int(figures.get("n", n))
     fewer = f", fewer than the {n} samples: FID is higher for that alone" if count < n else ""
     return figures, f"{reference.real_split}, n = {count}{fewer}"
-
-
-def _sum_over_processes(n: int, device: torch.device | str) -> int:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return n
-    total = torch.tensor(n, device=device)
-    torch.distributed.all_reduce(total)
-    return int(total)
