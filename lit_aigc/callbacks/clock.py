@@ -72,6 +72,7 @@ class PauseAfter:
         )
 
 
+@dataclasses.dataclass(eq=False)
 class Clock(Timekeeper):
     """Decides at each batch boundary, the same on all processes, what happens next.
 
@@ -92,34 +93,27 @@ class Clock(Timekeeper):
         checkpoint_due: Whether a checkpoint is due at this batch boundary (validations write their own).
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        pause_after: PauseAfter,
-        validations: int = 4,
-        checkpoint_seconds: float = 60.0,
-        signals: StopSignals | None = None,
-        started: float | None = None,
-    ) -> None:
+    budget: Budget
+    pause_after: PauseAfter
+    validations: int = 4
+    checkpoint_seconds: float = 60.0
+    signals: StopSignals = dataclasses.field(default_factory=StopSignals)
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
         check(
-            ("validations", validations, validations >= 0, "0 or more"),
-            ("checkpoint_seconds", checkpoint_seconds, checkpoint_seconds >= 0, "0 or more"),
+            ("validations", self.validations, self.validations >= 0, "0 or more"),
+            ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),
         )
-        self.budget = budget
-        self.pause_after = pause_after
-        self.validations = validations
-        self.checkpoint_seconds = checkpoint_seconds
-        self.signals = signals or StopSignals()
         self.paused = False
         self.checkpoint_due = False
-        self._started = time.monotonic() if started is None else started
         self._wall_before = 0.0
         self._checkpoint_cost = 0.0
 
     @property
     def wall_seconds(self) -> float:
         """Seconds of all starts of the run, imports and data included, each up to its last checkpoint."""
-        return self._wall_before + time.monotonic() - self._started
+        return self._wall_before + time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, Any]:
         """Return the time so far."""
