@@ -7,12 +7,12 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
-from lit_aigc.errors import check
+from lit_aigc.errors import InputError, check
 from lit_aigc.machine.signals import StopSignals
 from lit_aigc.modules.trainer_time import Timekeeper
 
@@ -21,9 +21,33 @@ _ROUNDING = 1e-9
 _CHECKPOINT_SHARE = 0.03  # of the time between two checkpoints
 
 
+class Limits:
+    """Limits of training, of which the first that is reached counts; None is no limit.
+
+    Attributes:
+        key: Of these limits in the config.
+    """
+
+    key: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check(
+            *(
+                (f"{self.key}.{name}", limit, limit is None or _is_positive(limit), "a positive number or null")
+                for name, limit in vars(self).items()
+            )
+        )
+
+    def progress(self, seconds: float, samples: int, batches: int) -> float:
+        """Return the share of the nearest limit that is used, in [0, 1]; 0 without any."""
+        used = {"minutes": seconds / 60, "samples": samples, "batches": batches}
+        shares = (used[name] / limit for name, limit in vars(self).items() if limit is not None)
+        return min(1.0, max(shares, default=0.0))
+
+
 @dataclasses.dataclass(frozen=True)
-class Budget:
-    """How long to train: until the first limit is reached; None is no limit.
+class Budget(Limits):
+    """How long to train: until the first limit is reached.
 
     Attributes:
         minutes: On the clock from the first to the last batch, validation in between included.
@@ -31,45 +55,29 @@ class Budget:
         batches: Training batches.
     """
 
+    key = "budget"
     minutes: float | None = None
     samples: int | None = None
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        none = dataclasses.astuple(self) == (None, None, None)
-        no_budget = "No budget: set budget.minutes, budget.samples or budget.batches."
-        check(*_limits("budget", self), more=[no_budget] if none else [])
-
-    def progress(self, seconds: float, samples: int, batches: int) -> float:
-        """Return the share of the budget that is used, in [0, 1]."""
-        shares = [
-            used / limit
-            for used, limit in ((seconds / 60, self.minutes), (samples, self.samples), (batches, self.batches))
-            if limit is not None
-        ]
-        return min(1.0, max(shares))
+        super().__post_init__()
+        if not any(vars(self).values()):
+            raise InputError("No budget: set budget.minutes, budget.samples or budget.batches.")
 
 
 @dataclasses.dataclass(frozen=True)
-class PauseAfter:
-    """When to pause, counted from this start of the program, whichever comes first; None is never.
+class PauseAfter(Limits):
+    """When to pause, counted from this start of the program, whichever comes first.
 
     Attributes:
         minutes: Minutes of training.
         batches: Training batches.
     """
 
+    key = "pause_after"
     minutes: float | None = None
     batches: int | None = None
-
-    def __post_init__(self) -> None:
-        check(*_limits("pause_after", self))
-
-    def reached(self, seconds: float, batches: int) -> bool:
-        """Return whether the pause is due."""
-        return (self.minutes is not None and seconds >= 60 * self.minutes) or (
-            self.batches is not None and batches >= self.batches
-        )
 
 
 @dataclasses.dataclass(eq=False)
@@ -192,18 +200,13 @@ class Clock(Timekeeper):
     def _due(self, module: L.LightningModule, seconds: float) -> tuple[float, bool, bool]:
         """Return the progress at a time on the clock, whether a pause is due, and whether a validation is."""
         progress = self.budget.progress(seconds, module.samples_seen, module.batches)
-        pause = self.pause_after.reached(seconds - self._seconds_before, module.batches - self._batches_before)
+        now = seconds - self._seconds_before, 0, module.batches - self._batches_before
+        pause = self.pause_after.progress(*now) >= 1.0
         validate = self.validations > 0 and (
             progress >= 1.0 or math.floor(progress * self.validations + _ROUNDING) > module.validations
         )
         return progress, pause, validate
 
 
-def _limits(name: str, limits: Budget | PauseAfter) -> list[tuple[str, object, bool, str]]:
-    """Return a condition for `check` per limit."""
-    numbers = dataclasses.asdict(limits)
-    right = {
-        key: value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)
-        for key, value in numbers.items()
-    }
-    return [(f"{name}.{key}", numbers[key], right[key], "a positive number or null") for key in numbers]
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0

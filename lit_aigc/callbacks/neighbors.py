@@ -136,11 +136,8 @@ class NearestNeighbors(OfModality):
     def _by_features(self, queries: Tensor, datamodule: Any, network: nn.Module, device: torch.device) -> Tensor:
         """Return the places ``(n, neighbors)`` of the training images that are nearest by features."""
         network.to(device)
-
-        def features(images: Tensor) -> Tensor:
-            return extract(network, images, device)[0]
-
-        places = nearest(queries, datamodule.real_batches("train"), self.neighbours, features)[1]
+        train = datamodule.real_batches("train")
+        places = nearest(queries, train, self.neighbours, lambda images: extract(network, images, device)[0])[1]
         network.to("cpu")
         return places
 

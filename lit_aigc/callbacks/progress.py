@@ -98,10 +98,6 @@ class Progress(Callback):
         """Close the display, so that the message appears below it."""
         self._stop()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the display."""
-        self._stop()
-
     def _stop(self) -> None:
         self._next = math.inf
         if self._live:

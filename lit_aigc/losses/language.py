@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -71,7 +70,7 @@ class _Nats(torch.autograd.Function):
 
 
 def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the parts of `LikelihoodSums` as one tensor, to be added up over batches and processes.
+    """Return what `likelihood_figures` takes as one tensor, to be added up over batches and processes.
 
     Args:
         nats: ``(N, T)``, of each target.
@@ -89,39 +88,29 @@ def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor |
     return torch.cat([nats.double().sum()[None], tokens, text])
 
 
-@dataclasses.dataclass(frozen=True)
-class LikelihoodSums:
-    """The nats of some text, and its length.
+def likelihood_figures(
+    nats: float, tokens: float, characters: float = 0, size: float = 0, words: float = 0, suffix: str = ""
+) -> dict[str, float]:
+    """Return the nats and bits of some text per unit of its length, and the perplexity per word.
 
-    Attributes:
+    Args:
         nats: Minus the log-probability of the whole text, including the ends of texts.
         tokens: Number of targets, including the ends of texts.
         characters: Number of characters; 0 if unknown, as when tokens don't decode to the original text.
-        bytes: Number of bytes in UTF-8; 0 if unknown.
+        size: Number of bytes in UTF-8; 0 if unknown.
         words: Number of words, including the ends of texts; 0 if unknown.
+        suffix: Added to each key.
+
+    Returns:
+        ``nats_per_…`` and ``bits_per_…`` for ``token``, ``char`` and ``byte``, and ``perplexity``. Unknown units are
+        left out. A perplexity too large for a float is infinite.
     """
-
-    nats: float
-    tokens: float
-    characters: float = 0
-    bytes: float = 0
-    words: float = 0
-
-    def numbers(self, suffix: str = "") -> dict[str, float]:
-        """Return ``nats_per_…`` and ``bits_per_…`` for ``token``, ``char`` and ``byte``, and ``perplexity`` per word.
-
-        Unknown units are left out. A perplexity too large for a float is infinite.
-
-        Args:
-            suffix: Added to each key.
-        """
-        units = {"token": self.tokens, "char": self.characters, "byte": self.bytes}
-        rates = {unit: self.nats / count for unit, count in units.items() if count}
-        values = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
-        values |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
-        if self.words:
-            values[f"perplexity{suffix}"] = _exp(self.nats / self.words)
-        return values
+    rates = {unit: nats / n for unit, n in (("token", tokens), ("char", characters), ("byte", size)) if n}
+    values = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
+    values |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
+    if words:
+        values[f"perplexity{suffix}"] = _exp(nats / words)
+    return values
 
 
 def _exp(x: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError, check
+from lit_aigc.errors import check
 from lit_aigc.losses.gan_regularization import (
     clip_weights,
     feature_matching,
@@ -17,11 +17,11 @@ from lit_aigc.losses.gan_regularization import (
     one_centered_penalty,
     zero_centered_penalty,
 )
-from lit_aigc.modules.adversarial import AdversarialModule
+from lit_aigc.modules.adversarial import AdversarialModule, gan_statistics, logit_statistics
 from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
-from lit_aigc.modules.capabilities import Adapts, HasFeatures
-from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
+from lit_aigc.modules.capabilities import Adapts
 from lit_aigc.modules.latent import LatentModule
+from lit_aigc.modules.means import LogWindow
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
@@ -103,29 +103,21 @@ class GAN(AdversarialModule, LatentModule):
         super().__init__(spec, conditional, recipe)
         check(("model.n_critic", n_critic, n_critic >= 1, "at least one discriminator step per generator step"))
         self.regularization = regularization or Regularization()
-        if self.regularization.feature_matching and not isinstance(discriminator, HasFeatures):
-            raise InputError(
-                "model.regularization.feature_matching needs a discriminator with features(x) and head(features, y), "
-                f"which {type(discriminator).__name__} lacks."
-            )
+        weights = self.regularization
+        self.penalizes_gradients = weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
         self.generator = generator
-        self.set_discriminator(discriminator, loss)
+        matching = "model.regularization.feature_matching" if weights.feature_matching else ""
+        self.set_discriminator(discriminator, loss, needs_features=matching)
         self.latent_dim = generator.latent_dim
         self.augment = augment
         self._adapts = isinstance(augment, Adapts)  # once: asking takes as long as a small layer
         self.n_critic = n_critic
-        self._signs: tuple[Tensor | float, int] = (0.0, 0)  # for `augment.adapt`: this process's total, and batches
+        self._signs = LogWindow()  # of the discriminator's logits, for `augment.adapt`
         self.prepare(
             self.generator,
             self.discriminator,
             optimizers={"d": (discriminator_optimizer, discriminator), "g": (generator_optimizer, generator)},
         )
-
-    @property
-    def penalizes_gradients(self) -> bool:
-        """See `AdversarialModule`."""
-        weights = self.regularization
-        return weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
 
     # -- training
 
@@ -144,13 +136,12 @@ class GAN(AdversarialModule, LatentModule):
 
     def _adapt(self, sign: Tensor, images: int) -> None:
         """Let the augmentation follow the mean sign, once per window: until then no process waits for another."""
-        total, batches = self._signs
-        total, batches = total + sign, batches + 1
+        self._signs.add({"sign": sign})
+        batches = self._signs.counts["sign"]
         if batches >= getattr(self.augment, "window", 1):
-            overfitting = self.trainer.strategy.reduce(total / batches, reduce_op="mean")
-            self.augment.adapt(overfitting, batches * images * self.trainer.world_size)
-            total, batches = 0.0, 0
-        self._signs = (total, batches)
+            mean = self._signs.means(self.trainer.strategy.reduce)["sign"]
+            self.augment.adapt(torch.tensor(mean, device=sign.device), batches * images * self.trainer.world_size)
+            self._signs.clear()
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `AdversarialModule`."""
@@ -238,18 +229,13 @@ class GAN(AdversarialModule, LatentModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save, besides what the bases save, the open window of the augmentation, with every process's total."""
         super().on_save_checkpoint(checkpoint)
-        total, batches = self._signs
-        totals = torch.as_tensor(total, dtype=torch.float32, device=self.device)
-        if batches:
-            totals = self.of_all(totals)
-        checkpoint[CHECKPOINT_KEY]["signs"] = (totals.flatten().tolist(), batches)
+        checkpoint[CHECKPOINT_KEY]["signs"] = self._signs.state_dict(self.of_all).get("sign", ([0.0], 0))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved; another number of processes resumes with the mean."""
         super().on_load_checkpoint(checkpoint)
-        totals, batches = checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))
-        same = len(totals) == self.world_size
-        self._signs = (totals[self.global_rank] if same else sum(totals) / len(totals), batches)
+        signs = {"sign": checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))}
+        self._signs.load_state_dict(signs, self.global_rank, self.world_size, self.device)
 
     # -- sampling
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
+from lit_aigc.losses.language import likelihood_figures, likelihood_sums, token_nats
 from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.modules.prompts import beginnings
 from lit_aigc.modules.updates import split_batch
@@ -144,18 +144,19 @@ class LanguageModel(GenerativeModule):
     def _loss(
         self, batch: TextBatch, before: State | None, first: int, share: Tensor | float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
-        if self.network.context:
-            nats = token_nats(self.network(inputs), targets)  # (N, T)
-        else:
-            rows = torch.arange(len(inputs), device=self.device) + batch.start - first
-            state = self.network.new_cache(len(inputs)) if before is None else before.select(rows)
-            nats = token_nats(self.network(inputs, state), targets)
+        if before is not None:
+            before = before.select(torch.arange(len(batch.ids), device=self.device) + batch.start - first)
+        nats, state = self._training_nats(batch, before)  # (N, T)
+        if state is not None:
             self._state = state.detach() if self._state is None else self._state.join(state.detach())
         if batch.mask is not None:
             nats = nats * batch.mask
-        loss = nats.sum() / (share * len(inputs))
+        loss = nats.sum() / (share * len(batch.ids))
         return loss, {"loss": loss}
+
+    def _training_nats(self, batch: TextBatch, state: Any) -> tuple[Tensor, Any]:
+        """Return what is minimized of each target; see `score`."""
+        return self.score(batch, state)
 
     # -- validation
 
@@ -190,7 +191,7 @@ class LanguageModel(GenerativeModule):
         """Return the figures by key; a protocol that gives tokens more context than windows do is part of the key."""
         words = tokens if self.tokenizer is not None and self.tokenizer.name == "word" else 0
         suffix = f"_{self.spec.evaluation}" if self.spec.evaluation in ("strided", "carried") else ""
-        return LikelihoodSums(nats, tokens, characters, size, words).numbers(suffix)
+        return likelihood_figures(nats, tokens, characters, size, words, suffix)
 
     def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
         """Return the nats ``(N, T)`` of the targets of a batch, and the state at its end.
@@ -240,12 +241,17 @@ class LanguageModel(GenerativeModule):
             return self._write(prompts, Decoding(**options), noise)
 
     def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
-        return generate(self.network, prompts, decoding, noise, self._decode())
+        return generate(*self._start(prompts), decoding, noise, self._decode())
+
+    def _start(self, prompts: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor]]:
+        """Return the network that continues texts, and their beginnings."""
+        return self.network, prompts
 
     def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Iterator[str]:
         """Yield the pieces of one text as it is written; see `sample`."""
         with self.evaluating():
-            yield from stream(self.network, prompt, Decoding(**options), noise, self._decode())
+            network, (start,) = self._start([prompt])
+            yield from stream(network, start, Decoding(**options), noise, self._decode())
 
     def _decode(self) -> Any:
         return self.tokenizer.decode if self.tokenizer else None

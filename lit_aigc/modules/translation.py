@@ -17,7 +17,7 @@ from lit_aigc.modules.language_model import LanguageModel
 from lit_aigc.modules.prompts import beginnings
 from lit_aigc.networks.encoder_decoder import ConditionalLanguageModel
 from lit_aigc.noise import Noise
-from lit_aigc.sampling.decoding import ROWS, generate, stream
+from lit_aigc.sampling.decoding import ROWS, generate
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
 
@@ -55,16 +55,11 @@ class Translator(LanguageModel):
         check(("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"))
         self._smoothing = label_smoothing
 
-    def _loss(
-        self, batch: TextBatch, before: None, first: int, share: Tensor | float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _training_nats(self, batch: TextBatch, state: None) -> tuple[Tensor, None]:
         targets = batch.ids[:, 1:]
-        logits = self._logits(batch).float()
-        nats = F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=self._smoothing
-        ).view_as(targets)
-        loss = (nats if batch.mask is None else nats * batch.mask).sum() / (share * len(targets))
-        return loss, {"loss": loss}
+        logits = self._logits(batch).float().flatten(0, 1)
+        nats = F.cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=self._smoothing)
+        return nats.view_as(targets), None
 
     def score(self, batch: TextBatch, state: None = None) -> tuple[Tensor, None]:
         """Return the nats ``(N, T)`` of the targets of a batch, given their sources."""
@@ -82,26 +77,22 @@ class Translator(LanguageModel):
         translations: list[Tensor] = []
         for first in range(0, len(prompts), rows):
             block = prompts[first : first + rows]
-            texts = generate(self._writer(block), beginnings(len(block)), decoding, noise.skip(first), self._decode())
+            texts = generate(*self._start(block), decoding, noise.skip(first), self._decode())
             translations += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
         lengths = torch.tensor([len(ids) for ids in translations])
         return Texts(pad_sequence(translations, batch_first=True), lengths)
-
-    def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Any:
-        """Yield the pieces of the translation of one original as it is written; see `sample`."""
-        with self.evaluating():
-            (start,) = beginnings(1)
-            yield from stream(self._writer([prompt]), start, Decoding(**options), noise, self._decode())
 
     def condition_of(self, batch: TextBatch) -> Condition:
         """Return the originals of a batch, without the boundaries at their ends."""
         seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
         return Condition(prompts=tuple(ids[own][:-1] for ids, own in zip(batch.source, seen, strict=True)))
 
-    def _writer(self, originals: Any) -> ConditionalLanguageModel:
+    def _start(self, originals: Sequence[Tensor]) -> tuple[ConditionalLanguageModel, Sequence[Tensor]]:
+        """Return a network that writes translations of originals, from the start."""
         edge = torch.full((1,), _BOUNDARY)
         framed = [torch.cat([ids.cpu(), edge]) for ids in originals]  # as the data have them
         source = pad_sequence(framed, batch_first=True)
         lengths = torch.tensor([len(ids) for ids in framed])
         seen = torch.arange(source.shape[1]) < lengths[:, None]
-        return ConditionalLanguageModel(self.network, source.to(self.device), seen.to(self.device))
+        writer = ConditionalLanguageModel(self.network, source.to(self.device), seen.to(self.device))
+        return writer, beginnings(len(framed))
