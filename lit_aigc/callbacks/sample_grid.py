@@ -60,23 +60,23 @@ class SampleGrid(AtValidation):
         with looking_at(module):
             classes = torch.arange(rows).repeat_interleave(self.columns)
             generated = module.sample(len(classes), condition=condition(classes), noise=shared)
-            strips = []
+            strips: list[Tensor] = []
+            strip_names: list[str] = []
             length = self.columns + self.real_columns
             for i in range(self.interpolations if isinstance(module, Interpolates) else 0):
                 row = (2 * i + 1) * rows // (2 * self.interpolations)  # spread over the classes
                 asked = condition(torch.full((length,), row))
                 noise = shared.stream("interpolation").skip(2 * i)
                 images = module.interpolate(length, condition=asked, noise=noise)
-                strips.append((to_uint8(images, spec.value_range).cpu(), names[row : row + 1]))
+                strips.append(to_uint8(images, spec.value_range).cpu())
+                strip_names += names[row : row + 1]
 
         panels = [Panel(to_uint8(generated, spec.value_range).cpu(), self.columns, "generated", names)]
         if self.real_columns:
             panels.append(Panel(self._real, self.real_columns, "real"))
         bands = [panels]
         if strips:
-            between = torch.cat([images for images, _ in strips])
-            strip_names = [name for _, known in strips for name in known]
-            bands.append([Panel(between, length, "interpolation between two latents", strip_names)])
+            bands.append([Panel(torch.cat(strips), length, "interpolation between two latents", strip_names)])
         return draw_sheet(bands, moment(module), spec.attribution)
 
 

@@ -15,7 +15,7 @@ from lit_aigc.callbacks.base import AtValidation, moment
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import log_texts
-from lit_aigc.modules.prompts import encode_prompt, start_of
+from lit_aigc.modules.language_model import encode_prompt, start_of
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
@@ -73,20 +73,10 @@ class TextSamples(AtValidation):
             self._encoded(pl_module)
 
     def draw(self, trainer: Trainer, module: Any) -> list[str]:
-        """Return texts of the module as it is now, with averaged weights where it has any."""
+        """Return texts of the module as it is now, with averaged weights where it has any, prompt by prompt."""
         prompts = self._encoded(module)
         if module.translates and not any(self.prompts):
             prompts = _originals(trainer.datamodule, self.originals)
-        return self.texts(module, prompts)
-
-    def show(self, trainer: Trainer, module: Any, drawn: list[str], path: Path) -> None:
-        """See the base class."""
-        blocks = [f"── {i} ──\n{text}\n" for i, text in enumerate(drawn)]
-        write_atomically(path, f"{moment(module)}\n\n" + "\n".join(blocks))
-        log_texts(trainer.loggers, self.key, drawn, int(module.samples_seen))
-
-    def texts(self, module: Any, prompts: Sequence[Tensor]) -> list[str]:
-        """Return texts of the module as it is now after their prompts, starting with all of the first prompt."""
         prompts = [prompt for prompt in prompts for _ in range(self.n)]
         with module.averaged():
             condition = Condition(prompts=tuple(prompts))
@@ -94,6 +84,12 @@ class TextSamples(AtValidation):
         shown = [module.tokenizer.decode(prompt.tolist()) for prompt in prompts]
         starts = [f"{text}\n→ " if module.translates else start_of(text, module) for text in shown]
         return [start + text for start, text in zip(starts, to_strings(drawn, module.tokenizer.decode), strict=True)]
+
+    def show(self, trainer: Trainer, module: Any, drawn: list[str], path: Path) -> None:
+        """See the base class."""
+        blocks = [f"── {i} ──\n{text}\n" for i, text in enumerate(drawn)]
+        write_atomically(path, f"{moment(module)}\n\n" + "\n".join(blocks))
+        log_texts(trainer.loggers, self.key, drawn, int(module.samples_seen))
 
     def _encoded(self, module: Any) -> list[Tensor]:
         return [encode_prompt(prompt, module) for prompt in self.prompts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ def _silent(means: Mapping[str, float]) -> bool:
 class AdversarialModule(GenerativeModule):
     """A generative module with a discriminator, whose optimizer is the first, and an opponent, which generates.
 
-    A subclass's constructor calls `set_discriminator`.
+    A subclass's constructor ends with `set_players`.
 
     Attributes:
         discriminator: ``discriminator(x, y) -> (N,)`` logits.
@@ -76,22 +76,33 @@ class AdversarialModule(GenerativeModule):
         alarm: Counts how long a network has looked collapsed, from ``d_spread``, ``d_loss`` and ``diversity``.
         penalizes_gradients: Whether the discriminator's loss holds a gradient with respect to images; set by a
             subclass's constructor.
+        n_critic: Discriminator steps per step of the opponent.
         opponent: The option that holds the optimizer of the discriminator's opponent, for messages.
         penalty: The option of a penalty on gradients that restrains the discriminator, for messages.
         remedy: What else helps against a discriminator that wins, for messages.
     """
 
     penalizes_gradients: bool
+    n_critic = 1
     opponent = "generator_optimizer"
     penalty = "model.regularization.r1=1"
     remedy = "use augmentation (model.augment)"
 
-    def set_discriminator(self, discriminator: nn.Module, loss: str, needs_features: str = "") -> None:
-        """Take a discriminator and the name of its loss.
+    def set_players(
+        self,
+        generating: nn.Module,
+        discriminator: nn.Module,
+        loss: str,
+        optimizers: Mapping[str, Any],
+        needs_features: str = "",
+    ) -> None:
+        """Take both players, and prepare them; the end of a subclass's constructor.
 
         Args:
+            generating: The opponent, already an attribute.
             discriminator: See the class.
-            loss: The name.
+            loss: Name of the loss.
+            optimizers: By name in the log, the configs of the discriminator's optimizer and the opponent's.
             needs_features: What needs the discriminator's features, for a message; empty: nothing.
 
         Raises:
@@ -110,16 +121,11 @@ class AdversarialModule(GenerativeModule):
         self.alarm = Alarm(self.loss.least)
         self._shares = False  # whether the discriminator's step leaves a graph for its opponent's
         self._outputs: Any = None  # what the opponent made of the batch
-        self._compiled_pair: Callable[..., tuple[Tensor, Tensor]] | None = None
-        if self.recipe.compile:
-            self._compiled_pair = torch.compile(self._eager_pair)
+        self._compiled_pair = torch.compile(self._eager_pair) if self.recipe.compile else self._eager_pair
+        (d, d_config), (g, g_config) = optimizers.items()
+        self.prepare(generating, discriminator, optimizers={d: (d_config, discriminator), g: (g_config, generating)})
 
     # -- what a subclass implements
-
-    @property
-    def opponent_is_due(self) -> bool:
-        """Whether the opponent makes a step on this batch."""
-        return True
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the discriminator's loss and scalars to log; leave the opponent's outputs for its own step."""
@@ -137,7 +143,7 @@ class AdversarialModule(GenerativeModule):
     def train_batch(self, batch: Batch) -> Mapping[str, Tensor]:
         """Make one step of the discriminator, and one of its opponent if that is due."""
         discriminator_optimizer, opponent_optimizer = self.optimizers()
-        due = self.opponent_is_due
+        due = (self.batches + 1) % self.n_critic == 0
         # One forward pass of the opponent serves both steps, unless the batch comes in parts to save memory.
         self._shares = due and self.recipe.accumulate == 1
         values = self.update(discriminator_optimizer, batch, self.discriminator_loss, name="d", generates=False)
@@ -159,7 +165,7 @@ class AdversarialModule(GenerativeModule):
             y: ``(N,)`` of both, or None.
             twice: Whether their gradients will be differentiated again, which compiled code can't be.
         """
-        pair = self._eager_pair if twice or self._compiled_pair is None else self._compiled_pair
+        pair = self._eager_pair if twice else self._compiled_pair
         real_logits, fake_logits = pair(real, fake.to(real.dtype), y)
         return real_logits.float(), fake_logits.float()
 

@@ -106,25 +106,16 @@ class GAN(AdversarialModule, LatentModule):
         weights = self.regularization
         self.penalizes_gradients = weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
         self.generator = generator
-        matching = "model.regularization.feature_matching" if weights.feature_matching else ""
-        self.set_discriminator(discriminator, loss, needs_features=matching)
         self.latent_dim = generator.latent_dim
         self.augment = augment
         self._adapts = isinstance(augment, Adapts)  # once: asking takes as long as a small layer
         self.n_critic = n_critic
         self._signs = LogWindow()  # of the discriminator's logits, for `augment.adapt`
-        self.prepare(
-            self.generator,
-            self.discriminator,
-            optimizers={"d": (discriminator_optimizer, discriminator), "g": (generator_optimizer, generator)},
-        )
+        optimizers = {"d": discriminator_optimizer, "g": generator_optimizer}
+        matching = "model.regularization.feature_matching" if weights.feature_matching else ""
+        self.set_players(generator, discriminator, loss, optimizers, needs_features=matching)
 
     # -- training
-
-    @property
-    def opponent_is_due(self) -> bool:
-        """See `AdversarialModule`."""
-        return (self.batches + 1) % self.n_critic == 0
 
     def after_discriminator(self, values: dict[str, Tensor], batch: Batch) -> None:
         """Clip the weights, and adapt the augmentation."""

@@ -1,4 +1,4 @@
-"""Language models: the next token, by a transformer or a recurrent network."""
+"""Language models: the next token, by a transformer or a recurrent network; and prompts to continue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from lit_aigc.errors import InputError
 from lit_aigc.losses.language import likelihood_figures, likelihood_sums, token_nats
 from lit_aigc.modules.base import GenerativeModule, Recipe
-from lit_aigc.modules.prompts import beginnings
 from lit_aigc.modules.updates import split_batch
 from lit_aigc.networks.lstm import State
 from lit_aigc.networks.transformer import Block
@@ -25,6 +24,8 @@ from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
 from lit_aigc.tokenization.tokenizers import Tokenizer
+
+_SHOWN = 60  # characters of a prompt in a message
 
 
 class LanguageModel(GenerativeModule):
@@ -301,3 +302,32 @@ def _checked_ramp(ramp: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
             "[0, 1), rising, and a number of updates from 1 on."
         )
     return steps
+
+
+def beginnings(n: int) -> tuple[Tensor, ...]:
+    """Return n empty prompts: texts from the start."""
+    return (torch.zeros(0, dtype=torch.int64),) * n
+
+
+def encode_prompt(prompt: str, module: Any) -> Tensor:
+    """Return the ids ``(T,)`` int64 of a prompt.
+
+    Raises:
+        InputError: If it has characters or words that were not in the training text.
+    """
+    if unknown := module.tokenizer.unknown(prompt):
+        raise InputError(
+            f"The prompt {shortened(prompt)} has what the model never saw in training: "
+            f"{', '.join(map(repr, unknown))}. Leave it out, or write it differently."
+        )
+    return torch.tensor(module.tokenizer.encode(prompt).tolist(), dtype=torch.int64)
+
+
+def start_of(prompt: str, module: Any) -> str:
+    """Return the start of a text that a prompt leads to: the prompt, or nothing where the text translates it."""
+    return prompt + module.tokenizer.separator if prompt and not module.translates else ""
+
+
+def shortened(prompt: str) -> str:
+    """Quote a prompt, cut to what fits in a message."""
+    return repr(prompt if len(prompt) <= _SHOWN else f"{prompt[: _SHOWN - 1]}…")

@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lit_aigc.errors import InputError, check
 from lit_aigc.losses.language import token_nats
 from lit_aigc.modules.base import Recipe
-from lit_aigc.modules.language_model import LanguageModel
-from lit_aigc.modules.prompts import beginnings
+from lit_aigc.modules.language_model import LanguageModel, beginnings
 from lit_aigc.networks.encoder_decoder import ConditionalLanguageModel
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.decoding import ROWS, generate

@@ -92,14 +92,10 @@ class VAEGAN(AdversarialModule, Autoencoder):
             ("model.beta", beta, beta >= 0, "a weight of 0 or more"),
             ("model.r1", r1, r1 >= 0, "a weight of 0 or more"),
         )
-        self.set_discriminator(discriminator, loss, needs_features="A VAE-GAN")
         self.penalizes_gradients = r1 > 0
         self.gamma, self.beta, self.r1 = gamma, beta, r1
-        self.prepare(
-            self.network,
-            self.discriminator,
-            optimizers={"d": (discriminator_optimizer, discriminator), "ae": (autoencoder_optimizer, network)},
-        )
+        optimizers = {"d": discriminator_optimizer, "ae": autoencoder_optimizer}
+        self.set_players(network, discriminator, loss, optimizers, needs_features="A VAE-GAN")
 
     @property
     def remedy(self) -> str:
@@ -121,8 +117,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
         loss = self.loss.discriminator(real_logits.repeat(2), fake_logits)
         values = {"d_loss": loss, **logit_statistics(real_logits.repeat(2), fake_logits, self.loss.pairs)}
         if self.log_is_due:
-            values |= {"real_logit": real_logits.mean(), "reconstruction_logit": reconstruction_logits.mean()}
-            values |= {"sample_logit": sample_logits.mean()}
+            logits = {"real": real_logits, "reconstruction": reconstruction_logits, "sample": sample_logits}
+            values |= {f"{name}_logit": each.mean() for name, each in logits.items()}
             values |= gan_statistics(batch.images, samples, y, self.spec.num_classes)
         if self.r1:
             values["r1"] = zero_centered_penalty(real_logits, real, self.loss_scale)
