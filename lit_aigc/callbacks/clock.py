@@ -31,12 +31,8 @@ class Limits:
     key: ClassVar[str]
 
     def __post_init__(self) -> None:
-        check(
-            *(
-                (f"{self.key}.{name}", limit, limit is None or _is_positive(limit), "a positive number or null")
-                for name, limit in vars(self).items()
-            )
-        )
+        limits = vars(self).items()
+        check(*((f"{self.key}.{name}", x, _is_limit(x), "a positive number or null") for name, x in limits))
 
     def progress(self, seconds: float, samples: int, batches: int) -> float:
         """Return the share of the nearest limit that is used, in [0, 1]; 0 without any."""
@@ -208,5 +204,5 @@ class Clock(Timekeeper):
         return progress, pause, validate
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+def _is_limit(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)

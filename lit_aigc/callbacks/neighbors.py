@@ -117,18 +117,17 @@ class NearestNeighbors(OfModality):
         }
         shown = torch.cat(list(groups.values()))
         train = datamodule.split("train")
-        nearest_images = {"": _look_up(train, places[shown])}  # by caption
+        nearest_places = {"": places}  # by caption
         if network is not None:
-            by_features = self._by_features(queries[shown], datamodule, network, module.device)
-            nearest_images[f"by features of {network.name}"] = _look_up(train, by_features)
-        bands, row = [], 0
+            by_features = torch.zeros_like(places)
+            by_features[shown] = self._by_features(queries[shown], datamodule, network, module.device)
+            nearest_places[f"by features of {network.name}"] = by_features
+        bands = []
         for caption, chosen in groups.items():
-            these = slice(row, row := row + len(chosen))
             names = [f"{distance:.1f}" for distance in distances[chosen, 0].tolist()]
             band = [Panel(queries[chosen], 1, caption, names)]
-            band += [
-                Panel(images[these].flatten(0, 1), self.neighbours, text) for text, images in nearest_images.items()
-            ]
+            for text, found in nearest_places.items():
+                band.append(Panel(train.batch(0, found[chosen].flatten()).images, self.neighbours, text))
             bands.append(band)
         title = f"Nearest training images; distance in gray levels (median {fake:.1f}, of real images {true:.1f})"
         return draw_sheet(bands, title, datamodule.spec.attribution)
@@ -144,8 +143,3 @@ class NearestNeighbors(OfModality):
     def summary(self) -> dict[str, Any]:
         """Return the two distances, and what they depend on."""
         return {**self.values, "protocol": {"nearest_distance": self.protocol}} if self.values else {}
-
-
-def _look_up(images: Any, places: Tensor) -> Tensor:
-    """Return the images, uint8 ``(n, k, C, H, W)``, at places ``(n, k)`` of a split."""
-    return images.batch(0, places.flatten()).images.unflatten(0, places.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LN2 = math.log(2)
+_LARGEST = math.log(sys.float_info.max)  # above this, exp overflows
 _CHUNK = 64
 
 
@@ -109,12 +111,6 @@ def likelihood_figures(
     values = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
     values |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
     if words:
-        values[f"perplexity{suffix}"] = _exp(nats / words)
+        exponent = nats / words
+        values[f"perplexity{suffix}"] = math.exp(exponent) if exponent <= _LARGEST else math.inf
     return values
-
-
-def _exp(x: float) -> float:
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return math.inf

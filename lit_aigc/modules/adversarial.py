@@ -32,18 +32,16 @@ class Alarm:
     """Counts the log windows in a row in which a network looked collapsed.
 
     Attributes:
-        least_loss: The smallest value that the discriminator's loss can have.
         discriminator: Windows in which it gave all images the same logit, or made no error to learn from.
         generator: Windows in which it drew one image per class.
     """
 
-    least_loss: float = 0.0
     discriminator: int = 0
     generator: int = 0
 
-    def observe(self, means: Mapping[str, float]) -> None:
-        """Take in the means of a window."""
-        perfect = means["d_loss"] - self.least_loss < _NOTHING_LEFT_TO_LEARN
+    def observe(self, means: Mapping[str, float], least: float = 0.0) -> None:
+        """Take in the means of a window, and the least value that the discriminator's loss can have."""
+        perfect = means["d_loss"] - least < _NOTHING_LEFT_TO_LEARN
         self.discriminator = self.discriminator + 1 if _silent(means) or perfect else 0
         self.generator = self.generator + 1 if means.get("diversity", 1.0) < _SAME_IMAGE_FOR_ALL else 0
 
@@ -54,11 +52,6 @@ class Alarm:
         if _silent(means):
             return f"it gives all images the same logit (spread {means['d_spread']:.1e})"
         return f"it tells real from fake without error (loss {means['d_loss']:.1e})"
-
-    @property
-    def generator_collapsed(self) -> bool:
-        """Whether the generator's collapse has just lasted long enough to be reported."""
-        return self.generator == PATIENCE
 
 
 def _silent(means: Mapping[str, float]) -> bool:
@@ -118,7 +111,7 @@ class AdversarialModule(GenerativeModule):
         self.discriminator = discriminator
         self._judges_pairs = isinstance(discriminator, JudgesPairs)
         self.loss = ADVERSARIAL_LOSSES[loss]
-        self.alarm = Alarm(self.loss.least)
+        self.alarm = Alarm()
         self._shares = False  # whether the discriminator's step leaves a graph for its opponent's
         self._outputs: Any = None  # what the opponent made of the batch
         self._compiled_pair = torch.compile(self._eager_pair) if self.recipe.compile else self._eager_pair
@@ -200,9 +193,9 @@ class AdversarialModule(GenerativeModule):
 
     def check_health(self, means: Mapping[str, float]) -> None:
         """Stop when nothing could learn from the discriminator any more; warn when the generator has collapsed."""
-        self.alarm.observe(means)
+        self.alarm.observe(means, self.loss.least)
         batches = PATIENCE * self.log_every
-        if self.alarm.generator_collapsed and self.trainer.is_global_zero:
+        if self.alarm.generator == PATIENCE and self.trainer.is_global_zero:  # once per collapse
             log.warning(
                 "The generator has collapsed: for %d batches its images of one class differ by less than a tenth of "
                 "what real ones do (train/diversity %.3f). Raise discriminator_optimizer.lr, add %s, or start again "
@@ -221,10 +214,7 @@ class AdversarialModule(GenerativeModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save, besides what the base saves, how long something has looked wrong."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY]["alarm"] = {
-            "discriminator": self.alarm.discriminator,
-            "generator": self.alarm.generator,
-        }
+        checkpoint[CHECKPOINT_KEY]["alarm"] = dataclasses.asdict(self.alarm)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved."""

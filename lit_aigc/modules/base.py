@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lit_aigc.errors import check
@@ -264,7 +263,7 @@ class GenerativeModule(Updates, Sampling):
             return
         figures = self.validation_figures(self._validation.means(self.trainer.strategy.reduce))
         figures = {name: float(figures[name]) for name in self.validation_keys or figures}
-        if self.trainer.state.fn == TrainerFn.VALIDATING:
+        if self.trainer.state.fn == "validate":
             self.log_dict(figures)  # `trainer.validate` returns, prints and logs them by itself
         else:
             self.log_values(figures)

@@ -10,13 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import check
-from lit_aigc.losses.gan_regularization import (
-    clip_weights,
-    feature_matching,
-    interpolate,
-    one_centered_penalty,
-    zero_centered_penalty,
-)
+from lit_aigc.losses import gan_regularization as regularizers
 from lit_aigc.modules.adversarial import AdversarialModule, gan_statistics, logit_statistics
 from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
 from lit_aigc.modules.capabilities import Adapts
@@ -118,21 +112,20 @@ class GAN(AdversarialModule, LatentModule):
     # -- training
 
     def after_discriminator(self, values: dict[str, Tensor], batch: Batch) -> None:
-        """Clip the weights, and adapt the augmentation."""
+        """Clip the weights, and let the augmentation follow the mean sign of the logits."""
         if self.regularization.clip_weights is not None:
-            clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
-        if self._adapts:
-            self._adapt(values.pop("d_sign"), len(batch.images))
-            values["augment_p"] = self.augment.p
-
-    def _adapt(self, sign: Tensor, images: int) -> None:
-        """Let the augmentation follow the mean sign, once per window: until then no process waits for another."""
-        self._signs.add({"sign": sign})
+            regularizers.clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
+        if not self._adapts:
+            return
+        self._signs.add({"sign": values.pop("d_sign")})
         batches = self._signs.counts["sign"]
+        # Once per window: until then no process waits for another.
         if batches >= getattr(self.augment, "window", 1):
             mean = self._signs.means(self.trainer.strategy.reduce)["sign"]
-            self.augment.adapt(torch.tensor(mean, device=sign.device), batches * images * self.trainer.world_size)
+            images = batches * len(batch.images) * self.trainer.world_size
+            self.augment.adapt(torch.tensor(mean, device=self.device), images)
             self._signs.clear()
+        values["augment_p"] = self.augment.p
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `AdversarialModule`."""
@@ -157,45 +150,41 @@ class GAN(AdversarialModule, LatentModule):
 
         penalties: dict[str, Tensor] = {}
         if weights.r1:
-            penalties["r1"] = zero_centered_penalty(real_logits, real_leaf, self.loss_scale)
+            penalties["r1"] = regularizers.zero_centered_penalty(real_logits, real_leaf, self.loss_scale)
         if weights.r2:
-            penalties["r2"] = zero_centered_penalty(fake_logits, fake_leaf, self.loss_scale)
+            penalties["r2"] = regularizers.zero_centered_penalty(fake_logits, fake_leaf, self.loss_scale)
         if weights.gradient_penalty:
             share = Noise(self.seed, batch.start).stream("penalty").uniform(len(real), 1, device=self.device)[:, 0]
-            points = interpolate(real, fake, share).detach().requires_grad_()
+            points = regularizers.interpolate(real, fake, share).detach().requires_grad_()
             logits = self.discriminator.forward(points, y).float()
-            penalties["gradient_penalty"] = one_centered_penalty(logits, points, self.loss_scale)
+            penalties["gradient_penalty"] = regularizers.one_centered_penalty(logits, points, self.loss_scale)
         for name, penalty in penalties.items():
             loss = loss + getattr(weights, name) * weights.every * penalty
         return loss, values | penalties
 
     def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `AdversarialModule`: the generator's."""
-        y = self.labels_of(batch)
+        """See `AdversarialModule`: the generator's, with the weighted distance of features where they are matched."""
+        y, matching = self.labels_of(batch), self.regularization.feature_matching
         images = self._outputs if self._shares else self._generate(batch)
         fake = self._augmented(images, batch, "generator")
-        if self.regularization.feature_matching:
-            return self._feature_matching_loss(fake, batch, y)
-        real_logits = None
-        if self.loss.compares:
+        real_features = real_logits = None
+        if matching or self.loss.compares:
             with torch.no_grad():
-                real_logits = self.discriminator(self._augmented(batch.images, batch, "real"), y).float()
-        loss = self.loss.generator(real_logits, self.discriminator(fake, y).float())
-        return loss, {"g_loss": loss}
-
-    def _feature_matching_loss(self, fake: Tensor, batch: Batch, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the adversarial loss and the weighted distance of features, which share the features of `fake`."""
-        real_logits = None
-        with torch.no_grad():
-            real_features = self.discriminator.features(self._augmented(batch.images, batch, "real"))
-            if self.loss.compares:
-                real_logits = self.discriminator.head(real_features, y).float()
-        fake_features = self.discriminator.features(fake)
-        fake_logits = self.discriminator.head(fake_features, y).float()
-        distance = feature_matching(real_features, fake_features)
+                real = self._augmented(batch.images, batch, "real")
+                real_features, real_logits = self._judged(real, y, with_logits=self.loss.compares)
+        fake_features, fake_logits = self._judged(fake, y)
         loss = self.loss.generator(real_logits, fake_logits)
-        total = loss + self.regularization.feature_matching * distance
-        return total, {"feature_matching": distance, "g_loss": loss}
+        if not matching:
+            return loss, {"g_loss": loss}
+        distance = regularizers.feature_matching(real_features, fake_features)
+        return loss + matching * distance, {"feature_matching": distance, "g_loss": loss}
+
+    def _judged(self, images: Tensor, y: Tensor | None, with_logits: bool = True) -> tuple[Tensor | None, Any]:
+        """Return the features of images, where they are matched, and the logits ``(N,)``."""
+        if not self.regularization.feature_matching:
+            return None, self.discriminator(images, y).float()
+        features = self.discriminator.features(images)
+        return features, self.discriminator.head(features, y).float() if with_logits else None
 
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")

@@ -14,19 +14,13 @@ from torch.nn import functional as F
 from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.ema import EMA
-from lit_aigc.spec import Batch, Condition, DataSpec, Texts
+from lit_aigc.spec import Batch, Condition, Texts
 
 SAMPLING_BLOCK = 64
 
 
 class Sampling(L.LightningModule):
-    """The part of a `GenerativeModule` that draws samples."""
-
-    spec: DataSpec
-    conditional: bool
-    seed: int
-    ema: EMA | None
+    """The part of a `GenerativeModule` that draws samples; uses its `spec`, `conditional`, `seed` and `ema`."""
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
         """Draw n samples; each may depend on its own noise and condition only."""

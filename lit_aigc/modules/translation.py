@@ -67,8 +67,7 @@ class Translator(LanguageModel):
     def _logits(self, batch: TextBatch) -> Tensor:
         if batch.source is None:
             raise InputError("A translator needs data with originals, such as data=multi30k_en_de.")
-        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
-        return self.network(batch.ids[:, :-1], batch.source, seen)
+        return self.network(batch.ids[:, :-1], batch.source, batch.source_mask)
 
     def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
         """Translate the originals, which are the prompts, a block at a time."""
@@ -83,8 +82,8 @@ class Translator(LanguageModel):
 
     def condition_of(self, batch: TextBatch) -> Condition:
         """Return the originals of a batch, without the boundaries at their ends."""
-        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
-        return Condition(prompts=tuple(ids[own][:-1] for ids, own in zip(batch.source, seen, strict=True)))
+        rows = zip(batch.source, batch.source_mask, strict=True)
+        return Condition(prompts=tuple(ids[own][:-1] for ids, own in rows))
 
     def _start(self, originals: Sequence[Tensor]) -> tuple[ConditionalLanguageModel, Sequence[Tensor]]:
         """Return a network that writes translations of originals, from the start."""

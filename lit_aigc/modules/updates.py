@@ -166,7 +166,9 @@ class Updates(L.LightningModule):
         values: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             share = length(part) / length(batch)
-            with self._gradients_stay_local(index < len(parts) - 1):
+            # Processes exchange their gradients once, in the last part.
+            waits = index < len(parts) - 1 and isinstance(self.trainer.strategy, ParallelStrategy)
+            with self.trainer.strategy.block_backward_sync() if waits else contextlib.nullcontext():
                 value, scalars = loss(part)
                 self.manual_backward(value * share if share < 1 else value)
             for key, scalar in scalars.items():
@@ -203,11 +205,6 @@ class Updates(L.LightningModule):
                 f"Training diverged: gradients are not finite at any scale (half precision has skipped "
                 f"{self.skipped_updates} updates, the last in batch {self.batches + 1}). {AGAINST_DIVERGENCE}"
             )
-
-    def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
-        if local and isinstance(self.trainer.strategy, ParallelStrategy):
-            return self.trainer.strategy.block_backward_sync()
-        return contextlib.nullcontext()
 
 
 def length(batch: Any) -> int:

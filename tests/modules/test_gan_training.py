@@ -15,7 +15,7 @@ from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
-from lit_aigc.modules.adversarial import Alarm, gan_statistics, logit_statistics, spread_within_classes
+from lit_aigc.modules.adversarial import PATIENCE, Alarm, gan_statistics, logit_statistics, spread_within_classes
 from lit_aigc.modules.checkpoint import read_checkpoint
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import load_bundle
@@ -386,17 +386,17 @@ def test_the_alarm_counts_windows_in_a_row_over_a_checkpoint():
     for _ in range(9):
         one.observe({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
     other = Alarm(discriminator=one.discriminator, generator=one.generator)
-    assert not other.generator_collapsed
+    assert other.generator == PATIENCE - 1
     assert other.discriminator_collapsed({"d_spread": 0.0, "d_loss": 1.0}) is None
     other.observe({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
-    assert other.generator_collapsed
+    assert other.generator == PATIENCE
     assert "same logit" in other.discriminator_collapsed({"d_spread": 0.0, "d_loss": 1.0})
 
 
 def test_a_wasserstein_loss_below_zero_is_no_alarm():
-    alarm = Alarm(ADVERSARIAL_LOSSES["wasserstein"].least)
+    alarm = Alarm()
     for _ in range(20):
-        alarm.observe({"d_spread": 1.0, "d_loss": -7.0})
+        alarm.observe({"d_spread": 1.0, "d_loss": -7.0}, ADVERSARIAL_LOSSES["wasserstein"].least)
     assert alarm.discriminator_collapsed({"d_spread": 1.0, "d_loss": -7.0}) is None
 
 
