@@ -1,4 +1,4 @@
-"""What callbacks that show samples share: which models they apply to, when they run, and where their files go."""
+"""The base of callbacks that show samples: which models they apply to, when they run, and where their files go."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ class AtValidation(OfModality):
         show_picture(trainer, module, drawn, path, self.key)
 
 
-def check_at_least(callback: Callback, least: Mapping[str, int], advice: str) -> None:
+def check_at_least(callback: Callback, least: Mapping[str, int], advice: str = "") -> None:
     """Check the options of a callback against the least value of each, by name.
 
     Raises:
-        InputError: If one is smaller; says the advice too.
+        InputError: If one is smaller; ends with the advice.
     """
     values = {name: getattr(callback, name) for name in least}
-    check(*((name, values[name], values[name] >= bound, f"{bound} or more; {advice}") for name, bound in least.items()))
+    check(*((name, values[name], values[name] >= bound, f"{bound} or more{advice}") for name, bound in least.items()))
 
 
 def show_picture(trainer: Trainer, module: Any, picture: Image.Image, path: Path, key: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import lightning as L
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
+from lit_aigc.callbacks.base import check_at_least
 from lit_aigc.errors import InputError, check
 from lit_aigc.machine.signals import StopSignals
 from lit_aigc.modules.trainer_time import Timekeeper
@@ -105,10 +106,7 @@ class Clock(Timekeeper):
     started: float = dataclasses.field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        check(
-            ("validations", self.validations, self.validations >= 0, "0 or more"),
-            ("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more"),
-        )
+        check_at_least(self, {"validations": 0, "checkpoint_seconds": 0})
         self.paused = False
         self.checkpoint_due = False
         self._wall_before = 0.0

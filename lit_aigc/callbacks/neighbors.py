@@ -54,7 +54,7 @@ class NearestNeighbors(OfModality):
 
     def __post_init__(self) -> None:
         least = {"num_samples": 1, "neighbours": 1, "rows": 1}
-        check_at_least(self, least, "callbacks.neighbors=null switches it off.")
+        check_at_least(self, least, "; callbacks.neighbors=null switches it off")
         self.values: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
         self._network: nn.Module | None = None

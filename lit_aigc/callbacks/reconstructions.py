@@ -66,7 +66,7 @@ class Reconstructions(AtValidation):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = {"rows": 1, "columns": 1, "units": 1, "interpolations": 1, "map_images": 0}
-        check_at_least(self, least, "callbacks.reconstructions=null switches these pictures off.")
+        check_at_least(self, least, "; callbacks.reconstructions=null switches these pictures off")
 
     def fits(self, module: Any) -> bool:
         """See the base class."""

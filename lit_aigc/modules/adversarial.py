@@ -169,13 +169,13 @@ class AdversarialModule(GenerativeModule):
 
     @property
     def synchronizes_statistics(self) -> bool:
-        """Whether the discriminator's BatchNorm spans several processes: its backward has no derivative."""
+        """True if the discriminator's BatchNorm spans several processes: its backward has no derivative."""
         layers = any(isinstance(layer, nn.SyncBatchNorm) for layer in self.discriminator.modules())
         return layers and self.trainer.world_size > 1
 
     @property
     def damping(self) -> str:
-        """What restrains the discriminator, for messages; see `penalty`."""
+        """Name the options that restrain the discriminator, for messages; see `penalty`."""
         return f"{_WITHOUT_BATCH_NORM} and {self.penalty}" if self.synchronizes_statistics else self.penalty
 
     def on_fit_start(self) -> None:

@@ -237,7 +237,7 @@ class GenerativeModule(Updates, Sampling):
 
     @property
     def validates(self) -> bool:
-        """Whether it computes something on held-out batches."""
+        """True if it computes something on held-out batches."""
         own, base = type(self), GenerativeModule
         return own.validate_batch is not base.validate_batch or own.validation_step is not base.validation_step
 

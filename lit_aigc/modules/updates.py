@@ -107,7 +107,7 @@ class Updates(L.LightningModule):
 
     @property
     def log_is_due(self) -> bool:
-        """Whether this batch is the last of a log window: the time for figures that cost something."""
+        """True in the last batch of a log window: the time for figures that cost something."""
         return (self.batches + 1) % self.log_every == 0
 
     def update(

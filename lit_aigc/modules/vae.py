@@ -193,9 +193,8 @@ class VAE(Autoencoder):
                 eps = torch.stack([draw.normal(len(images), self.latent_dim) for draw in draws], dim=1)  # (N, k, d)
                 # From here on k rows per image, next to each other.
                 repeated = tuple(part.repeat_interleave(k, dim=0) for part in code)
-                drawn = self.network.infer(
-                    repeated, eps.to(self.device).flatten(0, 1), None if y is None else y.repeat_interleave(k)
-                )
+                classes = None if y is None else y.repeat_interleave(k)
+                drawn = self.network.infer(repeated, eps.to(self.device).flatten(0, 1), classes)
                 log_px = self.network.likelihood.log_prob(drawn.parameters, _repeated(images, k))
                 log_weights.append((log_px - drawn.log_ratio).double().unflatten(0, (-1, k)))  # (N, k)
         weights = torch.cat(log_weights, dim=1)  # (N, samples)

@@ -142,9 +142,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
     def _make(self, batch: Batch) -> Outputs:
         y, n = self.labels_of(batch), len(batch.images)
         noise = Noise(self.seed, batch.start).stream("training")
-        drawn = self.network(
-            batch.images, noise.stream("posterior").normal(n, 1, self.latent_dim, device=self.device), y
-        )
+        eps = noise.stream("posterior").normal(n, 1, self.latent_dim, device=self.device)
+        drawn = self.network(batch.images, eps, y)
         prior = self.network.draw(noise.stream("prior").normal(n, self.latent_dim, device=self.device), y)
         z = torch.cat([drawn.z, prior]).detach()
         mean = self.network.likelihood.mean
