@@ -55,7 +55,6 @@ class Progress(Callback):
         self.console = self.console or Console()
         self._state = "training"
         self._window.clear()
-        self._next = 0.0
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=False)
             self._live.start()

@@ -16,7 +16,7 @@ _LARGEST = math.log(sys.float_info.max)  # above this, exp overflows
 _CHUNK = 64
 
 
-def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
+def token_nats(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return minus the log-probability of each target, in nats.
 
     Logits of lower precision are never copied to float32 as a whole, and their gradient has their precision: with
@@ -25,15 +25,16 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: ``(N, T, V)`` of any floating type; computed in float32.
         targets: ``(N, T)`` int64.
+        label_smoothing: Share of the target distribution that is spread over all tokens (Szegedy et al., 2016).
 
     Returns:
         ``(N, T)`` float32.
     """
     rows, classes = logits.flatten(0, 1), targets.flatten()
-    if logits.device.type == "cpu" and logits.dtype.itemsize < 4:
+    if not label_smoothing and logits.device.type == "cpu" and logits.dtype.itemsize < 4:
         nats = _Nats.apply(rows, classes)[0]
     else:
-        nats = F.cross_entropy(rows.float(), classes, reduction="none")
+        nats = F.cross_entropy(rows.float(), classes, reduction="none", label_smoothing=label_smoothing)
     return nats.view_as(targets)
 
 

@@ -197,12 +197,9 @@ class AdversarialModule(GenerativeModule):
         batches = PATIENCE * self.log_every
         if self.alarm.generator == PATIENCE and self.trainer.is_global_zero:  # once per collapse
             log.warning(
-                "The generator has collapsed: for %d batches its images of one class differ by less than a tenth of "
-                "what real ones do (train/diversity %.3f). Raise discriminator_optimizer.lr, add %s, or start again "
-                "with another seed.",
-                batches,
-                means["diversity"],
-                self.damping,
+                f"The generator has collapsed: for {batches} batches its images of one class differ by less than a "
+                f"tenth of what real ones do (train/diversity {means['diversity']:.3f}). Raise "
+                f"discriminator_optimizer.lr, add {self.damping}, or start again with another seed."
             )
         if seen := self.alarm.discriminator_collapsed(means):
             raise TrainingDiverged(

@@ -49,6 +49,7 @@ class LanguageModel(GenerativeModule):
 
     modality = "text"
     translates = False  # whether the text replaces its prompt instead of following it
+    label_smoothing = 0.0
     trains_all_at_once = True
     optimizer_names = ("", "matrix")
 
@@ -147,17 +148,13 @@ class LanguageModel(GenerativeModule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if before is not None:
             before = before.select(torch.arange(len(batch.ids), device=self.device) + batch.start - first)
-        nats, state = self._training_nats(batch, before)  # (N, T)
+        nats, state = self.score(batch, before, self.label_smoothing)  # (N, T)
         if state is not None:
             self._state = state.detach() if self._state is None else self._state.join(state.detach())
         if batch.mask is not None:
             nats = nats * batch.mask
         loss = nats.sum() / (share * len(batch.ids))
         return loss, {"loss": loss}
-
-    def _training_nats(self, batch: TextBatch, state: Any) -> tuple[Tensor, Any]:
-        """Return what is minimized of each target; see `score`."""
-        return self.score(batch, state)
 
     # -- validation
 
@@ -194,19 +191,20 @@ class LanguageModel(GenerativeModule):
         suffix = f"_{self.spec.evaluation}" if self.spec.evaluation in ("strided", "carried") else ""
         return likelihood_figures(nats, tokens, characters, size, words, suffix)
 
-    def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
+    def score(self, batch: TextBatch, state: Any = None, label_smoothing: float = 0.0) -> tuple[Tensor, Any]:
         """Return the nats ``(N, T)`` of the targets of a batch, and the state at its end.
 
         Args:
             batch: Rows of text.
             state: Of the batch before, from which a recurrent network continues rows that are carried.
+            label_smoothing: See `token_nats`; for training.
         """
         inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
         if self.network.context:
-            return token_nats(self.network(inputs), targets), None
+            return token_nats(self.network(inputs), targets, label_smoothing), None
         if not batch.carried or state is None:
             state = self.network.new_cache(len(inputs))
-        return token_nats(self.network(inputs, state), targets), state
+        return token_nats(self.network(inputs, state), targets, label_smoothing), state
 
     def _token_sizes(self) -> Tensor:
         """See `likelihood_sums`; kept, since those of a large vocabulary take longer than a batch."""

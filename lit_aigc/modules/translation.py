@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_aigc.errors import InputError, check
@@ -52,22 +51,14 @@ class Translator(LanguageModel):
     ) -> None:
         super().__init__(network, spec, optimizer, matrix_optimizer, recipe=recipe)
         check(("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"))
-        self._smoothing = label_smoothing
+        self.label_smoothing = label_smoothing
 
-    def _training_nats(self, batch: TextBatch, state: None) -> tuple[Tensor, None]:
-        targets = batch.ids[:, 1:]
-        logits = self._logits(batch).float().flatten(0, 1)
-        nats = F.cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=self._smoothing)
-        return nats.view_as(targets), None
-
-    def score(self, batch: TextBatch, state: None = None) -> tuple[Tensor, None]:
-        """Return the nats ``(N, T)`` of the targets of a batch, given their sources."""
-        return token_nats(self._logits(batch), batch.ids[:, 1:]), None
-
-    def _logits(self, batch: TextBatch) -> Tensor:
+    def score(self, batch: TextBatch, state: None = None, label_smoothing: float = 0.0) -> tuple[Tensor, None]:
+        """Return the nats ``(N, T)`` of the targets of a batch, given their sources; see `LanguageModel.score`."""
         if batch.source is None:
             raise InputError("A translator needs data with originals, such as data=multi30k_en_de.")
-        return self.network(batch.ids[:, :-1], batch.source, batch.source_mask)
+        logits = self.network(batch.ids[:, :-1], batch.source, batch.source_mask)
+        return token_nats(logits, batch.ids[:, 1:], label_smoothing), None
 
     def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
         """Translate the originals, which are the prompts, a block at a time."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
@@ -149,7 +148,10 @@ class Updates(L.LightningModule):
 
         for optimizer in optimizers:
             if scaler:
-                _scaled_step(scaler, optimizer)
+                # As Lightning's own step, which would unscale again: the Trainer counts it in ``global_step``.
+                optimizer._on_before_step()
+                scaler.step(optimizer.optimizer)
+                optimizer._on_after_step()
             else:
                 optimizer.step()
         if scaler:
@@ -215,13 +217,6 @@ def length(batch: Any) -> int:
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor that may be split among processes as one."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _scaled_step(scaler: torch.amp.GradScaler, optimizer: LightningOptimizer) -> None:
-    """Step as Lightning's optimizer does, which would unscale again: the Trainer counts it in ``global_step``."""
-    optimizer._on_before_step()
-    scaler.step(optimizer.optimizer)
-    optimizer._on_after_step()
 
 
 def split_batch(batch: Any, parts: int) -> list[Any]:
