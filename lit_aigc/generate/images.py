@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from lit_aigc.errors import InputError
 from lit_aigc.generate.labels import condition_of
 from lit_aigc.generate.latents import encode, explore
 from lit_aigc.generate.run import check_whole
-from lit_aigc.media.images import make_grid, sample_name, save_images, save_png, to_uint8
+from lit_aigc.media.images import decode, make_grid, sample_name, save_images, save_png, to_uint8
 from lit_aigc.media.sample_folder import check_origin, described, origin
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import Bundle
@@ -42,6 +44,14 @@ def write(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> str:
         return "codes.npz, reconstructions.png and map.png are"
     write_samples(bundle, config, directory)
     return f"{config['n']} samples and {GRID} are"
+
+
+def sample(
+    bundle: Bundle, n: int, noise: Noise, label: int | str | Sequence[int | str] | None = None
+) -> list[Image.Image]:
+    """Draw images; see `lit_aigc.generate.run.sample`."""
+    images = bundle.module.sample(n, condition=condition_of(label, n, bundle.spec), noise=noise)
+    return decode(images, bundle.module)
 
 
 def write_samples(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from lit_aigc.errors import InputError
 from lit_aigc.files import check_writable
 from lit_aigc.media.modality import of_modality
-from lit_aigc.runs.bundle import load_bundle
+from lit_aigc.noise import Noise
+from lit_aigc.runs.bundle import Bundle, load_bundle
 
 
 def generate(config: Mapping[str, Any]) -> Path:
@@ -41,6 +42,26 @@ def generate(config: Mapping[str, Any]) -> Path:
     if bundle.spec.attribution:
         print(f"data: {bundle.spec.attribution}")
     return directory
+
+
+def sample(bundle: Bundle, n: int, *, seed: int = 0, start: int = 0, **options: Any) -> list[Any]:
+    """Draw samples of a bundle as Python objects.
+
+    Args:
+        bundle: The bundle.
+        n: Number of samples.
+        seed: Seed of the noise: sample i depends on (seed, i) only.
+        start: Index of the first sample.
+        options: For images ``label``, a class index or name, or a list of n; for text ``prompt``, and the options of
+            decoding, such as ``temperature``.
+
+    Returns:
+        Pillow images, or strings that begin with the prompt.
+
+    Raises:
+        InputError: If the model can't do what is asked for.
+    """
+    return of_modality("generate", bundle.spec.modality).sample(bundle, n, Noise(seed, start), **options)
 
 
 def check_whole(options: Mapping[str, Any], least: Mapping[str, int], section: str = "") -> None:

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
+from lit_aigc.media.text import decode
 from lit_aigc.modules.language_model import encode_prompt, shortened, start_of
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import Bundle
 from lit_aigc.sampling.reading import longest_start
-from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition
 
@@ -60,7 +60,7 @@ def write(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> str:
     else:
         condition = Condition(prompts=tuple(ids for ids in encoded for _ in range(n)))
         drawn = module.sample(n * len(prompts), condition=condition, noise=noise, **given)
-        texts = to_strings(drawn, module.tokenizer.decode, options.stop)
+        texts = decode(drawn, module, options.stop)
     console = Console(highlight=False)
     repeated = [prompt for prompt in prompts for _ in range(n)]
     for i, (prompt, text) in enumerate(zip(repeated, texts, strict=True), config["start"]):
@@ -72,6 +72,14 @@ def write(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> str:
             console.print(Text.assemble((visible(start), "bold"), visible(text)), soft_wrap=True)
         write_atomically(directory / name, start + text)
     return f"{len(texts)} {'text is' if len(texts) == 1 else 'texts are'}"
+
+
+def sample(bundle: Bundle, n: int, noise: Noise, prompt: str = "", **decoding: Any) -> list[str]:
+    """Draw texts; see `lit_aigc.generate.run.sample`."""
+    module = bundle.module
+    condition = Condition(prompts=(encode_prompt(prompt, module),) * n)
+    texts = decode(module.sample(n, condition=condition, noise=noise, **decoding), module, decoding.get("stop", ()))
+    return [start_of(prompt, module) + text for text in texts]
 
 
 def read_prompts(prompt: str | None, file: str | None) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,6 +42,11 @@ def to_uint8(images: Tensor, value_range: Sequence[float]) -> Tensor:
     low, high = value_range
     levels = (images.detach().float() - low) * (255.0 / (high - low))
     return levels.nan_to_num(0.0, posinf=255.0, neginf=0.0).clamp(0.0, 255.0).add(0.5).floor().to(torch.uint8)
+
+
+def decode(samples: Tensor, module: Any) -> list[Image.Image]:
+    """Return images ``(n, C, H, W)`` in the range of the module's data as Pillow images."""
+    return [to_pil(image) for image in to_uint8(samples, module.spec.value_range)]
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -7,6 +7,7 @@ For ``image`` that is ``images.py`` in `generate`, `evaluate` and `media`, for `
 * ``PICTURES``: whether samples can be shown as one picture.
 * ``EXAMPLE``: arguments of ``python -m lit_aigc.generate`` on a model card.
 * ``describe(spec)``: the shape of a sample, in words.
+* ``decode(samples, module)``: samples of a module as Python objects, such as pictures or strings.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 from lit_aigc.errors import InputError
 
@@ -35,3 +37,8 @@ def of_modality(package: str, modality: str) -> ModuleType:
         if importlib.util.find_spec(path) is not None:
             return importlib.import_module(path)
     raise InputError(f"modality {modality!r}: lit_aigc.{package} has no file {modality}.py for it yet.")
+
+
+def decode(samples: Any, module: Any) -> list[Any]:
+    """Turn what ``module.sample`` returned into Pillow images or strings, by the modality of the module's data."""
+    return of_modality("media", module.spec.modality).decode(samples, module)

@@ -77,6 +77,11 @@ class Run:
         return self.trainer.strategy.precision_plugin.precision
 
     @property
+    def bundle(self) -> Path:
+        """The folder of the bundle, which is there when the run is done."""
+        return self.folder.path / "bundle"
+
+    @property
     def exit_code(self) -> int:
         """0 done, 75 paused."""
         return DONE if self.summary["status"] == "done" else PAUSED
@@ -84,11 +89,6 @@ class Run:
 
 def run(config: dict[str, Any]) -> int:
     """Train, and return the exit code; known reasons of a failure are reported without a traceback."""
-    for package in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(package).setLevel(logging.WARNING)
-    # Of Lightning's use of torch; and `lit_aigc.runs.launch` finds out about srun itself.
-    for known in (".*LeafSpec.*", ".*functional.all_gather is deprecated.*", ".*`srun` command is available.*"):
-        warnings.filterwarnings("ignore", message=known)
     if RANK_CONFIG in os.environ:
         end_with_the_first_process()
     try:
@@ -113,8 +113,7 @@ def train(config: dict[str, Any], started: float | None = None) -> Run:
         TrainingFailed: If memory ran out, or a process that reads data was killed.
     """
     started = time.monotonic() if started is None else started
-    # One line per warning, however many processes.
-    logging.getLogger("lit_aigc").setLevel(logging.NOTSET if rank_zero_only.rank == 0 else logging.ERROR)
+    _quiet()
     keep_freed_memory()
     environment = dict(os.environ)
     if not torch.cuda.is_available():
@@ -132,14 +131,37 @@ def train(config: dict[str, Any], started: float | None = None) -> Run:
         _restore(environment)
 
 
+def _quiet() -> None:
+    """Leave out what says nothing about this run, and let one process of many speak."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    # Of Lightning's use of torch; and `lit_aigc.runs.launch` finds out about srun itself.
+    for known in (".*LeafSpec.*", ".*functional.all_gather is deprecated.*", ".*`srun` command is available.*"):
+        warnings.filterwarnings("ignore", message=known)
+    logging.getLogger("lit_aigc").setLevel(logging.NOTSET if rank_zero_only.rank == 0 else logging.ERROR)
+
+
+def build_data(config: Mapping[str, Any]) -> L.LightningDataModule:
+    """Build the DataModule that a config of training names; its ``spec`` reads the data."""
+    return instantiate(config["data"])
+
+
+def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> GenerativeModule:
+    """Build the model that a config of training names, with weights drawn by its seed, for the facts of the data.
+
+    Raises:
+        InputError: If the config and the data don't fit.
+    """
+    torch.manual_seed(config["seed"])
+    module = build(resolve(config["model"], data.spec), data.spec)
+    module.begin(config["seed"], config["log_every"], getattr(data, "tokenizer", None))
+    return module
+
+
 def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     # The data come first: their facts complete the model's config.
-    datamodule = instantiate(config["data"])
-    spec = datamodule.spec
-    torch.manual_seed(config["seed"])
-    model_config = resolve(config["model"], spec)
-    module = build(model_config, spec)
-    module.begin(config["seed"], config["log_every"], getattr(datamodule, "tokenizer", None))
+    datamodule = build_data(config)
+    module = build_module(config, datamodule)
     if config["init_from"]:
         _start_from(module, config["init_from"], config["trust"])
 
@@ -182,7 +204,7 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint_path, weights_only=True)
         run.summary = _summary(run, "paused" if clock.paused else "done")
         if rank_zero_only.rank == 0:
-            _finish(run, model_config)
+            _finish(run)
         exit_code = run.exit_code
     except BaseException as error:
         if rank_zero_only.rank == 0:
@@ -281,17 +303,17 @@ def _summary(run: Run, status: str) -> dict[str, Any]:
     return summary | ({"protocol": protocol} if protocol else {})
 
 
-def _finish(run: Run, model_config: Mapping[str, Any]) -> None:
+def _finish(run: Run) -> None:
     """Write the bundle and the summary, and show the results."""
     paths: dict[str, Path | str] = {"run folder": run.folder.path}
     if run.summary["status"] == "paused":
         paths["resume with"] = f"python -m lit_aigc.train resume={run.folder.path}"
     if run.summary["status"] == "done":
         with run.module.averaged():
-            bundle = save_bundle(run.folder.path / "bundle", run.module, model_config, run.datamodule.spec, run.summary)
-        paths["bundle"] = bundle
+            save_bundle(run.bundle, run.module, run.module.config, run.datamodule.spec, run.summary)
+        paths["bundle"] = run.bundle
         for logger in run.trainer.loggers:
-            run_logger(logger).log_bundle(bundle, name=run.config["experiment"], metadata=run.summary)
+            run_logger(logger).log_bundle(run.bundle, name=run.config["experiment"], metadata=run.summary)
     if attribution := run.datamodule.spec.attribution:
         paths["data"] = attribution
     run.folder.write_summary(run.summary)
