@@ -1,1 +1,1 @@
-"""Lightning callbacks: what happens beside training: pictures, metrics, checkpoints, the progress bar."""
+"""Lightning callbacks: what happens besides training: pictures, metrics, checkpoints, the progress bar."""

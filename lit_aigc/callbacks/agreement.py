@@ -1,11 +1,13 @@
-"""Agreement among processes between batches: the first one's clock, and whether any got a signal."""
+"""Agreement among processes: the precision of a run, and between batches the first one's clock and any signal."""
 
 from __future__ import annotations
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins import MixedPrecision, Precision
 
 from lit_aigc.errors import InputError
+from lit_aigc.machine.precision import FULL, MIXED
 
 _SECONDS = 0.5  # a signal waits no longer than this for the next agreement
 _MOST_BATCHES = 20  # the same for a run whose batches suddenly take longer
@@ -58,7 +60,9 @@ class Agreement:
             first = self._trainer.is_global_zero
             # One collective for all: the maximum of the first one's numbers with -1, and of every process's vote.
             clock = [seconds, seconds_per_batch, float(save)] if first else [-1.0, -1.0, -1.0]
-            votes = torch.tensor([*clock, float(signaled)], dtype=torch.float64, device=_device(self._trainer))
+            votes = torch.tensor(
+                [*clock, float(signaled)], dtype=torch.float64, device=self._trainer.strategy.root_device
+            )
             seconds, seconds_per_batch, save, signaled = self._trainer.strategy.reduce(votes, reduce_op="max").tolist()
             self._wait = int(min(max(_SECONDS / max(seconds_per_batch, 1e-9), 1), _MOST_BATCHES))
         self._seconds, self._batches, self._seconds_per_batch = seconds, batches, seconds_per_batch
@@ -69,7 +73,7 @@ def check_all_start_at(batches: int, trainer: L.Trainer) -> None:
     """Raise `InputError` if the processes read different checkpoints, or only some read one."""
     if trainer.world_size == 1:
         return
-    bounds = torch.tensor([batches, -batches], dtype=torch.float64, device=_device(trainer))
+    bounds = torch.tensor([batches, -batches], dtype=torch.float64, device=trainer.strategy.root_device)
     last, first = (abs(int(bound)) for bound in trainer.strategy.reduce(bounds, reduce_op="max"))
     if first != last:
         raise InputError(
@@ -78,5 +82,16 @@ def check_all_start_at(batches: int, trainer: L.Trainer) -> None:
         )
 
 
-def _device(trainer: L.Trainer) -> torch.device:
-    return trainer.strategy.root_device
+class OnePrecision(L.Callback):
+    """Have all processes train in the precision that the first one chose, since each measures its own speed."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Agree as soon as the processes are connected, before weights and optimizers are set up."""
+        if trainer.world_size == 1:
+            return
+        own = trainer.strategy.precision_plugin.precision
+        chosen = trainer.strategy.broadcast(own)
+        if {own, chosen} == {FULL, MIXED}:
+            device = trainer.strategy.root_device.type
+            plugin = MixedPrecision(MIXED, device) if chosen == MIXED else Precision()
+            trainer.strategy.precision_plugin = plugin

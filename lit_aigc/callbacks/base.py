@@ -1,9 +1,10 @@
-"""What callbacks that show samples share: which models they apply to, when they run, and where their files go."""
+"""The base of callbacks that show samples: which models they apply to, when they run, and where their files go."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from lit_aigc.errors import check
 from lit_aigc.files import check_keep, name_at, thin_out
 from lit_aigc.loggers.base import log_picture
 from lit_aigc.media.images import save_png
@@ -35,6 +37,7 @@ class OfModality(Callback):
         return trainer.is_global_zero and module.progress >= 1 and self.fits(module)
 
 
+@dataclasses.dataclass(eq=False)
 class AtValidation(OfModality):
     """Writes ``samples/<samples_seen><suffix>`` at every validation, on rank 0 only, and sends it to the loggers.
 
@@ -54,10 +57,10 @@ class AtValidation(OfModality):
     suffix: ClassVar[str] = ".png"
     key: ClassVar[str] = "samples"
 
-    def __init__(self, keep: int) -> None:
-        super().__init__()
-        check_keep(keep)
-        self.keep = keep
+    keep: int = 200
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, write and log."""
@@ -75,6 +78,16 @@ class AtValidation(OfModality):
     def show(self, trainer: Trainer, module: Any, drawn: Any, path: Path) -> None:
         """Write what was drawn, and send it to the loggers."""
         show_picture(trainer, module, drawn, path, self.key)
+
+
+def check_at_least(callback: Callback, least: Mapping[str, int], advice: str = "") -> None:
+    """Check the options of a callback against the least value of each, by name.
+
+    Raises:
+        InputError: If one is smaller; ends with the advice.
+    """
+    values = {name: getattr(callback, name) for name in least}
+    check(*((name, values[name], values[name] >= bound, f"{bound} or more{advice}") for name, bound in least.items()))
 
 
 def show_picture(trainer: Trainer, module: Any, picture: Image.Image, path: Path, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import operator
 from collections.abc import Collection, Iterable
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 _PACKAGES = ("lit_aigc", "lightning")
 
 
+@dataclasses.dataclass(eq=False)
 class CheckpointWriter(Checkpoint):
     """Writes ``last.ckpt`` when it is due and after each validation, and ``best.ckpt`` when the monitor improves.
 
@@ -36,14 +38,16 @@ class CheckpointWriter(Checkpoint):
         InputError: If the mode is neither.
     """
 
-    def __init__(self, directory: str | Path, clock: Clock, monitor: str | None = None, mode: str = "min") -> None:
-        check(("monitor_mode", mode, mode in ("min", "max"), f"min or max, the better direction of {monitor}"))
-        self.directory = Path(directory)
-        self.clock = clock
-        self.monitor = monitor
-        self.mode = mode
-        self.best: float | None = None
-        self._warned = False
+    directory: Path
+    clock: Clock
+    monitor: str | None = None
+    mode: str = "min"
+    best: float | None = dataclasses.field(default=None, init=False)
+    _warned: bool = dataclasses.field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        expected = f"min or max, the better direction of {self.monitor}"
+        check(("monitor_mode", self.mode, self.mode in ("min", "max"), expected))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that the monitor will be measured.

@@ -7,12 +7,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 
 from lit_aigc.callbacks.agreement import Agreement, check_all_start_at
-from lit_aigc.errors import check
+from lit_aigc.callbacks.base import check_at_least
+from lit_aigc.errors import InputError, check
 from lit_aigc.machine.signals import StopSignals
 from lit_aigc.modules.trainer_time import Timekeeper
 
@@ -21,9 +22,29 @@ _ROUNDING = 1e-9
 _CHECKPOINT_SHARE = 0.03  # of the time between two checkpoints
 
 
+class Limits:
+    """Limits of training, of which the first that is reached counts; None is no limit.
+
+    Attributes:
+        key: Of these limits in the config.
+    """
+
+    key: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        limits = vars(self).items()
+        check(*((f"{self.key}.{name}", x, _is_limit(x), "a positive number or null") for name, x in limits))
+
+    def progress(self, seconds: float, samples: int, batches: int) -> float:
+        """Return the share of the nearest limit that is used, in [0, 1]; 0 without any."""
+        used = {"minutes": seconds / 60, "samples": samples, "batches": batches}
+        shares = (used[name] / limit for name, limit in vars(self).items() if limit is not None)
+        return min(1.0, max(shares, default=0.0))
+
+
 @dataclasses.dataclass(frozen=True)
-class Budget:
-    """How long to train: until the first limit is reached; None is no limit.
+class Budget(Limits):
+    """How long to train: until the first limit is reached.
 
     Attributes:
         minutes: On the clock from the first to the last batch, validation in between included.
@@ -31,47 +52,32 @@ class Budget:
         batches: Training batches.
     """
 
+    key = "budget"
     minutes: float | None = None
     samples: int | None = None
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        none = dataclasses.astuple(self) == (None, None, None)
-        no_budget = "No budget: set budget.minutes, budget.samples or budget.batches."
-        check(*_limits("budget", self), more=[no_budget] if none else [])
-
-    def progress(self, seconds: float, samples: int, batches: int) -> float:
-        """Return the share of the budget that is used, in [0, 1]."""
-        shares = [
-            used / limit
-            for used, limit in ((seconds / 60, self.minutes), (samples, self.samples), (batches, self.batches))
-            if limit is not None
-        ]
-        return min(1.0, max(shares))
+        super().__post_init__()
+        if not any(vars(self).values()):
+            raise InputError("No budget: set budget.minutes, budget.samples or budget.batches.")
 
 
 @dataclasses.dataclass(frozen=True)
-class PauseAfter:
-    """When to pause, counted from this start of the program, whichever comes first; None is never.
+class PauseAfter(Limits):
+    """When to pause, counted from this start of the program, whichever comes first.
 
     Attributes:
         minutes: Minutes of training.
         batches: Training batches.
     """
 
+    key = "pause_after"
     minutes: float | None = None
     batches: int | None = None
 
-    def __post_init__(self) -> None:
-        check(*_limits("pause_after", self))
 
-    def reached(self, seconds: float, batches: int) -> bool:
-        """Return whether the pause is due."""
-        return (self.minutes is not None and seconds >= 60 * self.minutes) or (
-            self.batches is not None and batches >= self.batches
-        )
-
-
+@dataclasses.dataclass(eq=False)
 class Clock(Timekeeper):
     """Decides at each batch boundary, the same on all processes, what happens next.
 
@@ -92,34 +98,24 @@ class Clock(Timekeeper):
         checkpoint_due: Whether a checkpoint is due at this batch boundary (validations write their own).
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        pause_after: PauseAfter,
-        validations: int = 4,
-        checkpoint_seconds: float = 60.0,
-        signals: StopSignals | None = None,
-        started: float | None = None,
-    ) -> None:
-        check(
-            ("validations", validations, validations >= 0, "0 or more"),
-            ("checkpoint_seconds", checkpoint_seconds, checkpoint_seconds >= 0, "0 or more"),
-        )
-        self.budget = budget
-        self.pause_after = pause_after
-        self.validations = validations
-        self.checkpoint_seconds = checkpoint_seconds
-        self.signals = signals or StopSignals()
+    budget: Budget
+    pause_after: PauseAfter
+    validations: int = 4
+    checkpoint_seconds: float = 60.0
+    signals: StopSignals = dataclasses.field(default_factory=StopSignals)
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, {"validations": 0, "checkpoint_seconds": 0})
         self.paused = False
         self.checkpoint_due = False
-        self._started = time.monotonic() if started is None else started
         self._wall_before = 0.0
         self._checkpoint_cost = 0.0
 
     @property
     def wall_seconds(self) -> float:
         """Seconds of all starts of the run, imports and data included, each up to its last checkpoint."""
-        return self._wall_before + time.monotonic() - self._started
+        return self._wall_before + time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, Any]:
         """Return the time so far."""
@@ -198,18 +194,13 @@ class Clock(Timekeeper):
     def _due(self, module: L.LightningModule, seconds: float) -> tuple[float, bool, bool]:
         """Return the progress at a time on the clock, whether a pause is due, and whether a validation is."""
         progress = self.budget.progress(seconds, module.samples_seen, module.batches)
-        pause = self.pause_after.reached(seconds - self._seconds_before, module.batches - self._batches_before)
+        now = seconds - self._seconds_before, 0, module.batches - self._batches_before
+        pause = self.pause_after.progress(*now) >= 1.0
         validate = self.validations > 0 and (
             progress >= 1.0 or math.floor(progress * self.validations + _ROUNDING) > module.validations
         )
         return progress, pause, validate
 
 
-def _limits(name: str, limits: Budget | PauseAfter) -> list[tuple[str, object, bool, str]]:
-    """Return a condition for `check` per limit."""
-    numbers = dataclasses.asdict(limits)
-    right = {
-        key: value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)
-        for key, value in numbers.items()
-    }
-    return [(f"{name}.{key}", numbers[key], right[key], "a positive number or null") for key in numbers]
+def _is_limit(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)

@@ -17,7 +17,7 @@ class Curves(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, write and log."""
-        if trainer.is_global_zero and (picture := self._draw(trainer)):
+        if picture := self._draw(trainer):
             import numpy as np
             from PIL import Image
 
@@ -26,11 +26,10 @@ class Curves(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Draw what there is: curves are most useful when training went wrong."""
-        if trainer.is_global_zero:
-            self._draw(trainer)
+        self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> Path | None:
         folder = Path(trainer.default_root_dir)
-        if not (folder / "metrics.csv").exists():
+        if not trainer.is_global_zero or not (folder / "metrics.csv").exists():
             return None
         return draw_curves(panels(read_metrics(folder / "metrics.csv")), folder / "curves.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.callbacks.base import OfModality
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.metrics.choice import default_extractor, is_foreign
 from lit_aigc.metrics.features.extractors import check_extractor, extractor, facts
 from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, module_samples
@@ -23,6 +24,7 @@ from lit_aigc.metrics.table import needs_classes, needs_reference
 REFERENCES = ("shipped", "train", "val", "test")
 
 
+@dataclasses.dataclass(eq=False)
 class GenerativeMetrics(OfModality):
     """Samples with the averaged weights and measures, on all processes, before that validation's checkpoint is saved.
 
@@ -52,30 +54,21 @@ class GenerativeMetrics(OfModality):
 
     modality = "image"
 
-    def __init__(
-        self,
-        extractor: str | nn.Module | None = None,
-        weights_path: str | None = None,
-        num_samples: int = 5000,
-        metrics: Sequence[str] | None = None,
-        reference: str | None = None,
-        every: int = 1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        if num_samples < 2:
-            raise InputError(f"num_samples={num_samples}: expected at least 2, better some thousands.")
-        if every < 1:
-            raise InputError(f"every={every}: expected 1 (each validation) or more.")
-        if reference is not None and reference not in REFERENCES:
-            raise InputError(f"unknown reference {reference!r}{did_you_mean(reference, REFERENCES)}")
-        self.extractor = extractor
-        self.weights_path = weights_path
-        self.num_samples = num_samples
-        self.metrics = metrics
-        self.reference = reference
-        self.every = every
-        self.seed = seed
+    extractor: str | nn.Module | None = None
+    weights_path: str | None = None
+    num_samples: int = 5000
+    metrics: Sequence[str] | None = None
+    reference: str | None = None
+    every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(
+            ("num_samples", self.num_samples, self.num_samples >= 2, "2 or more, better some thousands"),
+            ("every", self.every, self.every >= 1, "1 (each validation) or more"),
+        )
+        if self.reference is not None and self.reference not in REFERENCES:
+            raise InputError(f"unknown reference {self.reference!r}{did_you_mean(self.reference, REFERENCES)}")
         self.values: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
         self._calls = 0

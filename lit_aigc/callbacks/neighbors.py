@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
 
-from lit_aigc.callbacks.base import OfModality, show_picture
+from lit_aigc.callbacks.base import OfModality, check_at_least, show_picture
 from lit_aigc.data.base import HasSplits
 from lit_aigc.errors import InputError
 from lit_aigc.media.sheets import Panel, draw_sheet
@@ -24,6 +25,7 @@ from lit_aigc.noise import Noise
 log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(eq=False)
 class NearestNeighbors(OfModality):
     """Writes ``samples/neighbours.png`` when training is done, and reports how near samples come to training images.
 
@@ -44,23 +46,15 @@ class NearestNeighbors(OfModality):
 
     modality = "image"
 
-    def __init__(
-        self,
-        num_samples: int = 256,
-        neighbours: int = 8,
-        rows: int = 5,
-        extractor: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        for name, value in (("num_samples", num_samples), ("neighbours", neighbours), ("rows", rows)):
-            if value < 1:
-                raise InputError(f"{name}={value}: expected at least 1; callbacks.neighbors=null switches it off.")
-        self.num_samples = num_samples
-        self.neighbors = neighbours
-        self.rows = rows
-        self.extractor = extractor
-        self.seed = seed
+    num_samples: int = 256
+    neighbours: int = 8
+    rows: int = 5
+    extractor: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"num_samples": 1, "neighbours": 1, "rows": 1}
+        check_at_least(self, least, "; callbacks.neighbors=null switches it off")
         self.values: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
         self._network: nn.Module | None = None
@@ -102,7 +96,7 @@ class NearestNeighbors(OfModality):
         keys = Noise(self.seed).stream("held out").bits(len(held_out), 1)[:, 0]
         real = held_out.batch(0, keys.argsort()[: self.num_samples]).images
         queries = torch.cat([samples, real])
-        distances, places = nearest(queries, datamodule.real_batches("train"), self.neighbors)
+        distances, places = nearest(queries, datamodule.real_batches("train"), self.neighbours)
         fake, true = distances[: len(samples), 0].median(), distances[len(samples) :, 0].median()
         self.values = {"nearest_distance": float(fake), "nearest_distance_real": float(true)}
         self.protocol = {
@@ -123,18 +117,17 @@ class NearestNeighbors(OfModality):
         }
         shown = torch.cat(list(groups.values()))
         train = datamodule.split("train")
-        nearest_images = {"": _look_up(train, places[shown])}  # by caption
+        nearest_places = {"": places}  # by caption
         if network is not None:
-            by_features = self._by_features(queries[shown], datamodule, network, module.device)
-            nearest_images[f"by features of {network.name}"] = _look_up(train, by_features)
-        bands, row = [], 0
+            by_features = torch.zeros_like(places)
+            by_features[shown] = self._by_features(queries[shown], datamodule, network, module.device)
+            nearest_places[f"by features of {network.name}"] = by_features
+        bands = []
         for caption, chosen in groups.items():
-            these = slice(row, row := row + len(chosen))
             names = [f"{distance:.1f}" for distance in distances[chosen, 0].tolist()]
             band = [Panel(queries[chosen], 1, caption, names)]
-            band += [
-                Panel(images[these].flatten(0, 1), self.neighbors, text) for text, images in nearest_images.items()
-            ]
+            for text, found in nearest_places.items():
+                band.append(Panel(train.batch(0, found[chosen].flatten()).images, self.neighbours, text))
             bands.append(band)
         title = f"Nearest training images; distance in gray levels (median {fake:.1f}, of real images {true:.1f})"
         return draw_sheet(bands, title, datamodule.spec.attribution)
@@ -142,19 +135,11 @@ class NearestNeighbors(OfModality):
     def _by_features(self, queries: Tensor, datamodule: Any, network: nn.Module, device: torch.device) -> Tensor:
         """Return the places ``(n, neighbors)`` of the training images that are nearest by features."""
         network.to(device)
-
-        def features(images: Tensor) -> Tensor:
-            return extract(network, images, device)[0]
-
-        places = nearest(queries, datamodule.real_batches("train"), self.neighbors, features)[1]
+        train = datamodule.real_batches("train")
+        places = nearest(queries, train, self.neighbours, lambda images: extract(network, images, device)[0])[1]
         network.to("cpu")
         return places
 
     def summary(self) -> dict[str, Any]:
         """Return the two distances, and what they depend on."""
         return {**self.values, "protocol": {"nearest_distance": self.protocol}} if self.values else {}
-
-
-def _look_up(images: Any, places: Tensor) -> Tensor:
-    """Return the images, uint8 ``(n, k, C, H, W)``, at places ``(n, k)`` of a split."""
-    return images.batch(0, places.flatten()).images.unflatten(0, places.shape)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import itertools
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -17,14 +16,4 @@ class OverfitOneBatch(Callback):
         datamodule = trainer.datamodule
         whole = datamodule.train_dataloader
         datamodule.start_batch = 0
-        datamodule.train_dataloader = lambda: _FirstBatch(whole())
-
-
-class _FirstBatch:
-    def __init__(self, batches: Iterable[Any]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        batch = next(iter(self.batches))
-        while True:
-            yield batch
+        datamodule.train_dataloader = lambda: itertools.repeat(next(iter(whole())))

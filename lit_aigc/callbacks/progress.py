@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 import time
 from typing import Any
@@ -17,6 +18,7 @@ from rich.text import Text
 from lit_aigc.media.console import duration, number
 
 
+@dataclasses.dataclass(eq=False)
 class Progress(Callback):
     """Shows the share of the budget, samples/s, elapsed time and time left, losses, and the latest metrics.
 
@@ -34,18 +36,12 @@ class Progress(Callback):
         console: The console to write to; stdout by default.
     """
 
-    def __init__(
-        self,
-        refresh_seconds: float = 0.25,
-        line_seconds: float = 10.0,
-        metrics: int = 4,
-        console: Console | None = None,
-    ) -> None:
-        super().__init__()
-        self.refresh_seconds = refresh_seconds
-        self.line_seconds = line_seconds
-        self.metrics = metrics
-        self._console = console
+    refresh_seconds: float = 0.25
+    line_seconds: float = 10.0
+    metrics: int = 4
+    console: Console | None = None
+
+    def __post_init__(self) -> None:
         self._live: Live | None = None
         self._next = math.inf  # when to show again; never on ranks other than 0
         self._state = ""
@@ -56,12 +52,11 @@ class Progress(Callback):
         """Open the display."""
         if not trainer.is_global_zero:
             return
-        self._console = self._console or Console()
+        self.console = self.console or Console()
         self._state = "training"
         self._window.clear()
-        self._next = 0.0
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=False)
             self._live.start()
             self._show(trainer, pl_module)
         else:
@@ -102,10 +97,6 @@ class Progress(Callback):
         """Close the display, so that the message appears below it."""
         self._stop()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the display."""
-        self._stop()
-
     def _stop(self) -> None:
         self._next = math.inf
         if self._live:
@@ -124,8 +115,7 @@ class Progress(Callback):
             self._line(" | ".join([f"{pl_module.progress:4.0%}", *self._facts(pl_module), *self._losses(pl_module)]))
 
     def _line(self, text: str) -> None:
-        assert self._console is not None
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _picture(self, trainer: Trainer, pl_module: LightningModule) -> Group:
         bar = Table.grid(padding=(0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from lit_aigc.callbacks.base import AtValidation, looking_at, moment, show_picture
-from lit_aigc.errors import InputError
+from lit_aigc.callbacks.base import AtValidation, check_at_least, looking_at, moment, show_picture
 from lit_aigc.latents.codes import Encoded, decoded, draw_map, encoded, pairs, reconstructed, spread
 from lit_aigc.latents.explorer import REACH, STEPS, prior_moments
 from lit_aigc.latents.geometry import most_active, walk
@@ -25,6 +25,7 @@ _ACTIVITY = 256  # images from whose codes active units are found
 _READ = 10_000  # of the validation images, at most
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Reconstructions(AtValidation):
     """Writes ``samples/<samples_seen>_reconstructions.png`` at every validation, and ``latent_map.png`` at the end.
 
@@ -54,30 +55,18 @@ class Reconstructions(AtValidation):
     suffix = "_reconstructions.png"
     key = "reconstructions"
 
-    def __init__(
-        self,
-        rows: int = 5,
-        columns: int = 7,
-        units: int = 10,
-        interpolations: int = 5,
-        map_images: int = 2000,
-        seed: int = 0,
-        keep: int = 200,
-    ) -> None:
-        super().__init__(keep)
-        options = {"rows": rows, "columns": columns, "units": units, "interpolations": interpolations}
-        wrong = [f"{name}={value}: expected at least 1" for name, value in options.items() if value < 1]
-        if map_images < 0:
-            wrong.append(f"map_images={map_images}: expected 0 or more")
-        if wrong:
-            raise InputError("\n".join([*wrong, "callbacks.reconstructions=null switches these pictures off."]))
-        self.rows = rows
-        self.columns = columns
-        self.units = units
-        self.interpolations = interpolations
-        self.map_images = map_images
-        self.seed = seed
-        self._images: tuple[Tensor, Tensor | None] | None = None
+    rows: int = 5
+    columns: int = 7
+    units: int = 10
+    interpolations: int = 5
+    map_images: int = 2000
+    seed: int = 0
+    _images: tuple[Tensor, Tensor | None] | None = dataclasses.field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = {"rows": 1, "columns": 1, "units": 1, "interpolations": 1, "map_images": 0}
+        check_at_least(self, least, "; callbacks.reconstructions=null switches these pictures off")
 
     def fits(self, module: Any) -> bool:
         """See the base class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lit_aigc.noise import Noise
 from lit_aigc.spec import Condition, DataSpec
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class SampleGrid(AtValidation):
     """Writes ``samples/<samples_seen>.png`` of images at every validation and sends it to the loggers.
 
@@ -35,22 +37,12 @@ class SampleGrid(AtValidation):
 
     modality = "image"
 
-    def __init__(
-        self,
-        rows: int = 10,
-        columns: int = 10,
-        real_columns: int = 4,
-        interpolations: int = 2,
-        seed: int = 0,
-        keep: int = 200,
-    ) -> None:
-        super().__init__(keep)
-        self.rows = rows
-        self.columns = columns
-        self.real_columns = real_columns
-        self.interpolations = interpolations
-        self.noise = Noise(seed)
-        self._real: Tensor | None = None
+    rows: int = 10
+    columns: int = 10
+    real_columns: int = 4
+    interpolations: int = 2
+    seed: int = 0
+    _real: Tensor | None = dataclasses.field(default=None, init=False)
 
     def draw(self, trainer: Trainer, module: Any) -> Image.Image:
         """See the base class."""
@@ -64,26 +56,27 @@ class SampleGrid(AtValidation):
         def condition(classes: Tensor) -> Condition | None:
             return Condition(labels=classes.to(module.device)) if by_class else None
 
+        shared = Noise(self.seed)
         with looking_at(module):
             classes = torch.arange(rows).repeat_interleave(self.columns)
-            generated = module.sample(len(classes), condition=condition(classes), noise=self.noise)
-            strips = []
+            generated = module.sample(len(classes), condition=condition(classes), noise=shared)
+            strips: list[Tensor] = []
+            strip_names: list[str] = []
             length = self.columns + self.real_columns
             for i in range(self.interpolations if isinstance(module, Interpolates) else 0):
                 row = (2 * i + 1) * rows // (2 * self.interpolations)  # spread over the classes
                 asked = condition(torch.full((length,), row))
-                noise = self.noise.stream("interpolation").skip(2 * i)
+                noise = shared.stream("interpolation").skip(2 * i)
                 images = module.interpolate(length, condition=asked, noise=noise)
-                strips.append((to_uint8(images, spec.value_range).cpu(), names[row : row + 1]))
+                strips.append(to_uint8(images, spec.value_range).cpu())
+                strip_names += names[row : row + 1]
 
         panels = [Panel(to_uint8(generated, spec.value_range).cpu(), self.columns, "generated", names)]
         if self.real_columns:
             panels.append(Panel(self._real, self.real_columns, "real"))
         bands = [panels]
         if strips:
-            between = torch.cat([images for images, _ in strips])
-            strip_names = [name for _, known in strips for name in known]
-            bands.append([Panel(between, length, "interpolation between two latents", strip_names)])
+            bands.append([Panel(torch.cat(strips), length, "interpolation between two latents", strip_names)])
         return draw_sheet(bands, moment(module), spec.attribution)
 
 

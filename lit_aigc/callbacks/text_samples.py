@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,14 @@ from lit_aigc.callbacks.base import AtValidation, moment
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import log_texts
-from lit_aigc.modules.prompts import encode_prompt, start_of
+from lit_aigc.modules.language_model import encode_prompt, start_of
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.text import to_strings
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Condition
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class TextSamples(AtValidation):
     """Writes ``samples/<samples_seen>.txt`` of a language model at every validation, and sends them to the loggers.
 
@@ -46,35 +48,24 @@ class TextSamples(AtValidation):
     modality = "text"
     suffix = ".txt"
 
-    def __init__(
-        self,
-        n: int = 4,
-        prompts: Sequence[str] = ("",),
-        originals: int = 4,
-        max_tokens: int = 200,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        keep: int = 200,
-    ) -> None:
-        super().__init__(keep)
-        if n < 1 or isinstance(prompts, str) or not prompts:
+    n: int = 4
+    prompts: Sequence[str] = ("",)
+    originals: int = 4
+    max_tokens: int = 200
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n < 1 or isinstance(self.prompts, str) or not self.prompts:
             raise InputError(
-                f"n={n}, prompts={prompts}: expected 1 or more texts per prompt, and a list of prompts; "
+                f"n={self.n}, prompts={self.prompts}: expected 1 or more texts per prompt, and a list of prompts; "
                 "callbacks.text_samples=null switches these texts off."
             )
-        self.n = n
-        self.prompts = tuple(prompts)
-        self.originals = originals
-        self.options: dict[str, Any] = {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-        }
+        self.options = {key: getattr(self, key) for key in ("max_tokens", "temperature", "top_k", "top_p")}
         Decoding(**self.options)
-        self.noise = Noise(seed)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the prompts."""
@@ -82,27 +73,23 @@ class TextSamples(AtValidation):
             self._encoded(pl_module)
 
     def draw(self, trainer: Trainer, module: Any) -> list[str]:
-        """Return texts of the module as it is now, with averaged weights where it has any."""
+        """Return texts of the module as it is now, with averaged weights where it has any, prompt by prompt."""
         prompts = self._encoded(module)
         if module.translates and not any(self.prompts):
             prompts = _originals(trainer.datamodule, self.originals)
-        return self.texts(module, prompts)
+        prompts = [prompt for prompt in prompts for _ in range(self.n)]
+        with module.averaged():
+            condition = Condition(prompts=tuple(prompts))
+            drawn = module.sample(len(prompts), condition=condition, noise=Noise(self.seed), **self.options)
+        shown = [module.tokenizer.decode(prompt.tolist()) for prompt in prompts]
+        starts = [f"{text}\n→ " if module.translates else start_of(text, module) for text in shown]
+        return [start + text for start, text in zip(starts, to_strings(drawn, module.tokenizer.decode), strict=True)]
 
     def show(self, trainer: Trainer, module: Any, drawn: list[str], path: Path) -> None:
         """See the base class."""
         blocks = [f"── {i} ──\n{text}\n" for i, text in enumerate(drawn)]
         write_atomically(path, f"{moment(module)}\n\n" + "\n".join(blocks))
         log_texts(trainer.loggers, self.key, drawn, int(module.samples_seen))
-
-    def texts(self, module: Any, prompts: Sequence[Tensor]) -> list[str]:
-        """Return texts of the module as it is now after their prompts, starting with all of the first prompt."""
-        prompts = [prompt for prompt in prompts for _ in range(self.n)]
-        with module.averaged():
-            condition = Condition(prompts=tuple(prompts))
-            drawn = module.sample(len(prompts), condition=condition, noise=self.noise, **self.options)
-        shown = [module.tokenizer.decode(prompt.tolist()) for prompt in prompts]
-        starts = [f"{text}\n→ " if module.translates else start_of(text, module) for text in shown]
-        return [start + text for start, text in zip(starts, to_strings(drawn, module.tokenizer.decode), strict=True)]
 
     def _encoded(self, module: Any) -> list[Tensor]:
         return [encode_prompt(prompt, module) for prompt in self.prompts]

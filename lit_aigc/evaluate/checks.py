@@ -13,6 +13,7 @@ from lit_aigc.media.image_sets import ImageSet
 from lit_aigc.metrics.frechet import SmallSampleWarning
 from lit_aigc.metrics.resampling import LEAST
 from lit_aigc.metrics.table import METRICS, by_default, with_interval
+from lit_aigc.modules.capabilities import HasLikelihood
 
 _OF_A_MODEL = ("classification_accuracy", "nll_samples")
 _ON_REQUEST = (*_OF_A_MODEL, "audit")
@@ -81,14 +82,12 @@ def check_needs(config: Mapping[str, Any], bundle: Any) -> None:
     Raises:
         InputError: For the first problem.
     """
-    from lit_aigc.metrics.likelihood import has_likelihood
-
     if config["classification_accuracy"] and not bundle.module.conditional:
         raise InputError(
             "The classification accuracy score needs a conditional model: this one can't be asked for a class, so its "
             "samples have no labels to train a classifier on. Leave classification_accuracy out."
         )
-    if config["nll_samples"] and not has_likelihood(bundle.module):
+    if config["nll_samples"] and not isinstance(bundle.module, HasLikelihood):
         raise InputError(
             "nll_samples needs a model with a likelihood of images, such as a VAE, and this one, a "
             f"{type(bundle.module).__name__}, only samples. Leave nll_samples out."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lit_aigc.errors import InputError, check, not_whole
-from lit_aigc.losses.language import LikelihoodSums
+from lit_aigc.losses.language import likelihood_figures
 from lit_aigc.metrics.bleu import bleu
 from lit_aigc.metrics.novelty import copied_share, longest_copy
 from lit_aigc.metrics.text_likelihood import text_likelihood
@@ -158,7 +158,7 @@ def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
         batches = data.evaluation_batches(options.split, evaluation=evaluation)
         nats, tokens, characters, size = text_likelihood(module, batches, sizes).tolist()
         suffix = "" if name == "windows" else f"_{name}"
-        values |= LikelihoodSums(nats, tokens, characters, size, number).numbers(suffix)
+        values |= likelihood_figures(nats, tokens, characters, size, number, suffix)
         facts = {"protocol": _MEANING[evaluation], "context": data.spec.shape[0]}
         if name == "strided":
             facts["stride"] = data.stride or -(-data.spec.shape[0] // 2)

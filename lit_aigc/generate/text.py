@@ -13,7 +13,7 @@ from rich.text import Text
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.media.text import decode
-from lit_aigc.modules.prompts import encode_prompt, shortened, start_of
+from lit_aigc.modules.language_model import encode_prompt, shortened, start_of
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import Bundle
 from lit_aigc.sampling.reading import longest_start

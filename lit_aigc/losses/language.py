@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import sys
 from typing import Any
 
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LN2 = math.log(2)
+_LARGEST = math.log(sys.float_info.max)  # above this, exp overflows
 _CHUNK = 64
 
 
-def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
+def token_nats(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return minus the log-probability of each target, in nats.
 
     Logits of lower precision are never copied to float32 as a whole, and their gradient has their precision: with
@@ -24,15 +25,16 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: ``(N, T, V)`` of any floating type; computed in float32.
         targets: ``(N, T)`` int64.
+        label_smoothing: Share of the target distribution that is spread over all tokens (Szegedy et al., 2016).
 
     Returns:
         ``(N, T)`` float32.
     """
     rows, classes = logits.flatten(0, 1), targets.flatten()
-    if logits.device.type == "cpu" and logits.dtype.itemsize < 4:
+    if not label_smoothing and logits.device.type == "cpu" and logits.dtype.itemsize < 4:
         nats = _Nats.apply(rows, classes)[0]
     else:
-        nats = F.cross_entropy(rows.float(), classes, reduction="none")
+        nats = F.cross_entropy(rows.float(), classes, reduction="none", label_smoothing=label_smoothing)
     return nats.view_as(targets)
 
 
@@ -71,7 +73,7 @@ class _Nats(torch.autograd.Function):
 
 
 def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the parts of `LikelihoodSums` as one tensor, to be added up over batches and processes.
+    """Return what `likelihood_figures` takes as one tensor, to be added up over batches and processes.
 
     Args:
         nats: ``(N, T)``, of each target.
@@ -89,43 +91,27 @@ def likelihood_sums(nats: Tensor, targets: Tensor, sizes: Tensor, mask: Tensor |
     return torch.cat([nats.double().sum()[None], tokens, text])
 
 
-@dataclasses.dataclass(frozen=True)
-class LikelihoodSums:
-    """The nats of some text, and its length.
+def likelihood_figures(
+    nats: float, tokens: float, characters: float = 0, size: float = 0, words: float = 0, suffix: str = ""
+) -> dict[str, float]:
+    """Return the nats and bits of some text per unit of its length, and the perplexity per word.
 
-    Attributes:
+    Args:
         nats: Minus the log-probability of the whole text, including the ends of texts.
         tokens: Number of targets, including the ends of texts.
         characters: Number of characters; 0 if unknown, as when tokens don't decode to the original text.
-        bytes: Number of bytes in UTF-8; 0 if unknown.
+        size: Number of bytes in UTF-8; 0 if unknown.
         words: Number of words, including the ends of texts; 0 if unknown.
+        suffix: Added to each key.
+
+    Returns:
+        ``nats_per_…`` and ``bits_per_…`` for ``token``, ``char`` and ``byte``, and ``perplexity``. Unknown units are
+        left out. A perplexity too large for a float is infinite.
     """
-
-    nats: float
-    tokens: float
-    characters: float = 0
-    bytes: float = 0
-    words: float = 0
-
-    def numbers(self, suffix: str = "") -> dict[str, float]:
-        """Return ``nats_per_…`` and ``bits_per_…`` for ``token``, ``char`` and ``byte``, and ``perplexity`` per word.
-
-        Unknown units are left out. A perplexity too large for a float is infinite.
-
-        Args:
-            suffix: Added to each key.
-        """
-        units = {"token": self.tokens, "char": self.characters, "byte": self.bytes}
-        rates = {unit: self.nats / count for unit, count in units.items() if count}
-        values = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
-        values |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
-        if self.words:
-            values[f"perplexity{suffix}"] = _exp(self.nats / self.words)
-        return values
-
-
-def _exp(x: float) -> float:
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return math.inf
+    rates = {unit: nats / n for unit, n in (("token", tokens), ("char", characters), ("byte", size)) if n}
+    values = {f"nats_per_{unit}{suffix}": rate for unit, rate in rates.items()}
+    values |= {f"bits_per_{unit}{suffix}": rate / LN2 for unit, rate in rates.items()}
+    if words:
+        exponent = nats / words
+        values[f"perplexity{suffix}"] = math.exp(exponent) if exponent <= _LARGEST else math.inf
+    return values

@@ -13,11 +13,6 @@ from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch
 
 
-def has_likelihood(module: Any) -> bool:
-    """Return whether a module has a likelihood of images."""
-    return hasattr(module, "log_likelihood") and hasattr(module, "observed")
-
-
 @torch.inference_mode()
 def evaluate_likelihood(
     module: Any, images: Iterable[Batch], samples: int, *, seed: int = 0
@@ -27,7 +22,7 @@ def evaluate_likelihood(
     Image i, and all noise for it, depend on (seed, i) alone, so the batch size makes no difference beyond rounding.
 
     Args:
-        module: A module with ``observed`` and ``log_likelihood``, as `lit_aigc.modules.vae.VAE` has them, with the
+        module: A `lit_aigc.modules.capabilities.HasLikelihood`, such as `lit_aigc.modules.vae.VAE`, with the
             weights to measure.
         images: uint8, and their labels for a conditional model; `start` is the place of the first among all.
         samples: Latents per image.

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lit_aigc.errors import check
 from lit_aigc.modules.checkpoint import CHECKPOINT_KEY, check_fits, module_of, read_checkpoint
 from lit_aigc.modules.means import LogWindow, SampleMeans
-from lit_aigc.modules.recipe import Recipe
 from lit_aigc.modules.sampling import Sampling
-from lit_aigc.modules.trainer_time import Timekeeper, TrainerTime, check_no_schedulers
-from lit_aigc.modules.updates import AGAINST_DIVERGENCE, TrainingDiverged, Updates, length, whole
+from lit_aigc.modules.trainer_time import Timekeeper, check_limits, check_no_schedulers, trainer_progress
+from lit_aigc.modules.updates import AGAINST_DIVERGENCE, Recipe, TrainingDiverged, Updates, length, whole
 from lit_aigc.optimization.ema import EMA
 from lit_aigc.optimization.optimizers import learning_rates
 from lit_aigc.optimization.optimizers import optimizer as make_optimizer
@@ -34,7 +33,7 @@ class GenerativeModule(Updates, Sampling):
     schedules away from the Trainer; `update` gives them back.
 
     Under a Trainer without a clock (`lit_aigc.callbacks.clock`) `progress` follows the Trainer's own limits; see
-    `lit_aigc.modules.trainer_time.TrainerTime`.
+    `lit_aigc.modules.trainer_time.trainer_progress`.
 
     Args:
         spec: The facts of the data.
@@ -80,7 +79,7 @@ class GenerativeModule(Updates, Sampling):
         self.validations = 0
         self.recent: dict[str, float] = {}
         self.results: dict[str, float] = {}
-        self._time: TrainerTime | None = None  # where no clock sets `progress` and `train_seconds`
+        self._started: float | None = None  # on `time.monotonic`, where no clock sets `progress` and `train_seconds`
         self._window = LogWindow()
         self._validation = SampleMeans()
 
@@ -181,8 +180,11 @@ class GenerativeModule(Updates, Sampling):
             InputError: If the Trainer has a scheduler, or no limit for a schedule to run over.
         """
         check_no_schedulers(self.trainer.lr_scheduler_configs)
-        clocked = any(isinstance(callback, Timekeeper) for callback in self.trainer.callbacks)
-        self._time = None if clocked else TrainerTime(self)
+        self._started = None
+        if not any(isinstance(callback, Timekeeper) for callback in self.trainer.callbacks):
+            check_limits(self)
+            self._started = time.monotonic() - self.train_seconds
+            self.progress = trainer_progress(self.trainer) or 0.0
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Train on one batch: seeded by (seed, process, batch), counted, its scalars added to the log window."""
@@ -199,8 +201,9 @@ class GenerativeModule(Updates, Sampling):
         # their windows hold the same names.
         if self.skipped_updates == skipped_before:
             self._window.add(values)
-        if self._time:
-            self._time.advance(self)
+        if self._started is not None:
+            self.train_seconds = time.monotonic() - self._started
+            self.progress = trainer_progress(self.trainer) or 0.0
         if self.batches % self.log_every == 0 and self._window:
             self._log_window()
             self._window.clear()
@@ -208,7 +211,7 @@ class GenerativeModule(Updates, Sampling):
 
     def on_train_end(self) -> None:
         """Log the batches of the last window, where no clock does."""
-        if self._time:
+        if self._started is not None:
             self.log_unfinished_window()
 
     @property
@@ -234,7 +237,7 @@ class GenerativeModule(Updates, Sampling):
 
     @property
     def validates(self) -> bool:
-        """Whether it computes something on held-out batches."""
+        """True if it computes something on held-out batches."""
         own, base = type(self), GenerativeModule
         return own.validate_batch is not base.validate_batch or own.validation_step is not base.validation_step
 
@@ -260,7 +263,7 @@ class GenerativeModule(Updates, Sampling):
             return
         figures = self.validation_figures(self._validation.means(self.trainer.strategy.reduce))
         figures = {name: float(figures[name]) for name in self.validation_keys or figures}
-        if self.trainer.state.fn == TrainerFn.VALIDATING:
+        if self.trainer.state.fn == "validate":
             self.log_dict(figures)  # `trainer.validate` returns, prints and logs them by itself
         else:
             self.log_values(figures)

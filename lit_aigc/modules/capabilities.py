@@ -7,14 +7,13 @@ from Python 3.12 on ``isinstance`` doesn't see them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lit_aigc.noise import Noise
-    from lit_aigc.spec import Condition, TextBatch
+    from lit_aigc.spec import Condition
 
 # -- of models
 
@@ -77,22 +76,6 @@ class HasLikelihood(Observes, Protocol):
 
     def log_likelihood(self, images: Tensor, labels: Tensor | None = None, *, samples: int, noise: Noise) -> Tensor:
         """Return ``(N, 2)`` float64 nats: importance-sampled log p(x) of observed images, and the ELBO."""
-
-
-@runtime_checkable
-class Scores(Protocol):
-    """Gives text a likelihood, token by token."""
-
-    def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
-        """Return the nats ``(N, T)`` of a batch's targets, and the state at its end."""
-
-
-@runtime_checkable
-class Streams(Protocol):
-    """Writes a text in pieces."""
-
-    def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Iterator[str]:
-        """Yield the pieces of the text that follows a prompt ``(T,)``."""
 
 
 # -- of networks and augmentations

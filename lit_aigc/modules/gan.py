@@ -9,19 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError, check
-from lit_aigc.losses.gan_regularization import (
-    clip_weights,
-    feature_matching,
-    interpolate,
-    one_centered_penalty,
-    zero_centered_penalty,
-)
-from lit_aigc.modules.adversarial import AdversarialModule
+from lit_aigc.errors import check
+from lit_aigc.losses import gan_regularization as regularizers
+from lit_aigc.modules.adversarial import AdversarialModule, gan_statistics, logit_statistics
 from lit_aigc.modules.base import CHECKPOINT_KEY, Recipe
-from lit_aigc.modules.capabilities import Adapts, HasFeatures
-from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
+from lit_aigc.modules.capabilities import Adapts
 from lit_aigc.modules.latent import LatentModule
+from lit_aigc.modules.means import LogWindow
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
@@ -103,54 +97,35 @@ class GAN(AdversarialModule, LatentModule):
         super().__init__(spec, conditional, recipe)
         check(("model.n_critic", n_critic, n_critic >= 1, "at least one discriminator step per generator step"))
         self.regularization = regularization or Regularization()
-        if self.regularization.feature_matching and not isinstance(discriminator, HasFeatures):
-            raise InputError(
-                "model.regularization.feature_matching needs a discriminator with features(x) and head(features, y), "
-                f"which {type(discriminator).__name__} lacks."
-            )
+        weights = self.regularization
+        self.penalizes_gradients = weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
         self.generator = generator
-        self.set_discriminator(discriminator, loss)
         self.latent_dim = generator.latent_dim
         self.augment = augment
         self._adapts = isinstance(augment, Adapts)  # once: asking takes as long as a small layer
         self.n_critic = n_critic
-        self._signs: tuple[Tensor | float, int] = (0.0, 0)  # for `augment.adapt`: this process's total, and batches
-        self.prepare(
-            self.generator,
-            self.discriminator,
-            optimizers={"d": (discriminator_optimizer, discriminator), "g": (generator_optimizer, generator)},
-        )
-
-    @property
-    def penalizes_gradients(self) -> bool:
-        """See `AdversarialModule`."""
-        weights = self.regularization
-        return weights.r1 > 0 or weights.r2 > 0 or weights.gradient_penalty > 0
+        self._signs = LogWindow()  # of the discriminator's logits, for `augment.adapt`
+        optimizers = {"d": discriminator_optimizer, "g": generator_optimizer}
+        matching = "model.regularization.feature_matching" if weights.feature_matching else ""
+        self.set_players(generator, discriminator, loss, optimizers, needs_features=matching)
 
     # -- training
 
-    @property
-    def opponent_is_due(self) -> bool:
-        """See `AdversarialModule`."""
-        return (self.batches + 1) % self.n_critic == 0
-
     def after_discriminator(self, values: dict[str, Tensor], batch: Batch) -> None:
-        """Clip the weights, and adapt the augmentation."""
+        """Clip the weights, and let the augmentation follow the mean sign of the logits."""
         if self.regularization.clip_weights is not None:
-            clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
-        if self._adapts:
-            self._adapt(values.pop("d_sign"), len(batch.images))
-            values["augment_p"] = self.augment.p
-
-    def _adapt(self, sign: Tensor, images: int) -> None:
-        """Let the augmentation follow the mean sign, once per window: until then no process waits for another."""
-        total, batches = self._signs
-        total, batches = total + sign, batches + 1
+            regularizers.clip_weights(list(self.discriminator.parameters()), self.regularization.clip_weights)
+        if not self._adapts:
+            return
+        self._signs.add({"sign": values.pop("d_sign")})
+        batches = self._signs.counts["sign"]
+        # Once per window: until then no process waits for another.
         if batches >= getattr(self.augment, "window", 1):
-            overfitting = self.trainer.strategy.reduce(total / batches, reduce_op="mean")
-            self.augment.adapt(overfitting, batches * images * self.trainer.world_size)
-            total, batches = 0.0, 0
-        self._signs = (total, batches)
+            mean = self._signs.means(self.trainer.strategy.reduce)["sign"]
+            images = batches * len(batch.images) * self.trainer.world_size
+            self.augment.adapt(torch.tensor(mean, device=self.device), images)
+            self._signs.clear()
+        values["augment_p"] = self.augment.p
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `AdversarialModule`."""
@@ -175,45 +150,41 @@ class GAN(AdversarialModule, LatentModule):
 
         penalties: dict[str, Tensor] = {}
         if weights.r1:
-            penalties["r1"] = zero_centered_penalty(real_logits, real_leaf, self.loss_scale)
+            penalties["r1"] = regularizers.zero_centered_penalty(real_logits, real_leaf, self.loss_scale)
         if weights.r2:
-            penalties["r2"] = zero_centered_penalty(fake_logits, fake_leaf, self.loss_scale)
+            penalties["r2"] = regularizers.zero_centered_penalty(fake_logits, fake_leaf, self.loss_scale)
         if weights.gradient_penalty:
             share = Noise(self.seed, batch.start).stream("penalty").uniform(len(real), 1, device=self.device)[:, 0]
-            points = interpolate(real, fake, share).detach().requires_grad_()
+            points = regularizers.interpolate(real, fake, share).detach().requires_grad_()
             logits = self.discriminator.forward(points, y).float()
-            penalties["gradient_penalty"] = one_centered_penalty(logits, points, self.loss_scale)
+            penalties["gradient_penalty"] = regularizers.one_centered_penalty(logits, points, self.loss_scale)
         for name, penalty in penalties.items():
             loss = loss + getattr(weights, name) * weights.every * penalty
         return loss, values | penalties
 
     def opponent_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `AdversarialModule`: the generator's."""
-        y = self.labels_of(batch)
+        """See `AdversarialModule`: the generator's, with the weighted distance of features where they are matched."""
+        y, matching = self.labels_of(batch), self.regularization.feature_matching
         images = self._outputs if self._shares else self._generate(batch)
         fake = self._augmented(images, batch, "generator")
-        if self.regularization.feature_matching:
-            return self._feature_matching_loss(fake, batch, y)
-        real_logits = None
-        if self.loss.compares:
+        real_features = real_logits = None
+        if matching or self.loss.compares:
             with torch.no_grad():
-                real_logits = self.discriminator(self._augmented(batch.images, batch, "real"), y).float()
-        loss = self.loss.generator(real_logits, self.discriminator(fake, y).float())
-        return loss, {"g_loss": loss}
-
-    def _feature_matching_loss(self, fake: Tensor, batch: Batch, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the adversarial loss and the weighted distance of features, which share the features of `fake`."""
-        real_logits = None
-        with torch.no_grad():
-            real_features = self.discriminator.features(self._augmented(batch.images, batch, "real"))
-            if self.loss.compares:
-                real_logits = self.discriminator.head(real_features, y).float()
-        fake_features = self.discriminator.features(fake)
-        fake_logits = self.discriminator.head(fake_features, y).float()
-        distance = feature_matching(real_features, fake_features)
+                real = self._augmented(batch.images, batch, "real")
+                real_features, real_logits = self._judged(real, y, with_logits=self.loss.compares)
+        fake_features, fake_logits = self._judged(fake, y)
         loss = self.loss.generator(real_logits, fake_logits)
-        total = loss + self.regularization.feature_matching * distance
-        return total, {"feature_matching": distance, "g_loss": loss}
+        if not matching:
+            return loss, {"g_loss": loss}
+        distance = regularizers.feature_matching(real_features, fake_features)
+        return loss + matching * distance, {"feature_matching": distance, "g_loss": loss}
+
+    def _judged(self, images: Tensor, y: Tensor | None, with_logits: bool = True) -> tuple[Tensor | None, Any]:
+        """Return the features of images, where they are matched, and the logits ``(N,)``."""
+        if not self.regularization.feature_matching:
+            return None, self.discriminator(images, y).float()
+        features = self.discriminator.features(images)
+        return features, self.discriminator.head(features, y).float() if with_logits else None
 
     def _generate(self, batch: Batch) -> Tensor:
         noise = Noise(self.seed, batch.start).stream("training")
@@ -238,18 +209,13 @@ class GAN(AdversarialModule, LatentModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save, besides what the bases save, the open window of the augmentation, with every process's total."""
         super().on_save_checkpoint(checkpoint)
-        total, batches = self._signs
-        totals = torch.as_tensor(total, dtype=torch.float32, device=self.device)
-        if batches:
-            totals = self.of_all(totals)
-        checkpoint[CHECKPOINT_KEY]["signs"] = (totals.flatten().tolist(), batches)
+        checkpoint[CHECKPOINT_KEY]["signs"] = self._signs.state_dict(self.of_all).get("sign", ([0.0], 0))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved; another number of processes resumes with the mean."""
         super().on_load_checkpoint(checkpoint)
-        totals, batches = checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))
-        same = len(totals) == self.world_size
-        self._signs = (totals[self.global_rank] if same else sum(totals) / len(totals), batches)
+        signs = {"sign": checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))}
+        self._signs.load_state_dict(signs, self.global_rank, self.world_size, self.device)
 
     # -- sampling
 

@@ -1,4 +1,4 @@
-"""Language models: the next token, by a transformer or a recurrent network."""
+"""Language models: the next token, by a transformer or a recurrent network; and prompts to continue."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
+from lit_aigc.losses.language import likelihood_figures, likelihood_sums, token_nats
 from lit_aigc.modules.base import GenerativeModule, Recipe
-from lit_aigc.modules.prompts import beginnings
 from lit_aigc.modules.updates import split_batch
 from lit_aigc.networks.lstm import State
 from lit_aigc.networks.transformer import Block
@@ -25,6 +24,8 @@ from lit_aigc.sampling.decoding import generate, stream
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
 from lit_aigc.tokenization.tokenizers import Tokenizer
+
+_SHOWN = 60  # characters of a prompt in a message
 
 
 class LanguageModel(GenerativeModule):
@@ -48,6 +49,7 @@ class LanguageModel(GenerativeModule):
 
     modality = "text"
     translates = False  # whether the text replaces its prompt instead of following it
+    label_smoothing = 0.0
     trains_all_at_once = True
     optimizer_names = ("", "matrix")
 
@@ -144,17 +146,14 @@ class LanguageModel(GenerativeModule):
     def _loss(
         self, batch: TextBatch, before: State | None, first: int, share: Tensor | float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
-        if self.network.context:
-            nats = token_nats(self.network(inputs), targets)  # (N, T)
-        else:
-            rows = torch.arange(len(inputs), device=self.device) + batch.start - first
-            state = self.network.new_cache(len(inputs)) if before is None else before.select(rows)
-            nats = token_nats(self.network(inputs, state), targets)
+        if before is not None:
+            before = before.select(torch.arange(len(batch.ids), device=self.device) + batch.start - first)
+        nats, state = self.score(batch, before, self.label_smoothing)  # (N, T)
+        if state is not None:
             self._state = state.detach() if self._state is None else self._state.join(state.detach())
         if batch.mask is not None:
             nats = nats * batch.mask
-        loss = nats.sum() / (share * len(inputs))
+        loss = nats.sum() / (share * len(batch.ids))
         return loss, {"loss": loss}
 
     # -- validation
@@ -190,21 +189,22 @@ class LanguageModel(GenerativeModule):
         """Return the figures by key; a protocol that gives tokens more context than windows do is part of the key."""
         words = tokens if self.tokenizer is not None and self.tokenizer.name == "word" else 0
         suffix = f"_{self.spec.evaluation}" if self.spec.evaluation in ("strided", "carried") else ""
-        return LikelihoodSums(nats, tokens, characters, size, words).numbers(suffix)
+        return likelihood_figures(nats, tokens, characters, size, words, suffix)
 
-    def score(self, batch: TextBatch, state: Any = None) -> tuple[Tensor, Any]:
+    def score(self, batch: TextBatch, state: Any = None, label_smoothing: float = 0.0) -> tuple[Tensor, Any]:
         """Return the nats ``(N, T)`` of the targets of a batch, and the state at its end.
 
         Args:
             batch: Rows of text.
             state: Of the batch before, from which a recurrent network continues rows that are carried.
+            label_smoothing: See `token_nats`; for training.
         """
         inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
         if self.network.context:
-            return token_nats(self.network(inputs), targets), None
+            return token_nats(self.network(inputs), targets, label_smoothing), None
         if not batch.carried or state is None:
             state = self.network.new_cache(len(inputs))
-        return token_nats(self.network(inputs, state), targets), state
+        return token_nats(self.network(inputs, state), targets, label_smoothing), state
 
     def _token_sizes(self) -> Tensor:
         """See `likelihood_sums`; kept, since those of a large vocabulary take longer than a batch."""
@@ -240,12 +240,17 @@ class LanguageModel(GenerativeModule):
             return self._write(prompts, Decoding(**options), noise)
 
     def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
-        return generate(self.network, prompts, decoding, noise, self._decode())
+        return generate(*self._start(prompts), decoding, noise, self._decode())
+
+    def _start(self, prompts: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor]]:
+        """Return the network that continues texts, and their beginnings."""
+        return self.network, prompts
 
     def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Iterator[str]:
         """Yield the pieces of one text as it is written; see `sample`."""
         with self.evaluating():
-            yield from stream(self.network, prompt, Decoding(**options), noise, self._decode())
+            network, (start,) = self._start([prompt])
+            yield from stream(network, start, Decoding(**options), noise, self._decode())
 
     def _decode(self) -> Any:
         return self.tokenizer.decode if self.tokenizer else None
@@ -295,3 +300,32 @@ def _checked_ramp(ramp: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
             "[0, 1), rising, and a number of updates from 1 on."
         )
     return steps
+
+
+def beginnings(n: int) -> tuple[Tensor, ...]:
+    """Return n empty prompts: texts from the start."""
+    return (torch.zeros(0, dtype=torch.int64),) * n
+
+
+def encode_prompt(prompt: str, module: Any) -> Tensor:
+    """Return the ids ``(T,)`` int64 of a prompt.
+
+    Raises:
+        InputError: If it has characters or words that were not in the training text.
+    """
+    if unknown := module.tokenizer.unknown(prompt):
+        raise InputError(
+            f"The prompt {shortened(prompt)} has what the model never saw in training: "
+            f"{', '.join(map(repr, unknown))}. Leave it out, or write it differently."
+        )
+    return torch.tensor(module.tokenizer.encode(prompt).tolist(), dtype=torch.int64)
+
+
+def start_of(prompt: str, module: Any) -> str:
+    """Return the start of a text that a prompt leads to: the prompt, or nothing where the text translates it."""
+    return prompt + module.tokenizer.separator if prompt and not module.translates else ""
+
+
+def shortened(prompt: str) -> str:
+    """Quote a prompt, cut to what fits in a message."""
+    return repr(prompt if len(prompt) <= _SHOWN else f"{prompt[: _SHOWN - 1]}…")

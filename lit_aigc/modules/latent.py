@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_aigc.errors import InputError
 from lit_aigc.latents.geometry import great_circle
-from lit_aigc.modules.base import GenerativeModule
+from lit_aigc.modules.base import GenerativeModule, Recipe
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
-from lit_aigc.spec import Condition
+from lit_aigc.spec import Condition, DataSpec
 
 
 class LatentModule(GenerativeModule):
@@ -80,11 +81,24 @@ class LatentModule(GenerativeModule):
 class Autoencoder(LatentModule):
     """A latent module around an encoder and a decoder.
 
-    Attributes:
-        network: Both, and the prior; set by a subclass's constructor.
+    Args:
+        network: Both, and the prior.
+        spec: The facts of the data.
+        conditional: Whether the network is given class labels.
+        recipe: How to optimize.
+
+    Raises:
+        InputError: If the data's images aren't in [-1, 1].
     """
 
-    network: LatentModel
+    def __init__(self, network: LatentModel, spec: DataSpec, conditional: bool, recipe: Recipe | None) -> None:
+        super().__init__(spec, conditional, recipe)
+        if tuple(spec.value_range) != (-1.0, 1.0):
+            raise InputError(
+                f"{type(self).__name__} models images in [-1, 1], and the data's are in {spec.value_range}."
+            )
+        self.network = network
+        self.latent_dim = network.latent_dim
 
     @property
     def generator(self) -> LatentModel:

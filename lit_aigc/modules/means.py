@@ -17,11 +17,12 @@ class LogWindow:
 
     Attributes:
         totals: This process's sum of each scalar.
+        counts: Batches in each sum.
     """
 
     def __init__(self) -> None:
         self.totals: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.totals)
@@ -30,16 +31,16 @@ class LogWindow:
         """Add the scalars of a batch."""
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0.0) + value.detach().float()
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self, reduce: Reduce) -> dict[str, float]:
         """Return the mean of each scalar over its batches and all processes."""
-        means = torch.stack([total / self._counts[name] for name, total in self.totals.items()])
+        means = torch.stack([total / self.counts[name] for name, total in self.totals.items()])
         return dict(zip(self.totals, reduce(means, reduce_op="mean").tolist(), strict=True))
 
     def clear(self) -> None:
         """Start the next window."""
-        self.totals, self._counts = {}, {}
+        self.totals, self.counts = {}, {}
 
     def convert(self, function: Callable[[Tensor], Tensor]) -> None:
         """Move the sums to another device, as `torch.nn.Module._apply` moves a network."""
@@ -51,7 +52,7 @@ class LogWindow:
             return {}
         totals = gather(torch.stack(list(self.totals.values())))
         columns = totals.view(-1, len(self.totals)).T.tolist()
-        return {name: (sums, self._counts[name]) for name, sums in zip(self.totals, columns, strict=True)}
+        return {name: (sums, self.counts[name]) for name, sums in zip(self.totals, columns, strict=True)}
 
     def load_state_dict(
         self, state: Mapping[str, tuple[list[float], int]], rank: int, world_size: int, device: Any
@@ -59,7 +60,7 @@ class LogWindow:
         """Take this process's sums; another number of processes than before takes the mean of all."""
         for name, (totals, count) in state.items():
             own = totals[rank] if len(totals) == world_size else sum(totals) / len(totals)
-            self.totals[name], self._counts[name] = torch.tensor(own, device=device), count
+            self.totals[name], self.counts[name] = torch.tensor(own, device=device), count
 
 
 class SampleMeans:
@@ -75,8 +76,7 @@ class SampleMeans:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add the values ``(N, ...)`` of the samples of a batch."""
         for name, value in values.items():
-            total = value.double().sum(dim=0)
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._sums[name] = self._sums.get(name, 0.0) + value.double().sum(dim=0)
         self._count += max(map(len, values.values()), default=0)
 
     def means(self, reduce: Reduce) -> dict[str, Tensor]:

@@ -9,23 +9,18 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.noise import Noise
-from lit_aigc.optimization.ema import EMA
-from lit_aigc.spec import Batch, Condition, DataSpec, Texts
+from lit_aigc.spec import Batch, Condition, Texts
 
 SAMPLING_BLOCK = 64
 
 
 class Sampling(L.LightningModule):
-    """The part of a `GenerativeModule` that draws samples."""
-
-    spec: DataSpec
-    conditional: bool
-    seed: int
-    ema: EMA | None
+    """The part of a `GenerativeModule` that draws samples; uses its `spec`, `conditional`, `seed` and `ema`."""
 
     def sample_block(self, n: int, condition: Condition, noise: Noise, **options: Any) -> Tensor:
         """Draw n samples; each may depend on its own noise and condition only."""
@@ -67,19 +62,17 @@ class Sampling(L.LightningModule):
             InputError: If the condition does not fit the model.
         """
         labels = self._labels(n, condition, noise.start)
-        end = noise.start + n
+        # Only whole blocks are drawn; what is before and after the items asked for is dropped.
+        before, after = noise.start % SAMPLING_BLOCK, -(noise.start + n) % SAMPLING_BLOCK
+        if labels is not None:
+            labels = F.pad(labels, (before, after))
         pieces = []
         with self.evaluating():
-            for first in range(noise.start // SAMPLING_BLOCK * SAMPLING_BLOCK, end, SAMPLING_BLOCK):
-                # Which items of the whole block are asked for; those around them are drawn and dropped.
-                inside = slice(max(noise.start - first, 0), min(end - first, SAMPLING_BLOCK))
-                padded = None
-                if labels is not None:
-                    offset = first - noise.start
-                    padded = labels.new_zeros(SAMPLING_BLOCK)
-                    padded[inside] = labels[offset + inside.start : offset + inside.stop]
-                block = self.sample_block(SAMPLING_BLOCK, Condition(padded), Noise(noise.seed, first), **options)
-                pieces.append(block[inside])
+            for offset in range(0, before + n + after, SAMPLING_BLOCK):
+                inside = slice(max(before - offset, 0), before + n - offset)
+                condition = Condition(None if labels is None else labels[offset : offset + SAMPLING_BLOCK])
+                block_noise = Noise(noise.seed, noise.start - before + offset)
+                pieces.append(self.sample_block(SAMPLING_BLOCK, condition, block_noise, **options)[inside])
         return torch.cat(pieces)
 
     def labels_of(self, batch: Batch) -> Tensor | None:

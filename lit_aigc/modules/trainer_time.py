@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,45 +19,31 @@ class Timekeeper(L.Callback):
     """A callback that sets a module's ``progress`` and ``train_seconds`` itself, such as a clock with a budget."""
 
 
-class TrainerTime:
-    """Sets a module's ``progress`` by the Trainer's limits, and its ``train_seconds``.
+def check_limits(module: L.LightningModule) -> None:
+    """Check that the Trainer of a module has a limit for training to run over; see `trainer_progress`.
 
-    Progress is the larger share of what the Trainer is limited by:
+    Raises:
+        InputError: If there is none, and the recipe has a schedule.
+    """
+    if trainer_progress(module.trainer) is not None:
+        return
+    need = "set max_steps, or max_epochs with a loader that has a length (or with limit_train_batches)"
+    if module.recipe.schedule != "constant" or module.recipe.warmup:
+        raise InputError(
+            f"model.recipe.schedule={module.recipe.schedule} with warmup={module.recipe.warmup} runs over all of "
+            f"training, and the Trainer doesn't know how long that is: {need}."
+        )
+    log.warning("The Trainer doesn't know how long training is, so progress stays 0: %s.", need)
+
+
+def trainer_progress(trainer: L.Trainer) -> float | None:
+    """Return the share of the Trainer's nearest limit that is used, in [0, 1]; None if it has none.
 
     - ``max_steps``. Lightning counts the steps of every optimizer: a GAN with ``n_critic=1`` makes two per batch, so
       ``max_steps=1000`` is 500 batches.
     - ``max_epochs`` times the batches of an epoch, if their number is known: from a loader with a length or
       ``limit_train_batches``.
-
-    Args:
-        module: The module, attached to its Trainer.
-
-    Raises:
-        InputError: If there is no such limit, and the recipe has a schedule.
     """
-
-    def __init__(self, module: L.LightningModule) -> None:
-        self._started = time.monotonic() - module.train_seconds
-        progress = _progress(module.trainer)
-        module.progress = progress or 0.0
-        if progress is not None:
-            return
-        need = "set max_steps, or max_epochs with a loader that has a length (or with limit_train_batches)"
-        if module.recipe.schedule != "constant" or module.recipe.warmup:
-            raise InputError(
-                f"model.recipe.schedule={module.recipe.schedule} with warmup={module.recipe.warmup} runs over all of "
-                f"training, and the Trainer doesn't know how long that is: {need}."
-            )
-        log.warning("The Trainer doesn't know how long training is, so progress stays 0: %s.", need)
-
-    def advance(self, module: L.LightningModule) -> None:
-        """Take in that a batch was trained on."""
-        module.train_seconds = time.monotonic() - self._started
-        module.progress = _progress(module.trainer) or 0.0
-
-
-def _progress(trainer: L.Trainer) -> float | None:
-    """Return the share of the Trainer's limits that is used, in [0, 1]; None if it has none."""
     shares = []
     if trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)

@@ -7,17 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_aigc.errors import InputError, check
 from lit_aigc.losses.language import token_nats
 from lit_aigc.modules.base import Recipe
-from lit_aigc.modules.language_model import LanguageModel
-from lit_aigc.modules.prompts import beginnings
+from lit_aigc.modules.language_model import LanguageModel, beginnings
 from lit_aigc.networks.encoder_decoder import ConditionalLanguageModel
 from lit_aigc.noise import Noise
-from lit_aigc.sampling.decoding import ROWS, generate, stream
+from lit_aigc.sampling.decoding import ROWS, generate
 from lit_aigc.sampling.tokens import Decoding
 from lit_aigc.spec import Condition, DataSpec, TextBatch, Texts
 
@@ -53,28 +51,14 @@ class Translator(LanguageModel):
     ) -> None:
         super().__init__(network, spec, optimizer, matrix_optimizer, recipe=recipe)
         check(("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a share in [0, 1)"))
-        self._smoothing = label_smoothing
+        self.label_smoothing = label_smoothing
 
-    def _loss(
-        self, batch: TextBatch, before: None, first: int, share: Tensor | float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        targets = batch.ids[:, 1:]
-        logits = self._logits(batch).float()
-        nats = F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=self._smoothing
-        ).view_as(targets)
-        loss = (nats if batch.mask is None else nats * batch.mask).sum() / (share * len(targets))
-        return loss, {"loss": loss}
-
-    def score(self, batch: TextBatch, state: None = None) -> tuple[Tensor, None]:
-        """Return the nats ``(N, T)`` of the targets of a batch, given their sources."""
-        return token_nats(self._logits(batch), batch.ids[:, 1:]), None
-
-    def _logits(self, batch: TextBatch) -> Tensor:
+    def score(self, batch: TextBatch, state: None = None, label_smoothing: float = 0.0) -> tuple[Tensor, None]:
+        """Return the nats ``(N, T)`` of the targets of a batch, given their sources; see `LanguageModel.score`."""
         if batch.source is None:
             raise InputError("A translator needs data with originals, such as data=multi30k_en_de.")
-        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
-        return self.network(batch.ids[:, :-1], batch.source, seen)
+        logits = self.network(batch.ids[:, :-1], batch.source, batch.source_mask)
+        return token_nats(logits, batch.ids[:, 1:], label_smoothing), None
 
     def _write(self, prompts: Sequence[Tensor], decoding: Decoding, noise: Noise) -> Texts:
         """Translate the originals, which are the prompts, a block at a time."""
@@ -82,26 +66,22 @@ class Translator(LanguageModel):
         translations: list[Tensor] = []
         for first in range(0, len(prompts), rows):
             block = prompts[first : first + rows]
-            texts = generate(self._writer(block), beginnings(len(block)), decoding, noise.skip(first), self._decode())
+            texts = generate(*self._start(block), decoding, noise.skip(first), self._decode())
             translations += [ids[:length] for ids, length in zip(texts.ids, texts.lengths, strict=True)]
         lengths = torch.tensor([len(ids) for ids in translations])
         return Texts(pad_sequence(translations, batch_first=True), lengths)
 
-    def stream(self, prompt: Tensor, *, noise: Noise, **options: Any) -> Any:
-        """Yield the pieces of the translation of one original as it is written; see `sample`."""
-        with self.evaluating():
-            (start,) = beginnings(1)
-            yield from stream(self._writer([prompt]), start, Decoding(**options), noise, self._decode())
-
     def condition_of(self, batch: TextBatch) -> Condition:
         """Return the originals of a batch, without the boundaries at their ends."""
-        seen = torch.ones_like(batch.source, dtype=torch.bool) if batch.source_mask is None else batch.source_mask
-        return Condition(prompts=tuple(ids[own][:-1] for ids, own in zip(batch.source, seen, strict=True)))
+        rows = zip(batch.source, batch.source_mask, strict=True)
+        return Condition(prompts=tuple(ids[own][:-1] for ids, own in rows))
 
-    def _writer(self, originals: Any) -> ConditionalLanguageModel:
+    def _start(self, originals: Sequence[Tensor]) -> tuple[ConditionalLanguageModel, Sequence[Tensor]]:
+        """Return a network that writes translations of originals, from the start."""
         edge = torch.full((1,), _BOUNDARY)
         framed = [torch.cat([ids.cpu(), edge]) for ids in originals]  # as the data have them
         source = pad_sequence(framed, batch_first=True)
         lengths = torch.tensor([len(ids) for ids in framed])
         seen = torch.arange(source.shape[1]) < lengths[:, None]
-        return ConditionalLanguageModel(self.network, source.to(self.device), seen.to(self.device))
+        writer = ConditionalLanguageModel(self.network, source.to(self.device), seen.to(self.device))
+        return writer, beginnings(len(framed))

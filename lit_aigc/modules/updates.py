@@ -1,8 +1,9 @@
-"""Optimizer steps under manual optimization: parts of a batch, clipping, half precision, averaged weights."""
+"""Optimizer steps by a recipe: parts of a batch, clipping, half precision, averaged weights."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -10,18 +11,68 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from lit_aigc.modules.recipe import Recipe
+from lit_aigc.build import did_you_mean
+from lit_aigc.errors import check
 from lit_aigc.optimization.ema import EMA
+from lit_aigc.optimization.schedules import SCHEDULES, schedule
 
 _LEAST_SCALE = 1.0  # it starts at 65,536 and is halved at each overflow: below this, gradients overflow unscaled
 AGAINST_DIVERGENCE = (
     "The last good checkpoint is kept. Lower the learning rate, set model.recipe.clip_norm=1, or use "
     "trainer.precision=32-true."
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a module is optimized, whatever its objective.
+
+    Attributes:
+        schedule: Learning-rate schedule over the budget: ``constant``, ``linear`` or ``cosine``.
+        warmup: Share of the budget over which the learning rate rises from 0.
+        final: Factor on the learning rate at the end of the schedule.
+        clip_norm: Largest gradient norm of one network, or None.
+        accumulate: Number of parts that each process's batch is split into, to save memory: without BatchNorm the
+            result is that of the whole batch.
+        ema_decay: Decay of the averaged weights, 0 for none.
+        ema_start: Updates before the average starts.
+        ema_every: Updates between two moves of the average.
+        compile: Compile the networks with `torch.compile`, transformers block by block; worth its minute on long runs
+            and GPUs. Recurrent networks refuse it.
+        channels_last: Store convolution weights and images with channels last, the faster layout on CPUs and GPUs.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    schedule: str = "constant"
+    warmup: float = 0.0
+    final: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    ema_decay: float = 0.999
+    ema_start: int = 0
+    ema_every: int = 1
+    compile: bool = False
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        known, clip = self.schedule in SCHEDULES, self.clip_norm
+        check(
+            ("recipe.warmup", self.warmup, 0 <= self.warmup < 1, "a share in [0, 1)"),
+            ("recipe.clip_norm", clip, clip is None or clip > 0, "a positive number or null"),
+            ("recipe.accumulate", self.accumulate, self.accumulate >= 1, "at least 1"),
+            ("recipe.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "a number in [0, 1)"),
+            ("recipe.ema_every", self.ema_every, self.ema_every >= 1, "at least 1"),
+            more=[] if known else [f"unknown schedule {self.schedule!r}{did_you_mean(self.schedule, SCHEDULES)}"],
+        )
+
+    def rate_factor(self, progress: float) -> float:
+        """Return the factor on the learning rate after a share of the budget in [0, 1]."""
+        return schedule(self.schedule, progress, self.warmup, self.final)
 
 
 class TrainingDiverged(RuntimeError):
@@ -55,7 +106,7 @@ class Updates(L.LightningModule):
 
     @property
     def log_is_due(self) -> bool:
-        """Whether this batch is the last of a log window: the time for figures that cost something."""
+        """True in the last batch of a log window: the time for figures that cost something."""
         return (self.batches + 1) % self.log_every == 0
 
     def update(
@@ -88,7 +139,7 @@ class Updates(L.LightningModule):
         scaler = self.scaler
         if scaler:
             for optimizer in optimizers:
-                scaler.unscale_(_inner(optimizer))
+                scaler.unscale_(optimizer.optimizer)
         # The norm costs a pass over all gradients: only where it is used.
         if self.log_is_due or self.recipe.clip_norm is not None:
             norm = self._clip(optimizers)
@@ -97,7 +148,10 @@ class Updates(L.LightningModule):
 
         for optimizer in optimizers:
             if scaler:
-                _scaled_step(scaler, optimizer)
+                # As Lightning's own step, which would unscale again: the Trainer counts it in ``global_step``.
+                optimizer._on_before_step()
+                scaler.step(optimizer.optimizer)
+                optimizer._on_after_step()
             else:
                 optimizer.step()
         if scaler:
@@ -114,7 +168,9 @@ class Updates(L.LightningModule):
         values: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             share = length(part) / length(batch)
-            with self._gradients_stay_local(index < len(parts) - 1):
+            # Processes exchange their gradients once, in the last part.
+            waits = index < len(parts) - 1 and isinstance(self.trainer.strategy, ParallelStrategy)
+            with self.trainer.strategy.block_backward_sync() if waits else contextlib.nullcontext():
                 value, scalars = loss(part)
                 self.manual_backward(value * share if share < 1 else value)
             for key, scalar in scalars.items():
@@ -152,35 +208,15 @@ class Updates(L.LightningModule):
                 f"{self.skipped_updates} updates, the last in batch {self.batches + 1}). {AGAINST_DIVERGENCE}"
             )
 
-    def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
-        if local and isinstance(self.trainer.strategy, ParallelStrategy):
-            return self.trainer.strategy.block_backward_sync()
-        return contextlib.nullcontext()
-
 
 def length(batch: Any) -> int:
     """Return the number of samples in a batch."""
     return len(batch[0])
 
 
-def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return the torch optimizer inside Lightning's."""
-    return getattr(optimizer, "optimizer", optimizer)
-
-
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor that may be split among processes as one."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _scaled_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
-    """Step as Lightning's optimizer does, which would unscale again: the Trainer counts it in ``global_step``."""
-    counted = isinstance(optimizer, LightningOptimizer)
-    if counted:
-        optimizer._on_before_step()
-    scaler.step(_inner(optimizer))
-    if counted:
-        optimizer._on_after_step()
 
 
 def split_batch(batch: Any, parts: int) -> list[Any]:

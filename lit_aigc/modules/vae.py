@@ -90,12 +90,8 @@ class VAE(Autoencoder):
         optimizer: Mapping[str, Any] | None = None,
         recipe: Recipe | None = None,
     ) -> None:
-        super().__init__(spec, conditional, recipe)
-        if tuple(spec.value_range) != (-1.0, 1.0):
-            raise InputError(f"A VAE's likelihoods are of images in [-1, 1], and these have {spec.value_range}.")
+        super().__init__(network, spec, conditional, recipe)
         self.objective = objective or Objective()
-        self.network = network
-        self.latent_dim = network.latent_dim
         self.prepare(self.network, optimizers={"": (optimizer, self.network)})
 
     # -- training
@@ -175,7 +171,7 @@ class VAE(Autoencoder):
         Args:
             images: ``(N, C, H, W)`` as `observed` returns them.
             labels: ``(N,)`` for a conditional model.
-            samples: Latents drawn per image; memory doesn't grow with them.
+            samples: Latents drawn per image; each takes 8 bytes of memory.
             noise: Item i is of image i.
 
         Returns:
@@ -189,8 +185,7 @@ class VAE(Autoencoder):
         y = labels.to(self.device) if self.conditional else None
         with self.evaluating():
             code = self.network.encode(images, y)
-            # log 1/k sum_i w_i is accumulated over chunks of draws, so that memory doesn't grow with their number.
-            total = first = None
+            log_weights = []
             step = max(1, _DRAWS // len(images))
             for done in range(0, samples, step):
                 k = min(step, samples - done)
@@ -198,15 +193,12 @@ class VAE(Autoencoder):
                 eps = torch.stack([draw.normal(len(images), self.latent_dim) for draw in draws], dim=1)  # (N, k, d)
                 # From here on k rows per image, next to each other.
                 repeated = tuple(part.repeat_interleave(k, dim=0) for part in code)
-                drawn = self.network.infer(
-                    repeated, eps.to(self.device).flatten(0, 1), None if y is None else y.repeat_interleave(k)
-                )
+                classes = None if y is None else y.repeat_interleave(k)
+                drawn = self.network.infer(repeated, eps.to(self.device).flatten(0, 1), classes)
                 log_px = self.network.likelihood.log_prob(drawn.parameters, _repeated(images, k))
-                log_weights = (log_px - drawn.log_ratio).double().unflatten(0, (-1, k))  # (N, k)
-                first = log_weights[:, 0] if first is None else first
-                part = torch.logsumexp(log_weights, dim=1)
-                total = part if total is None else torch.logaddexp(total, part)
-        return torch.stack([total - math.log(samples), first], dim=1)
+                log_weights.append((log_px - drawn.log_ratio).double().unflatten(0, (-1, k)))  # (N, k)
+        weights = torch.cat(log_weights, dim=1)  # (N, samples)
+        return torch.stack([importance_bound(weights), weights[:, 0]], dim=1)
 
 
 def _repeated(x: Tensor, k: int) -> Tensor:

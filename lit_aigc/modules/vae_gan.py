@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from lit_aigc.errors import check
 from lit_aigc.losses.gan_regularization import learned_similarity, zero_centered_penalty
-from lit_aigc.modules.adversarial import AdversarialModule
+from lit_aigc.modules.adversarial import AdversarialModule, gan_statistics, logit_statistics
 from lit_aigc.modules.base import Recipe
-from lit_aigc.modules.capabilities import HasFeatures
-from lit_aigc.modules.gan_health import gan_statistics, logit_statistics
 from lit_aigc.modules.latent import Autoencoder
 from lit_aigc.networks.latent import LatentModel
 from lit_aigc.noise import Noise
@@ -88,35 +86,16 @@ class VAEGAN(AdversarialModule, Autoencoder):
         discriminator_optimizer: Mapping[str, Any] | None = None,
         recipe: Recipe | None = None,
     ) -> None:
-        super().__init__(spec, conditional, recipe)
-        problems = []
-        if not isinstance(discriminator, HasFeatures):
-            problems.append(
-                "A VAE-GAN needs a discriminator with features(x) and head(features, y), which "
-                f"{type(discriminator).__name__} lacks."
-            )
-        if tuple(spec.value_range) != (-1.0, 1.0):
-            problems.append(f"A VAE-GAN makes images in [-1, 1], and the data's are in {spec.value_range}.")
+        super().__init__(network, spec, conditional, recipe)
         check(
             ("model.gamma", gamma, gamma > 0, "a weight above 0"),
             ("model.beta", beta, beta >= 0, "a weight of 0 or more"),
             ("model.r1", r1, r1 >= 0, "a weight of 0 or more"),
-            more=problems,
         )
-        self.network = network
-        self.set_discriminator(discriminator, loss)
-        self.latent_dim = network.latent_dim
+        self.penalizes_gradients = r1 > 0
         self.gamma, self.beta, self.r1 = gamma, beta, r1
-        self.prepare(
-            self.network,
-            self.discriminator,
-            optimizers={"d": (discriminator_optimizer, discriminator), "ae": (autoencoder_optimizer, network)},
-        )
-
-    @property
-    def penalizes_gradients(self) -> bool:
-        """See `AdversarialModule`."""
-        return self.r1 > 0
+        optimizers = {"d": discriminator_optimizer, "ae": autoencoder_optimizer}
+        self.set_players(network, discriminator, loss, optimizers, needs_features="A VAE-GAN")
 
     @property
     def remedy(self) -> str:
@@ -138,8 +117,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
         loss = self.loss.discriminator(real_logits.repeat(2), fake_logits)
         values = {"d_loss": loss, **logit_statistics(real_logits.repeat(2), fake_logits, self.loss.pairs)}
         if self.log_is_due:
-            values |= {"real_logit": real_logits.mean(), "reconstruction_logit": reconstruction_logits.mean()}
-            values |= {"sample_logit": sample_logits.mean()}
+            logits = {"real": real_logits, "reconstruction": reconstruction_logits, "sample": sample_logits}
+            values |= {f"{name}_logit": each.mean() for name, each in logits.items()}
             values |= gan_statistics(batch.images, samples, y, self.spec.num_classes)
         if self.r1:
             values["r1"] = zero_centered_penalty(real_logits, real, self.loss_scale)
@@ -163,9 +142,8 @@ class VAEGAN(AdversarialModule, Autoencoder):
     def _make(self, batch: Batch) -> Outputs:
         y, n = self.labels_of(batch), len(batch.images)
         noise = Noise(self.seed, batch.start).stream("training")
-        drawn = self.network(
-            batch.images, noise.stream("posterior").normal(n, 1, self.latent_dim, device=self.device), y
-        )
+        eps = noise.stream("posterior").normal(n, 1, self.latent_dim, device=self.device)
+        drawn = self.network(batch.images, eps, y)
         prior = self.network.draw(noise.stream("prior").normal(n, self.latent_dim, device=self.device), y)
         z = torch.cat([drawn.z, prior]).detach()
         mean = self.network.likelihood.mean

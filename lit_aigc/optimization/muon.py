@@ -22,9 +22,7 @@ class Muon(torch.optim.Muon):
         """Make one step, as `torch.optim.Muon` does."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            weights: list[Tensor] = []
-            gradients: list[Tensor] = []
-            momenta: list[Tensor] = []
+            weights, gradients, momenta = [], [], []
             self._init_group(group, weights, gradients, momenta)
             for weight, gradient, momentum in zip(weights, gradients, momenta, strict=True):
                 momentum.lerp_(gradient, 1 - group["momentum"])

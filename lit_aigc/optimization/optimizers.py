@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lit_aigc.build import did_you_mean
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.optimization.muon import Muon
 
 
@@ -34,12 +34,8 @@ def optimizer(
         raise InputError(f"unknown optimizer {name!r}{did_you_mean(name, known)}")
     kind = Muon if name == "Muon" else getattr(torch.optim, name)
     accepted = set(inspect.signature(kind).parameters) - {"params"}
-    unknown = [
-        f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}"
-        for key in sorted(set(options) - accepted)
-    ]
-    if unknown:
-        raise InputError("\n".join(unknown))
+    unknown = sorted(set(options) - accepted)
+    check(more=[f"unknown option {key!r} of optimizer {name}{did_you_mean(key, accepted)}" for key in unknown])
     if "fused" in accepted:
         options.setdefault("fused", True)
     parameters = list(parameters)

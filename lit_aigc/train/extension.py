@@ -8,7 +8,7 @@ from typing import Any
 from lit_aigc.callbacks.clock import Budget
 from lit_aigc.errors import InputError
 from lit_aigc.modules.checkpoint import CHECKPOINT_KEY
-from lit_aigc.modules.recipe import Recipe
+from lit_aigc.modules.updates import Recipe
 
 
 def check_extension(before: Budget, budget: Budget, counters: Mapping[str, Any]) -> None:

@@ -18,9 +18,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_aigc.build import build, instantiate, resolve
+from lit_aigc.callbacks.agreement import OnePrecision
 from lit_aigc.callbacks.checkpoint import CheckpointWriter
 from lit_aigc.callbacks.clock import Budget, Clock, PauseAfter
-from lit_aigc.callbacks.precision import OnePrecision
 from lit_aigc.config.saved import CONFIG_VERSION, different_settings, saved_config
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml

@@ -179,7 +179,7 @@ def test_names_keep_states_apart():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_samples": 1}, "at least 2"),
+        ({"num_samples": 1}, "num_samples=1: expected 2"),
         ({"every": 0}, "expected 1"),
         ({"reference": "trian"}, "did you mean 'train'"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lit_aigc.losses.language import LikelihoodSums, likelihood_sums, token_nats
+from lit_aigc.losses.language import likelihood_figures, likelihood_sums, token_nats
 
 
 def test_nats_of_a_token_are_minus_the_log_of_its_probability():
@@ -79,12 +79,12 @@ def test_sums_of_batches_add_up_in_double_precision():
 
 
 def test_numbers_by_hand():
-    found = LikelihoodSums(nats=math.log(2) * 24, tokens=12, characters=8, bytes=16, words=3).numbers("_strided")
+    found = likelihood_figures(math.log(2) * 24, tokens=12, characters=8, size=16, words=3, suffix="_strided")
     expected = {"nats_per_token": 2 * math.log(2), "nats_per_char": 3 * math.log(2), "nats_per_byte": 1.5 * math.log(2)}
     expected |= {"bits_per_token": 2, "bits_per_char": 3, "bits_per_byte": 1.5, "perplexity": 256}
     assert found == pytest.approx({f"{key}_strided": value for key, value in expected.items()})
 
 
 def test_what_is_not_known_has_no_number():
-    assert LikelihoodSums(10.0, 5).numbers() == pytest.approx({"nats_per_token": 2, "bits_per_token": 2 / math.log(2)})
-    assert LikelihoodSums(1e6, 5, words=5).numbers()["perplexity"] == math.inf
+    assert likelihood_figures(10.0, 5) == pytest.approx({"nats_per_token": 2, "bits_per_token": 2 / math.log(2)})
+    assert likelihood_figures(1e6, 5, words=5)["perplexity"] == math.inf

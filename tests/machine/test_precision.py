@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from lit_aigc.callbacks.precision import OnePrecision
+from lit_aigc.callbacks.agreement import OnePrecision
 from lit_aigc.config.compose import load
 from lit_aigc.machine import precision
 from lit_aigc.machine.precision import FULL, MIXED, choose_precision, full_precision, tensor_float32

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.likelihood import evaluate_likelihood, has_likelihood
+from lit_aigc.metrics.likelihood import evaluate_likelihood
 from lit_aigc.modules.vae import VAE
 from lit_aigc.networks.latent import SingleLevel
 from lit_aigc.networks.likelihood import Bernoulli, Gaussian, Likelihood
@@ -122,8 +122,3 @@ def test_what_is_no_number_is_told():
         evaluate_likelihood(Known(-1, -2, math.nan, -3), [Batch(ENDS, None, 0), Batch(ENDS, None, 2)], 1)
     with pytest.raises(InputError, match="two images or more, not 0"):
         evaluate_likelihood(Known(), [], 1)
-
-
-def test_who_can_be_asked():
-    assert has_likelihood(vae(Gaussian()))
-    assert not has_likelihood(torch.nn.Identity())

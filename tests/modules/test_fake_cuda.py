@@ -118,7 +118,8 @@ def batch_of(family: str, n: int = 4) -> Any:
         return Batch(torch.zeros(n, 1, 28, 28, device="cuda:0"), torch.zeros(n, dtype=torch.int64, device="cuda:0"), 0)
     ids = torch.zeros(n, 13, dtype=torch.int64, device="cuda:0")
     source = torch.zeros(n, 7, dtype=torch.int64, device="cuda:0") if family == "seq2seq" else None
-    return TextBatch(ids, None, 0, carried=family == "lstm", source=source)
+    mask = None if source is None else torch.ones_like(source, dtype=torch.bool)
+    return TextBatch(ids, None, 0, carried=family == "lstm", source=source, source_mask=mask)
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 
 from lit_aigc.augmentation.images import AdaptiveAugment
 from lit_aigc.build import build, resolve
@@ -14,8 +15,8 @@ from lit_aigc.config.compose import load
 from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.losses.gan import ADVERSARIAL_LOSSES
+from lit_aigc.modules.adversarial import PATIENCE, Alarm, gan_statistics, logit_statistics, spread_within_classes
 from lit_aigc.modules.checkpoint import read_checkpoint
-from lit_aigc.modules.gan_health import Alarm, gan_statistics, logit_statistics, spread_within_classes
 from lit_aigc.noise import Noise
 from lit_aigc.runs.bundle import load_bundle
 from lit_aigc.spec import Batch, DataSpec
@@ -273,7 +274,7 @@ def half_precision(module, scale):
 
 
 def step(module, images):
-    optimizer = torch.optim.SGD(module.discriminator.parameters(), lr=1.0)
+    optimizer = LightningOptimizer(torch.optim.SGD(module.discriminator.parameters(), lr=1.0))
     before = [p.detach().clone() for p in module.discriminator.parameters()]
 
     def loss(batch):
@@ -384,19 +385,18 @@ def test_the_alarm_counts_windows_in_a_row_over_a_checkpoint():
     one = Alarm()
     for _ in range(9):
         one.observe({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
-    other = Alarm()
-    other.load_state_dict(one.state_dict())
-    assert not other.generator_collapsed
+    other = Alarm(discriminator=one.discriminator, generator=one.generator)
+    assert other.generator == PATIENCE - 1
     assert other.discriminator_collapsed({"d_spread": 0.0, "d_loss": 1.0}) is None
     other.observe({"d_spread": 0.0, "d_loss": 1.0, "diversity": 0.0})
-    assert other.generator_collapsed
+    assert other.generator == PATIENCE
     assert "same logit" in other.discriminator_collapsed({"d_spread": 0.0, "d_loss": 1.0})
 
 
 def test_a_wasserstein_loss_below_zero_is_no_alarm():
-    alarm = Alarm(ADVERSARIAL_LOSSES["wasserstein"].least)
+    alarm = Alarm()
     for _ in range(20):
-        alarm.observe({"d_spread": 1.0, "d_loss": -7.0})
+        alarm.observe({"d_spread": 1.0, "d_loss": -7.0}, ADVERSARIAL_LOSSES["wasserstein"].least)
     assert alarm.discriminator_collapsed({"d_spread": 1.0, "d_loss": -7.0}) is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lit_aigc.errors import InputError
-from lit_aigc.modules.recipe import Recipe
+from lit_aigc.modules.updates import Recipe
 
 
 def test_all_wrong_options_are_reported_at_once():

@@ -279,7 +279,7 @@ def test_all_that_is_wrong_is_told_at_once():
 def test_images_of_another_range():
     spec = DataSpec("image", (1, 2, 3), value_range=(0.0, 1.0), name="made_up")
     network = linear()[0].network
-    with pytest.raises(InputError, match=r"images in \[-1, 1\], and these have \(0\.0, 1\.0\)"):
+    with pytest.raises(InputError, match=r"images in \[-1, 1\], and the data's are in \(0\.0, 1\.0\)"):
         VAE(network, spec)
 
 

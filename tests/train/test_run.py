@@ -404,7 +404,7 @@ def test_known_noise_of_several_processes_is_not_shown(monkeypatch):
         warnings.warn("something new", FutureWarning, stacklevel=2)
         raise TrainingFailed("enough")
 
-    monkeypatch.setattr("lit_aigc.train.run.train", noisy)
+    monkeypatch.setattr("lit_aigc.train.run._open_folder", noisy)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         assert run({}) == 1
