@@ -47,11 +47,12 @@ def draw_comparison(report: Report, path: Path) -> bool:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.transforms import Affine2D
 
-    names = dict(
-        zip([r.experiment for r in report.rows], short_names([r.experiment for r in report.rows]), strict=True)
-    )
-    styles = {row.experiment: (COLORS[i % 7], *LINES[i // 7 % 3]) for i, row in enumerate(report.rows)}
+    experiments = [row.experiment for row in report.rows]
+    names = dict(zip(experiments, short_names(experiments), strict=True))
+    styles = {name: (COLORS[i % 7], *LINES[i // 7 % 3]) for i, name in enumerate(experiments)}
     probe = Figure(dpi=DPI)
     FigureCanvasAgg(probe)
     labels = [(names.get(name, name), detail) for name, detail, _ in strips]
@@ -65,22 +66,28 @@ def draw_comparison(report: Report, path: Path) -> bool:
 
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    page = _Page(figure, width, height)
-    page.text(MARGIN, MARGIN + TITLE, _title(report), TITLE, DARK, weight="bold")
-    page.text(MARGIN, MARGIN + TITLE + SUBTITLE + 14, _subtitle(report, bool(strips)), SUBTITLE, GRAY)
+    pixels = Affine2D().scale(1, -1).translate(0, height)  # from the upper left corner
+
+    def write(x: float, y: float, text: str, size: float, color: str, weight: str = "normal") -> None:
+        figure.text(x, y, text, fontsize=_points(size), color=color, weight=weight, transform=pixels)
+
+    write(MARGIN, MARGIN + TITLE, _title(report), TITLE, DARK, "bold")
+    write(MARGIN, MARGIN + TITLE + SUBTITLE + 14, _subtitle(report, bool(strips)), SUBTITLE, GRAY)
     for i, ((name, detail, _), picture) in enumerate(zip(strips, pictures, strict=True)):
         y = top + i * row_height
         side = picture.shape[0]
         if name in styles:
-            page.bar(MARGIN, y, 8, side, styles[name][0])
-        page.text(MARGIN + 20, y + side / 2 - (3 if detail else -NAME // 3), names.get(name, name), NAME, DARK)
-        page.text(MARGIN + 20, y + side / 2 + SMALL + 4, detail, SMALL, GRAY)
+            figure.add_artist(Rectangle((MARGIN, y), 8, side, color=styles[name][0], linewidth=0, transform=pixels))
+        write(MARGIN + 20, y + side / 2 - (3 if detail else -NAME // 3), names.get(name, name), NAME, DARK)
+        write(MARGIN + 20, y + side / 2 + SMALL + 4, detail, SMALL, GRAY)
         figure.figimage(picture, left, height - y - side, origin="upper")
     if curves:
         end_labels = max(_width(probe, label, "") for label in [*names.values(), "real test images"])
         ticks = 96  # next to the axis, with its name
-        box = (MARGIN + ticks, plot_top, width - 2 * MARGIN - ticks - 30 - end_labels, PLOT_HEIGHT)
-        _plot(page.axes(*box), report, curves, names, styles)
+        room = width - 2 * MARGIN - ticks - 30 - end_labels
+        bottom = height - plot_top - PLOT_HEIGHT
+        box = ((MARGIN + ticks) / width, bottom / height, room / width, PLOT_HEIGHT / height)
+        _plot(figure.add_axes(box), report, curves, names, styles)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     write_atomically(path, buffer.getvalue())
@@ -123,39 +130,14 @@ def spread_apart(places: Sequence[float], distance: float, low: float, high: flo
     return moved
 
 
-class _Page:
-    """A figure with coordinates in pixels from its upper left corner."""
-
-    def __init__(self, figure: Figure, width: int, height: int) -> None:
-        self.figure, self.width, self.height = figure, width, height
-
-    def text(self, x: float, y: float, text: str, size: float, color: str, **more: Any) -> None:
-        self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=_points(size), color=color, **more)
-
-    def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
-        from matplotlib.patches import Rectangle
-
-        corner = (x / self.width, 1 - (y + height) / self.height)
-        size = (width / self.width, height / self.height)
-        self.figure.add_artist(Rectangle(corner, *size, facecolor=color, edgecolor="none"))
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(box)
-
-
 def _points(pixels: float) -> float:
     return pixels * 72 / DPI
 
 
 def _width(figure: Figure, name: str, detail: str) -> int:
     """Return the width of a label in pixels."""
-    from matplotlib.font_manager import FontProperties
-
-    renderer = figure.canvas.get_renderer()
-    sizes = ((name, NAME), (detail, SMALL))
-    fonts = [(text, FontProperties(size=_points(size))) for text, size in sizes if text]
-    return math.ceil(max(renderer.get_text_width_height_descent(text, font, ismath=False)[0] for text, font in fonts))
+    texts = [figure.text(0, 0, text, fontsize=_points(size)) for text, size in ((name, NAME), (detail, SMALL))]
+    return math.ceil(max(text.get_window_extent().width for text in texts))
 
 
 def _strips(report: Report) -> list[tuple[str, str, Any]]:
@@ -212,13 +194,13 @@ def _plot(
     longest = max(seconds for _, curve in curves for seconds, *_ in curve)
     unit, scale = ("minutes", 60.0) if longest >= 180 else ("seconds", 1.0)
     floor = next((row.floor for row in report.rows if row.floor is not None), None)
-    values = [value for _, curve in curves for _, *found in curve for value in found]
-    shown = [*values, *([floor] if floor is not None else [])]
+    shown = [value for _, curve in curves for _, *found in curve for value in found]
+    shown += [floor] if floor is not None else []
     logarithmic = metric.mode == "min" and min(shown) > 0 and max(shown) > 2 * min(shown)
     ends = []
     for row, curve in curves:
         color, marker, line = styles[row.experiment]
-        seconds, mean, low, high = (list(column) for column in zip(*curve, strict=True))
+        seconds, mean, low, high = zip(*curve, strict=True)
         times = [s / scale for s in seconds]
         axes.plot(times, mean, color=color, marker=marker, linestyle=line, linewidth=2.2, markersize=6, zorder=3)
         axes.fill_between(times, low, high, color=color, alpha=0.18, linewidth=0, zorder=2)
@@ -231,13 +213,10 @@ def _plot(
         _logarithmic(axes, min(shown), max(shown))
     better = "lower" if metric.mode == "min" else "higher"
     features = f" on {metric.extractor} features" if metric.extractor else ""
-    axes.set_ylabel(
-        f"{metric.label}{features}\n({better} is better)", fontsize=_points(SMALL + 1), color=DARK, labelpad=10
-    )
     spread = ", shaded: lowest to highest seed" if any(len(row.done) > 1 for row, _ in curves) else ""
-    axes.set_xlabel(
-        f"training time in {unit}, validation included{spread}", fontsize=_points(SMALL + 1), color=DARK, labelpad=10
-    )
+    style = {"fontsize": _points(SMALL + 1), "color": DARK, "labelpad": 10}
+    axes.set_ylabel(f"{metric.label}{features}\n({better} is better)", **style)
+    axes.set_xlabel(f"training time in {unit}, validation included{spread}", **style)
     axes.tick_params(labelsize=_points(SMALL), colors=GRAY, which="both", length=0)
     axes.grid(True, color=LIGHT, which="major", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -247,14 +226,12 @@ def _plot(
 
 def _logarithmic(axes: Axes, low: float, high: float) -> None:
     """Make the axis logarithmic with round numbers: 0.5, 1, 2, 5, 10."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if math.log10(high / low) < 3 else (1,)
-    axes.yaxis.set_major_locator(FixedLocator([step * 10.0**decade for decade in decades for step in steps]))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     room = (high / low) ** 0.05
     axes.set_ylim(low / room, high * room)
 

@@ -13,7 +13,7 @@ from lit_aigc.build import did_you_mean
 from lit_aigc.config.compose import compose
 from lit_aigc.config.keys import get
 from lit_aigc.config.overrides import config_folder, folder_options, members, problems_of_list, problems_of_name
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 _MEASURES = "callbacks.generative_metrics"
 _UNITS = {"minutes": "min", "samples": "samples", "batches": "batches"}
@@ -64,15 +64,10 @@ class Comparison:
         budget = {key: value for key, value in config["budget"].items() if value is not None}
         if not budget:
             problems.append("No budget: set budget.minutes, budget.samples or budget.batches.")
-        problems += [
-            f"budget.{key}={value}: expected a positive number"
-            for key, value in budget.items()
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
-        ]
         problems += problems_of_list(config["overrides"], _OWN_KEYS, "validations=10")
         problems += problems_of_name(config["name"])
-        if problems:
-            raise InputError("\n".join(problems))
+        positive = {key: type(value) in (int, float) and value > 0 for key, value in budget.items()}
+        check(*((f"budget.{key}", budget[key], positive[key], "a positive number") for key in budget), more=problems)
         if seeds is None and not config["report_only"]:
             seeds = (0,)
         overrides = tuple(config["overrides"])
@@ -89,7 +84,7 @@ class Comparison:
 
     def train_arguments(self, experiment: str, seed: int, run_dir: Path) -> list[str]:
         """Return the arguments of ``python -m lit_aigc.train`` for a new run."""
-        limits = [f"budget.{key}={_number(self.budget.get(key))}" for key in _UNITS]
+        limits = [f"budget.{key}={self.budget.get(key, 'null')}" for key in _UNITS]
         return [f"experiment={experiment}", f"seed={seed}", f"run_dir={run_dir}", *limits, *self.overrides]
 
     def check_experiments(self, metric: str | None) -> None:
@@ -127,20 +122,13 @@ class Comparison:
             )
 
 
-def _number(value: float | None) -> str:
-    return "null" if value is None else f"{value}"
-
-
 def _seeds(given: Any, problems: list[str]) -> tuple[int, ...] | None:
     """Read ``3`` as (0, 1, 2), a list as it is; add what is wrong to `problems`."""
-    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
-    fine = seeds is None or (
-        isinstance(seeds, list)
-        and bool(seeds)
-        and len(set(map(str, seeds))) == len(seeds)
-        and all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
-    )
-    if not fine:
-        problems.append(f"seeds={given}: expected how many (3 means 0, 1 and 2), or a list of different ones, [0, 4].")
+    if given is None:
         return None
-    return None if seeds is None else tuple(seeds)
+    seeds = list(range(given)) if type(given) is int else given
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if whole and len(set(seeds)) == len(seeds) > 0:
+        return tuple(seeds)
+    problems.append(f"seeds={given}: expected how many (3 means 0, 1 and 2), or a list of different ones, [0, 4].")
+    return None

@@ -108,15 +108,14 @@ def _machine() -> dict[str, Any]:
 
     from lit_aigc.machine.precision import bf16_slowdown
 
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
     return {
         "cpu": cpu_name(),
         "cores": core_count(),
         "threads": torch.get_num_threads(),
         "bf16_slowdown": round(bf16_slowdown(), 2),
-        "gpu": gpu,
-        **versions,
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
     }
 
 
@@ -127,14 +126,12 @@ def newest_records(comparison: Comparison) -> list[dict[str, Any]]:
         InputError: If an experiment has none.
     """
     newest: dict[tuple[str, int], dict[str, Any]] = {}
-    for path in sorted(comparison.out.glob("*.json")):
-        record = read_record(path)
+    for record in sorted(map(read_record, comparison.out.glob("*.json")), key=lambda record: record["date"]):
         wanted = record["experiment"] in comparison.experiments
         wanted = wanted and (comparison.seeds is None or record["seed"] in comparison.seeds)
         same = record["budget"] == comparison.budget and tuple(record["overrides"]) == comparison.overrides
-        place = (record["experiment"], record["seed"])
-        if wanted and same and (place not in newest or record["date"] > newest[place]["date"]):
-            newest[place] = record
+        if wanted and same:
+            newest[record["experiment"], record["seed"]] = record
     missing = [name for name in comparison.experiments if name not in {experiment for experiment, _ in newest}]
     if missing:
         raise InputError(

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +132,17 @@ class Report:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return the heads of the columns, and the cells of each row as text."""
         metric, low = self.metric, self.metric.mode == "min"
-        accuracy = Measurement("accuracy", metric.extractor).key() if metric.extractor else None
-        accuracy = None if accuracy == metric.key else accuracy
+        accuracy = Measurement("accuracy", metric.extractor).key() if metric.extractor else ""
+        accuracy = "" if accuracy == metric.key else accuracy
         columns = {
             "experiment": lambda row: row.experiment + (" (baseline)" if row.experiment == self.baseline else ""),
             f"{metric.label} {'↓' if low else '↑'}": lambda row: mean_and_spread(row.values),
             "floor" if low else "real images": lambda row: significant(row.floor),
             "above floor" if low else "below real": lambda row: significant(row.excess),
             "÷ baseline": lambda row: significant(self.ratio(row)),
-            "accuracy": lambda row: _percent(
-                _mean_of(row, accuracy) if metric.extractor and metric.key != accuracy else None
-            ),
-            "images/s": lambda row: _count(_mean_of(row, "samples_per_second")),
-            "samples seen": lambda row: _count(_mean_of(row, "samples_seen")),
+            "accuracy": lambda row: _mean_of(row, accuracy, lambda share: f"{100 * share:.1f} %"),
+            "images/s": lambda row: _mean_of(row, "samples_per_second"),
+            "samples seen": lambda row: _mean_of(row, "samples_seen"),
             "seeds": lambda row: f"{len(row.done)}" + (f", {len(row.failed)} failed" if row.failed else ""),
             "commit": lambda row: ", ".join(dict.fromkeys(r["commit"] for r in row.done + row.failed)),
         }
@@ -171,7 +169,8 @@ class Report:
                 parts.append(f"Floor: {facts['floor']}.")
         machines = dict.fromkeys(_machine_in_words(record["machine"]) for record in done)
         if any(len(row.values) > 1 for row in self.rows):
-            mixed = any(len({_hardware(record) for record in row.done}) > 1 for row in self.rows)
+            hardware = [{tuple(map(r["machine"].get, ("cpu", "cores", "gpu"))) for r in row.done} for row in self.rows]
+            mixed = any(len(kinds) > 1 for kinds in hardware)
             over = "seeds, which ran on different machines" if mixed else "seeds"
             parts.append(f"± is the standard deviation over {over}.")
         dates = sorted(record["date"][:10] for record in done)
@@ -302,22 +301,10 @@ def _check_protocols(records: Sequence[Mapping[str, Any]], metric: Metric) -> No
             )
 
 
-def _mean_of(row: Row, key: str) -> float | None:
+def _mean_of(row: Row, key: str, text: Callable[[float], str] = lambda value: number(round(value))) -> str:
     found = [record["metrics"].get(key, record.get(key)) for record in row.done]
     found = [value for value in found if value is not None]
-    return statistics.fmean(found) if found else None
-
-
-def _percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.1f} %"
-
-
-def _count(value: float | None) -> str:
-    return NOTHING if value is None else number(round(value))
-
-
-def _hardware(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record["machine"].get(key) for key in ("cpu", "cores", "gpu"))
+    return text(statistics.fmean(found)) if found else NOTHING
 
 
 def _machine_in_words(machine: Mapping[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,7 @@ from lit_aigc.runs.folder import RunFolder
 from lit_aigc.runs.processes import TrainingProcesses, start_or_resume
 
 RUNS = Path("runs") / "compare"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # before what the training prints
+_say = functools.partial(print, flush=True)  # before what the training prints
 
 
 def run_list(
@@ -31,7 +29,7 @@ def run_list(
 
     Args:
         comparison: What is compared.
-        train: TrainingProcessess.
+        train: Runs the trainings.
         retry: Whether to train again what failed.
         say: Reports progress.
 
@@ -45,7 +43,9 @@ def run_list(
         identity = comparison.identity(experiment, seed, code)
         path = comparison.out / f"{identity}.json"
         record = read_record(path) if path.exists() else None
-        there = record is not None and not _to_do(record, retry)
+        # A training that broke down is a result; one that could not start, or was killed from outside, isn't.
+        repeat = record and record["status"] == "failed" and (retry or record["samples_seen"] is None)
+        there = record is not None and not repeat
         state = f"is there, {path}" if there else "training"
         say(f"[{place}/{len(pairs)}] {experiment}, seed {seed}: {state}")
         if not there:
@@ -57,14 +57,6 @@ def run_list(
                 say(f"{experiment}, seed {seed}, failed: {record['error']}")
         records.append(record)
     return records, False
-
-
-def _to_do(record: Mapping[str, Any], retry: bool) -> bool:
-    """Return whether a run is to be done again.
-
-    A training that broke down is a result; one that could not start, or was killed from outside, isn't.
-    """
-    return record["status"] == "failed" and (retry or record["samples_seen"] is None)
 
 
 def _run(

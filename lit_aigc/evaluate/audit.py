@@ -105,8 +105,10 @@ def audit(
     neighbors = min(NEIGHBORS, len(train))
     images = torch.cat([fake, real])
     found = {space.name: space.nearness(images, neighbors) for space in spaces}
-    of_fake = {name: _part(nearness, slice(len(fake))) for name, nearness in found.items()}
-    of_real = {name: _part(nearness, slice(len(fake), None)) for name, nearness in found.items()}
+    of_fake, of_real = (
+        {name: nearness.of(rows) for name, nearness in found.items()}
+        for rows in (slice(len(fake)), slice(len(fake), None))
+    )
     among = nearest_vectors(fake.flatten(1), [fake.flatten(1)], 2)[0][:, 1] * spaces[0].scale
     values, tests = judge(of_fake, of_real, among)
     protocol = {
@@ -124,22 +126,17 @@ def audit(
         "quantisation": "8 bits",
         "tests": tests,
     }
-    suspicion = torch.stack([rank_p_values(of_fake[name].closeness, of_real[name].closeness) for name in found]).amin(
-        dim=0
-    )
-    of_test = torch.stack([rank_p_values(n.closeness, n.closeness) for n in of_real.values()]).amin(dim=0)
-    order = _most_suspicious(of_fake, suspicion)[:rows]
-    test_order = _most_suspicious(of_real, of_test)[: -(-rows // 3)]
-    bands = [
-        *_bands("sample", fake, of_fake, suspicion, order, train),
-        *_bands(split, real, of_real, of_test, test_order, train),
-    ]
+
+    def smallest_p_values(side: dict[str, Nearness]) -> Tensor:
+        return torch.stack([rank_p_values(side[name].closeness, of_real[name].closeness) for name in found]).amin(dim=0)
+
+    suspicion = smallest_p_values(of_fake)
+    bands = _bands("sample", fake, of_fake, suspicion, rows, train)
+    bands += _bands(split, real, of_real, smallest_p_values(of_real), -(-rows // 3), train)
     verdict = "memorized" if values["memorised"] else "no sign of memorization"
     title = f"{verdict}: the most suspicious of {len(fake)} samples, then of {len(real)} {split} images"
-    attribution = datamodule.spec.attribution
-    return Audit(
-        values, protocol, draw_sheet(bands, f"{title}; data: {attribution}" if attribution else title), suspicion
-    )
+    title += f"; data: {datamodule.spec.attribution}" if datamodule.spec.attribution else ""
+    return Audit(values, protocol, draw_sheet(bands, title), suspicion)
 
 
 def _gathered(batches: Iterable[Batch], shape: tuple[int, ...], called: str) -> Tensor:
@@ -182,23 +179,18 @@ def _features(datamodule: Any, network: nn.Module, device: torch.device | str) -
     return _Space(network.name, of, lambda: train.split(_BLOCK), lambda places: train[places])
 
 
-def _part(nearness: Nearness, rows: slice) -> Nearness:
-    return Nearness(nearness.distances[rows], nearness.places[rows], nearness.own[rows])
+def _bands(
+    what: str, images: Tensor, found: dict[str, Nearness], suspicion: Tensor, rows: int, train: Any
+) -> list[list[Panel]]:
+    """Return a row of panels for each of the most suspicious images, the closest of equally suspicious ones first.
 
-
-def _most_suspicious(found: dict[str, Nearness], suspicion: Tensor) -> Tensor:
-    """Return the places of images, the most suspicious first; of equally suspicious ones, the closest."""
+    It shows the image itself, then its nearest training images with their distances.
+    """
     closest = torch.stack([nearness.closeness for nearness in found.values()]).amin(dim=0)
     order = closest.argsort(stable=True)
-    return order[suspicion[order].argsort(stable=True)]
-
-
-def _bands(
-    what: str, images: Tensor, found: dict[str, Nearness], suspicion: Tensor, order: Tensor, train: Any
-) -> list[list[Panel]]:
-    """Return a row of panels per image: itself, then its nearest training images with their distances."""
+    order = order[suspicion[order].argsort(stable=True)]
     bands = []
-    for row, i in enumerate(order.tolist()):
+    for row, i in enumerate(order[:rows].tolist()):
         names, p = [f"{what} {i}"], [f"p {float(suspicion[i]):.2g}"]
         band = [Panel(images[i][None], 1, "", names, p)]
         for space, nearness in found.items():

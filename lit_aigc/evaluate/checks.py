@@ -71,7 +71,7 @@ def _check_sources(config: Mapping[str, Any]) -> None:
     if config["audit"] and not config.get("data"):
         raise InputError("audit needs the training images: add data=NAME, the data that the model was trained on.")
     if config["out"] and str(config["out"]).lower().endswith((".html", ".png")):
-        raise InputError(f"out={config['out']}: expected a .json; the page and pictures go beside it.")
+        raise InputError(f"out={config['out']}: expected a .json; the page and pictures are written next to it.")
     if type(config["batch_size"]) is not int or config["batch_size"] < 1:
         raise InputError(f"batch_size={config['batch_size']}: expected 1 or more, such as 64.")
 

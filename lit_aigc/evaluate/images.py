@@ -14,7 +14,7 @@ from lit_aigc.build import instantiate
 from lit_aigc.data import cache
 from lit_aigc.errors import InputError
 from lit_aigc.evaluate.checks import check_fit, check_pair
-from lit_aigc.evaluate.models import classification_accuracy, likelihood, memorization
+from lit_aigc.evaluate.models import Numbers, classification_accuracy, likelihood, memorization
 from lit_aigc.evaluate.output import shown
 from lit_aigc.evaluate.subject import Subject
 from lit_aigc.machine.precision import MIXED, warn_if_slow
@@ -23,12 +23,7 @@ from lit_aigc.metrics.choice import choose_extractor, classifier_for, mismatch
 from lit_aigc.metrics.features.extractors import Bfloat16, check_extractor, extractor
 from lit_aigc.metrics.floor import Halves
 from lit_aigc.metrics.frechet import SmallSampleWarning
-from lit_aigc.metrics.generative import (
-    choose_metrics,
-    evaluate_samples,
-    extractor_of_training,
-    module_samples,
-)
+from lit_aigc.metrics.generative import choose_metrics, evaluate_samples, extractor_of_training, module_samples
 from lit_aigc.metrics.measurement import read
 from lit_aigc.metrics.reference import (
     KID_LIMIT,
@@ -41,8 +36,6 @@ from lit_aigc.metrics.reference import (
 from lit_aigc.metrics.table import METRICS, needs_classes, needs_reference
 from lit_aigc.runs.bundle import Bundle, to_device
 from lit_aigc.spec import Batch
-
-Numbers = tuple[dict[str, Any], dict[str, Any]]
 
 # Each, where its option is on, gives numbers by key, and their protocol by name.
 _ON_REQUEST = {"classification_accuracy": classification_accuracy, "nll_samples": likelihood, "audit": memorization}
@@ -58,14 +51,12 @@ def prepare_data(config: Mapping[str, Any], data: Any, bundle: Bundle | None, fa
 
 
 def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
-    """All numbers that the options ask for, by key, and their protocol, by extractor or name.
+    """Return all numbers that the options ask for, by key, and their protocol, by extractor or name.
 
     Raises:
         InputError: If something can't be computed.
     """
-    values: dict[str, Any] = {}
-    protocol: dict[str, Any] = {}
-    network = None
+    values, protocol, network = {}, {}, None
     if config["metrics"] != [] or (config["audit"] and config["extractor"]):
         network = _network(config, subject)
     if config["metrics"] != []:
@@ -79,7 +70,7 @@ def measure(config: Mapping[str, Any], subject: Subject) -> Numbers:
 
 
 def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
-    """The extractor that is asked for, else the one that follows from the model's training and the data.
+    """Return the extractor that is asked for, else the one that follows from the model's training and the data.
 
     A node on the user's own command line may name anything importable, as a model there may.
     """
@@ -102,7 +93,7 @@ def _network(config: Mapping[str, Any], subject: Subject) -> nn.Module:
 
 
 def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module) -> Numbers:
-    """The metrics on an extractor, and their protocol."""
+    """Return the metrics on an extractor, and their protocol."""
     fake, real = subject.fake, subject.real
     chosen = choose_metrics(config["metrics"], network, subject.spec.num_classes if subject.conditional else 0)
     if real and (by_class := needs_classes(chosen)):
@@ -134,7 +125,7 @@ def _on_features(config: Mapping[str, Any], subject: Subject, network: nn.Module
 
 
 def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, chosen: tuple[str, ...]) -> Reference:
-    """Statistics of the real images: of a set from elsewhere, as they are shipped, or of a split of the data."""
+    """Return statistics of the real images: of a set from elsewhere, as they are shipped, or of a split of the data."""
     real, spec, by_class = subject.real, subject.spec, needs_classes(chosen)
     source = choose_reference(config["reference"], network, spec, chosen)
     n = subject.fake.count if subject.fake else config["num_samples"]
@@ -167,19 +158,14 @@ def _reference(config: Mapping[str, Any], subject: Subject, network: nn.Module, 
         device=config["device"],
     )
     metrics = [name for name in chosen if METRICS[name].has_floor]
-    n = min(n, len(data.split("test"))) if config["floor"] and source != "test" else 0
-    return (
-        _with_test_images(reference, data, n, network, metrics, config["device"]) if n >= 2 and metrics else reference
-    )
-
-
-def _with_test_images(
-    reference: Reference, data: Any, n: int, network: nn.Module, metrics: list[str], device: str
-) -> Reference:
-    """The reference with the figures of as many real test images, where there are so many."""
+    n = min(n, len(data.split("test"))) if config["floor"] and source != "test" and metrics else 0
+    if n < 2:
+        return reference
+    # the floor: the figures of as many real test images, where there are so many
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmallSampleWarning)  # comes for the samples
-        values, _ = evaluate_samples(data.real_batches("test", limit=n), network, reference, metrics, device=device)
+        batches = data.real_batches("test", limit=n)
+        values, _ = evaluate_samples(batches, network, reference, metrics, device=config["device"])
     figures = {each.metric: each.value for each in read(values)} | {"n": n}
     return dataclasses.replace(reference, real={"other": figures}, real_split=f"{data.spec.name}/test")
 

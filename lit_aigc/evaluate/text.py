@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check, not_whole
 from lit_aigc.losses.language import likelihood_figures
 from lit_aigc.metrics.bleu import bleu
 from lit_aigc.metrics.novelty import copied_share, longest_copy
@@ -60,19 +60,14 @@ class TextOptions:
     searching: Decoding = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        wrong = []
-        if self.split not in ("val", "test"):
-            wrong.append(f"text.split={self.split}: expected val or test.")
-        if isinstance(self.protocols, str) or not set(self.protocols) <= set(PROTOCOLS):
-            wrong.append(f"text.protocols={self.protocols}: expected a list of some of {', '.join(PROTOCOLS)}.")
-        for name, least in (("texts", 0), ("prompt_tokens", 0)):
-            value = getattr(self, name)
-            if value is None and name == "prompt_tokens":
-                continue
-            if type(value) is not int or value < least or (name == "texts" and value == 1):
-                wrong.append(f"text.{name}={value}: expected {'0, or 2' if name == 'texts' else least} or more.")
-        if wrong:
-            raise InputError("\n".join(wrong))
+        allowed, texts, prompt = ", ".join(PROTOCOLS), self.texts, self.prompt_tokens
+        chosen = not isinstance(self.protocols, str) and set(self.protocols) <= set(PROTOCOLS)
+        check(
+            ("text.split", self.split, self.split in ("val", "test"), "val or test."),
+            ("text.protocols", self.protocols, chosen, f"a list of some of {allowed}."),
+            ("text.texts", texts, not not_whole("", texts, least=0) and texts != 1, "0, or 2 or more."),
+            ("text.prompt_tokens", prompt, prompt is None or not not_whole("", prompt, least=0), "0 or more."),
+        )
         given = {name: value for name, value in self.decoding.items() if value is not None}
         object.__setattr__(self, "searching", Decoding(**(_SEARCH | given if not _DRAWING & set(given) else given)))
         object.__setattr__(self, "decoding", Decoding(**given))
@@ -126,11 +121,8 @@ def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
         if next(iter(data.originals(options.split)), None) is not None:
             return translation(module, data, options, config["seed"])
         values, protocol = likelihood(module, data, options)
-        if options.texts:
-            found, facts = generation(module, data, options, config["seed"])
-            values |= found
-            protocol |= facts
-    return values, protocol
+        found, facts = generation(module, data, options, config["seed"]) if options.texts else ({}, {})
+    return values | found, protocol | facts
 
 
 def _check_fit(bundle: Any, data: Any) -> None:
@@ -155,8 +147,7 @@ def likelihood(module: Any, data: Any, options: TextOptions) -> Numbers:
     tokenizer, plain = module.tokenizer, "sentences" if data.batching == "sentences" else "windows"
     sizes = torch.from_numpy(tokenizer.sizes() if tokenizer.lossless else np.zeros_like(tokenizer.sizes()))
     number, what = _words(tokenizer, data.tokens(options.split))
-    values: dict[str, Any] = {}
-    protocol: dict[str, Any] = {}
+    values, protocol = {}, {}
     for name in options.protocols:
         if plain == "sentences" and name != "windows":
             raise InputError(
@@ -238,8 +229,7 @@ def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbe
     taken = excerpts(data.tokens(options.split), options)
     real = [tokenizer.decode(excerpt.rest) for excerpt in taken]
     generated = [tokenizer.decode(ids) for ids in _generate(module, [e.prompt for e in taken], options.decoding, seed)]
-    sides = {"": generated, "_real": real}
-    sides = dict(zip(sides, same_size(generated, real), strict=True))
+    sides = dict(zip(("", "_real"), same_size(generated, real), strict=True))
 
     def training() -> Iterable[str]:
         texts = data.texts("train")
@@ -267,7 +257,8 @@ def generation(module: Any, data: Any, options: TextOptions, seed: int) -> Numbe
         "novelty": f"{data.spec.name}/train, {data.spec.fingerprint}",
         "sample_seed": seed,
     }
-    return dict(sorted(values.items(), key=lambda item: _order(item[0]))), {"generation": protocol}
+    keys = sorted(values, key=lambda key: (key.removesuffix("_real"), key))  # each figure next to that of real text
+    return {key: values[key] for key in keys}, {"generation": protocol}
 
 
 def same_size(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -275,11 +266,6 @@ def same_size(first: Sequence[str], second: Sequence[str]) -> tuple[list[str], l
     left, right = (sorted(texts, key=lambda text: len(words(text))) for texts in (first, second))
     lengths = [min(len(words(a)), len(words(b))) for a, b in zip(left, right, strict=True)]
     return tuple([first_words(text, n) for text, n in zip(texts, lengths, strict=True)] for texts in (left, right))
-
-
-def _order(key: str) -> tuple[str, bool]:
-    """Sort each figure next to that of real text."""
-    return key.removesuffix("_real"), key.endswith("_real")
 
 
 def _generate(module: Any, prompts: Sequence[np.ndarray], decoding: Decoding, seed: int) -> list[np.ndarray]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import torch
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torchmetrics import Metric
-
-if TYPE_CHECKING:
-    from lit_aigc.metrics.reference import Reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,63 @@ class Figure:
     protocol: str = ""
     biased: bool = False
     by_class: bool = False
+
+
+class Moments(NamedTuple):
+    """First and second moments of a set of features.
+
+    Attributes:
+        count: Number of items.
+        mean: ``(d,)`` float64.
+        covariance: ``(d, d)`` float64, unbiased (divided by count - 1).
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+
+    def on(self, device: torch.device) -> Moments:
+        """Return the same moments on a device."""
+        return Moments(self.count, self.mean.to(device, torch.float64), self.covariance.to(device, torch.float64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Statistics of a real set on one extractor.
+
+    Attributes:
+        moments: Moments of all its items.
+        features: ``(m, d)`` float32, those of a uniform sample for the kernel distance.
+        extractor_hash: Hash of the extractor's weights.
+        split: What it was made from, such as ``train`` or ``train[30000:]``.
+        fingerprint: Hash of the data.
+        real: Figures of other real data against it, by number of samples as a string: ``{"1000": {"fid": …, "kid": …,
+            "is": …, "accuracy": …}}``, the best that a perfect generator can reach. The key ``other`` stands for any
+            other number of samples, with their own number as ``n``.
+        real_split: The data that these figures are of.
+        classes: Moments of each class, for ``class_fid``; empty: unknown. Not part of `to_bytes`.
+        preparation: The extractor's ``protocol`` at that time: how it resized and how precisely it computed.
+    """
+
+    moments: Moments
+    features: Tensor
+    extractor_hash: str
+    split: str
+    fingerprint: str = ""
+    real: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    real_split: str = ""
+    classes: tuple[Moments, ...] = ()
+    preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return moments and features by name, on the CPU."""
+        tensors = {"count": torch.tensor(self.moments.count), "mean": self.moments.mean}
+        tensors |= {"covariance": self.moments.covariance, "features": self.features}
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    def to_bytes(self) -> bytes:
+        """Return the tensors as a safetensors file: float64 moments, float16 features."""
+        return save_safetensors(self.tensors() | {"features": self.features.cpu().half().contiguous()})
 
 
 class FeatureBatch(NamedTuple):
@@ -121,7 +177,7 @@ class SampleMetric(Metric):
 
     def values(self, result: Any) -> Mapping[str, float | Sequence[float]]:
         """Return what ``compute`` gave by figure; of a figure by class, one number per class."""
-        return {self.name: result}
+        return result if isinstance(result, Mapping) else {self.name: result}
 
     def protocol(self, result: Any, n: int) -> dict[str, Any]:
         """Return what its numbers depend on, besides what all metrics depend on.
@@ -132,7 +188,7 @@ class SampleMetric(Metric):
         """
         return {}
 
-    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
+    def draws(self, kept: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
         """Return the metric of sets drawn with replacement, ``(resamples,)`` float64.
 
         Args:

@@ -23,7 +23,7 @@ from lit_aigc.metrics.measurement import Measurement, read
 LEVEL = 0.95
 _COMPARABLE = ("extractor_hash", "n_fake", "reference", "resize", "precision")  # in the protocol
 _ROUNDING = 1e-6  # of a number on float32 features, relative
-_QUANTILE = 1.959963984540054  # 97.5 %, of a normal distribution
+NORMAL_QUANTILE = 1.959963984540054  # 97.5 %, of a normal distribution
 
 
 class Estimate(NamedTuple):
@@ -41,6 +41,11 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
 
 def estimate(value: float, draws: Tensor, *, scale: float = 1.0, least: float = -math.inf) -> Estimate:
     """Return the uncertainty of a number from that of sets drawn with replacement.
@@ -57,25 +62,7 @@ def estimate(value: float, draws: Tensor, *, scale: float = 1.0, least: float = 
     return Estimate(value, float(deviations.std()), max(value + low, least), value + high)
 
 
-class Difference(NamedTuple):
-    """The difference of two numbers.
-
-    Attributes:
-        value: The second minus the first.
-        standard_error: Standard error of the difference.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        beyond_noise: Whether the interval excludes 0.
-    """
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    beyond_noise: bool
-
-
-def difference(first: tuple[float, float], second: tuple[float, float]) -> Difference:
+def difference(first: tuple[float, float], second: tuple[float, float]) -> Estimate:
     """Test whether two independent numbers differ by more than the noise of their samples and rounding.
 
     The interval is widened by a millionth of the larger number: samples that are all alike have no noise, and their
@@ -85,6 +72,9 @@ def difference(first: tuple[float, float], second: tuple[float, float]) -> Diffe
         first: Value and standard error, the first two fields of an `Estimate`.
         second: Likewise.
 
+    Returns:
+        The second minus the first.
+
     Raises:
         InputError: If a standard error is negative or not finite.
     """
@@ -92,12 +82,12 @@ def difference(first: tuple[float, float], second: tuple[float, float]) -> Diffe
     if not all(math.isfinite(error) and error >= 0 for error in (error_a, error_b)):
         raise InputError(f"Expected standard errors of 0 or more, got {error_a} and {error_b}.")
     error = math.hypot(error_a, error_b)
-    reach = _QUANTILE * error + _ROUNDING * max(abs(a), abs(b))
+    reach = NORMAL_QUANTILE * error + _ROUNDING * max(abs(a), abs(b))
     value = b - a
-    return Difference(value, error, value - reach, value + reach, abs(value) > reach)
+    return Estimate(value, error, value - reach, value + reach)
 
 
-def compare(first: Mapping[str, Any], second: Mapping[str, Any], key: str) -> Difference:
+def compare(first: Mapping[str, Any], second: Mapping[str, Any], key: str) -> Estimate:
     """Test whether a number of two evaluations, as `lit_aigc.evaluate` writes them, differs by more than the noise.
 
     The noise is that of the samples; how much another training seed would move the number is not included.

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.base import Figure, SampleMetric
-from lit_aigc.metrics.frechet import Moments, SmallSampleWarning, frechet_distance
-
-if TYPE_CHECKING:
-    from lit_aigc.metrics.reference import Reference
+from lit_aigc.metrics.base import Figure, Moments, Reference, SampleMetric
+from lit_aigc.metrics.frechet import SmallSampleWarning, frechet_distance, moments_of_sums
 
 
 class ClassMoments(Metric):
@@ -59,25 +56,16 @@ class ClassMoments(Metric):
             self.total[label] += x.sum(dim=0)
             self.outer[label] += x.T @ x
 
-    def moments(self) -> tuple[Moments, ...]:
-        """Return the moments of each class (of all processes only while synchronized, as in `compute`).
+    def compute(self) -> tuple[Moments, ...]:
+        """Return the moments of each class over all processes.
 
         Raises:
             InputError: If a class has fewer than two images.
         """
-        few = [f"class {label} has {n}" for label, n in enumerate(self.count.tolist()) if n < 2]
-        if few:
+        counts = self.count.tolist()
+        if few := [f"class {label} has {n}" for label, n in enumerate(counts) if n < 2]:
             raise InputError(f"class_fid needs at least 2 images per class on either side, and {', '.join(few)}.")
-        moments = []
-        for count, total, outer, center in zip(self.count.tolist(), self.total, self.outer, self.center, strict=True):
-            shift = total / count
-            covariance = (outer - count * torch.outer(shift, shift)) / (count - 1)
-            moments.append(Moments(count, center + shift, covariance))
-        return tuple(moments)
-
-    def compute(self) -> tuple[Moments, ...] | dict[str, list[Any]]:
-        """Return the moments of each class over all processes."""
-        return self.moments()
+        return tuple(map(moments_of_sums, counts, self.total, self.outer, self.center))
 
 
 class ClassFrechetDistance(ClassMoments, SampleMetric):
@@ -92,16 +80,11 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
     takes = ("features", "labels")
     against = "class reference"
     by_default = False
-    reference_means: Tensor
-    reference_covariances: Tensor
 
     def __init__(self, reference: Sequence[Moments]) -> None:
-        means = torch.stack([each.mean for each in reference]).double()
+        means = torch.stack([each.mean for each in reference])
         super().__init__(means.shape[1], len(reference), means)
-        self.reference_counts = [each.count for each in reference]
-        covariances = torch.stack([each.covariance for each in reference]).double()
-        self.register_buffer("reference_means", means.clone(), persistent=False)
-        self.register_buffer("reference_covariances", covariances, persistent=False)
+        self.reference = reference
 
     @classmethod
     def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
@@ -113,8 +96,8 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
 
         Warns when a class has fewer samples than features.
         """
-        moments = self.moments()
-        least, width = min(each.count for each in moments), self.reference_means.shape[1]
+        moments = super().compute()
+        least, width = min(each.count for each in moments), self.center.shape[1]
         if least < width:
             warnings.warn(
                 f"Fréchet distances of {least} samples per class on {width} features are biased: take {width} samples "
@@ -122,9 +105,8 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
                 SmallSampleWarning,
                 stacklevel=2,
             )
-        real = zip(self.reference_counts, self.reference_means, self.reference_covariances, strict=True)
         return {
-            "distances": [frechet_distance(a, Moments(*b)) for a, b in zip(moments, real, strict=True)],
+            "distances": list(map(frechet_distance, moments, self.reference)),
             "counts": [each.count for each in moments],
         }
 
@@ -134,4 +116,4 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
 
     def protocol(self, result: dict[str, list[Any]], n: int) -> dict[str, Any]:
         """Return the number of images of each class."""
-        return {self.name: {"n_real": self.reference_counts, "n_fake": result["counts"]}}
+        return {self.name: {"n_real": [each.count for each in self.reference], "n_fake": result["counts"]}}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lit_aigc.augmentation.images import RandomShift
 from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import MIXED, fastest_precision, full_precision
+from lit_aigc.metrics.accuracy import ConditionalAccuracy
 from lit_aigc.networks.classifier import Classifier
 from lit_aigc.noise import Noise
 from lit_aigc.optimization.optimizers import optimizer
@@ -129,13 +130,11 @@ def accuracy(network: Classifier, batches: Iterable[Batch]) -> tuple[float, int]
         batches: uint8 images with labels.
     """
     device = next(network.parameters()).device
-    correct = items = 0
+    metric = ConditionalAccuracy().to(device)
     for batch in batches:
         with full_precision(device):
-            predicted = network(_prepared(batch.images, device)).argmax(dim=1)
-        correct += int((predicted == batch.labels.to(device)).sum())
-        items += len(predicted)
-    return correct / max(items, 1), items
+            metric.update(network(_prepared(batch.images, device)), batch.labels)
+    return metric.compute(), int(metric.count)
 
 
 def classification_accuracy(

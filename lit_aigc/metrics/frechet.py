@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.base import Figure, SampleMetric
+from lit_aigc.metrics.base import Figure, Moments, Reference, SampleMetric
 from lit_aigc.metrics.resampling import weights
-
-if TYPE_CHECKING:
-    from lit_aigc.metrics.reference import Reference
-
-
-class Moments(NamedTuple):
-    """First and second moments of a set of features.
-
-    Attributes:
-        count: Number of items.
-        mean: ``(d,)`` float64.
-        covariance: ``(d, d)`` float64, unbiased (divided by count - 1).
-    """
-
-    count: int
-    mean: Tensor
-    covariance: Tensor
 
 
 class SmallSampleWarning(UserWarning):
@@ -46,6 +29,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     Returns:
         The distance, >= 0 and finite for singular covariances too.
     """
+    second = second.on(first.mean.device)
     gap = (first.mean - second.mean).square().sum()
     spread = first.covariance.trace() + second.covariance.trace()
     root = covariance_root(first.covariance)
@@ -79,6 +63,12 @@ def covariance_root(covariance: Tensor) -> Tensor:
     return vectors[:, kept] * values[kept].sqrt()
 
 
+def moments_of_sums(count: int, total: Tensor, outer: Tensor, center: Tensor) -> Moments:
+    """Return moments from the sums ``(d,)`` and ``(d, d)`` of `count` items around a center, and of their products."""
+    shift = total / count
+    return Moments(count, center + shift, (outer - count * torch.outer(shift, shift)) / (count - 1))
+
+
 class FeatureMoments(Metric):
     """Moments of a stream of features, in float64 and in memory that doesn't grow with the stream.
 
@@ -106,18 +96,12 @@ class FeatureMoments(Metric):
         self.total += x.sum(dim=0)
         self.outer += x.T @ x
 
-    def moments(self) -> Moments:
-        """Return the moments of what was added so far (of all processes only while synchronized, as in `compute`)."""
+    def compute(self) -> Moments:
+        """Return the moments over all processes."""
         count = int(self.count)
         if count < 2:
             raise InputError(f"A Fréchet distance needs at least 2 samples on either side, got {count}.")
-        shift = self.total / count
-        covariance = (self.outer - count * torch.outer(shift, shift)) / (count - 1)
-        return Moments(count, self.center + shift, covariance)
-
-    def compute(self) -> Moments | float:
-        """Return the moments over all processes."""
-        return self.moments()
+        return moments_of_sums(count, self.total, self.outer, self.center)
 
 
 class FrechetDistance(FeatureMoments, SampleMetric):
@@ -135,28 +119,19 @@ class FrechetDistance(FeatureMoments, SampleMetric):
     drawn_from = "features"
     least = 0.0
     has_floor = True
-    reference_mean: Tensor
-    reference_covariance: Tensor
 
     def __init__(self, reference: Moments) -> None:
         super().__init__(len(reference.mean), center=reference.mean)
-        self.reference_count = reference.count
-        self.register_buffer("reference_mean", reference.mean.double(), persistent=False)
-        self.register_buffer("reference_covariance", reference.covariance.double(), persistent=False)
+        self.reference = reference
 
     @classmethod
     def create(cls, extractor: nn.Module, reference: Reference, limit: int) -> Self:
         """Make the metric for the moments of a reference."""
         return cls(reference.moments)
 
-    @property
-    def reference(self) -> Moments:
-        """The moments of the real set, on the device of the metric."""
-        return Moments(self.reference_count, self.reference_mean, self.reference_covariance)
-
     def compute(self) -> float:
         """Return the distance over all processes; warns when there are fewer samples than features."""
-        moments = self.moments()
+        moments = super().compute()
         width = len(moments.mean)
         if moments.count < width:
             warnings.warn(
@@ -167,9 +142,25 @@ class FrechetDistance(FeatureMoments, SampleMetric):
             )
         return frechet_distance(moments, self.reference)
 
-    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
-        """Return the distances of sets drawn from features, see `frechet_draws`."""
-        return frechet_draws(kept, self.reference, resamples, seed=seed)
+    def draws(self, kept: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
+        """Return the distances of sets drawn from features; each costs eigenvalues of a matrix of size min(n, d)."""
+        reference = self.reference.on(kept.device)
+        x = kept.double() - reference.mean
+        n = len(x)
+        z = x @ covariance_root(reference.covariance)  # (n, rank): the overlap is a sum of singular values of z
+        lengths = x.square().sum(dim=1)
+        spread = reference.covariance.trace()
+        distances = []
+        for w in weights(n, resamples, seed):
+            w = w.to(x)
+            gap = (w @ x / n).square().sum()
+            own = (w @ lengths - n * gap) / (n - 1)
+            drawn = w > 0
+            centered = (z[drawn] - w @ z / n) * w[drawn, None].sqrt()
+            gram = centered @ centered.T if len(centered) < z.shape[1] else centered.T @ centered
+            overlap = torch.linalg.eigvalsh(gram / (n - 1)).clamp(min=0.0).sqrt().sum()
+            distances.append(max(float(gap + own + spread - 2.0 * overlap), 0.0))
+        return torch.tensor(distances, dtype=torch.float64)
 
     @classmethod
     def collector(cls, extractor: nn.Module, limit: int) -> FeatureMoments:
@@ -179,34 +170,4 @@ class FrechetDistance(FeatureMoments, SampleMetric):
     @classmethod
     def between(cls, first: FeatureMoments, second: FeatureMoments) -> float:
         """Return the distance between two halves."""
-        return frechet_distance(first.moments(), second.moments())
-
-
-def frechet_draws(features: Tensor, reference: Moments, resamples: int, *, seed: int = 0) -> Tensor:
-    """Return the Fréchet distances from fixed moments of sets drawn with replacement from features.
-
-    Args:
-        features: ``(n, d)``.
-        reference: Moments of the real set.
-        resamples: Number of sets; each costs the eigenvalues of a symmetric matrix of size min(n, d).
-        seed: Seed of the draws.
-
-    Returns:
-        ``(resamples,)`` float64.
-    """
-    x = features.double() - reference.mean.to(features.device, torch.float64)
-    n = len(x)
-    z = x @ covariance_root(reference.covariance.to(x))  # (n, rank): the overlap is a sum of singular values of z
-    lengths = x.square().sum(dim=1)
-    spread = reference.covariance.trace()
-    distances = []
-    for w in weights(n, resamples, seed):
-        w = w.to(x)
-        gap = (w @ x / n).square().sum()
-        own = (w @ lengths - n * gap) / (n - 1)
-        kept = w > 0
-        centered = (z[kept] - w @ z / n) * w[kept, None].sqrt()
-        gram = centered @ centered.T if len(centered) < z.shape[1] else centered.T @ centered
-        overlap = torch.linalg.eigvalsh(gram / (n - 1)).clamp(min=0.0).sqrt().sum()
-        distances.append(max(float(gap + own + spread - 2.0 * overlap), 0.0))
-    return torch.tensor(distances, dtype=torch.float64)
+        return frechet_distance(first.compute(), second.compute())

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchmetrics import SumMetric
 
 from lit_aigc.build import did_you_mean
 from lit_aigc.errors import InputError
 from lit_aigc.media.images import to_uint8
-from lit_aigc.metrics.base import FeatureBatch, SampleMetric
-from lit_aigc.metrics.bootstrap import LEVEL, Estimate, estimate
+from lit_aigc.metrics.base import FeatureBatch
+from lit_aigc.metrics.bootstrap import LEVEL, estimate
 from lit_aigc.metrics.kernel import FeatureSample
 from lit_aigc.metrics.measurement import Measurement, by_key
 from lit_aigc.metrics.reference import KID_LIMIT, Reference, describe, extract
@@ -124,22 +125,22 @@ def evaluate_samples(
     drawn_from = {metric.drawn_from for metric in computed.values()} if bootstrap else set()
     widths = {"features": extractor.num_features, "logits": extractor.num_classes}
     kept = {name: FeatureSample(width, KID_LIMIT) for name, width in widths.items() if name in drawn_from}
-    for metric in (*computed.values(), *kept.values()):
+    counted = SumMetric().set_dtype(torch.float64)
+    for metric in (*computed.values(), *kept.values(), counted):
         metric.to("cpu" if torch.device(device).type == "mps" else device)  # mps has no float64
 
     # One pass of the extractor serves all metrics.
-    n = 0
     for batch in samples:
         features, logits = extract(extractor, batch.images, device)
-        n += len(features)
+        counted.update(len(features))
         seen = FeatureBatch(features, logits, batch.labels, batch.start)
         for metric in computed.values():
             metric.update(*_moved(metric.arguments(seen), metric.device))
         for name, sample in kept.items():
             sample.update(*_moved((getattr(seen, name), batch.start), sample.device))
-    n = _sum_over_processes(n, device)
 
     # From here on all processes hold the same numbers.
+    n = int(counted.compute())
     protocol = _protocol(extractor, reference, n)
     real, floor = _real_figures(reference, n)
     drawn = {name: sample.compute() for name, sample in kept.items()}
@@ -150,7 +151,8 @@ def evaluate_samples(
         interval = {}
         if metric.drawn_from in drawn:
             draws = metric.draws(drawn[metric.drawn_from], bootstrap, seed=bootstrap_seed)
-            interval = _interval(metric, result, draws, n)._asdict()
+            scale = 1.0 if metric.limited else (min(n, KID_LIMIT) / n) ** 0.5  # the draws are of those that were kept
+            interval = estimate(result, draws, scale=scale, least=metric.least)._asdict()
         for figure, value in metric.values(result).items():
             measurements += _measurements(figure, extractor.name, value, interval, real.get(figure))
     if bootstrap:
@@ -187,12 +189,6 @@ def _moved(values: Iterable[Any], device: torch.device) -> list[Any]:
     return [value.to(device) if isinstance(value, torch.Tensor) else value for value in values]
 
 
-def _interval(metric: SampleMetric, result: float, draws: torch.Tensor, n: int) -> Estimate:
-    """Return the interval of a metric of n samples; the draws are of the samples that were kept."""
-    scale = 1.0 if metric.limited else (min(n, KID_LIMIT) / n) ** 0.5
-    return estimate(result, draws, scale=scale, least=metric.least)
-
-
 def _measurements(
     figure: str, extractor: str, value: Any, interval: Mapping[str, float], real: float | None
 ) -> list[Measurement]:
@@ -227,11 +223,3 @@ def _real_figures(reference: Reference | None, n: int) -> tuple[Mapping[str, flo
     count = int(figures.get("n", n))
     fewer = f", fewer than the {n} samples: FID is higher for that alone" if count < n else ""
     return figures, f"{reference.real_split}, n = {count}{fewer}"
-
-
-def _sum_over_processes(n: int, device: torch.device | str) -> int:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return n
-    total = torch.tensor(n, device=device)
-    torch.distributed.all_reduce(total)
-    return int(total)

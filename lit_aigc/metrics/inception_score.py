@@ -60,16 +60,11 @@ class InceptionScore(SampleMetric):
         marginal = self.probabilities / count
         return float((self.negative_entropy / count - torch.special.xlogy(marginal, marginal).sum()).exp())
 
-    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
-        """Return the scores of sets drawn from logits, see `inception_score_draws`."""
-        return inception_score_draws(kept, resamples, seed=seed)
-
-
-def inception_score_draws(logits: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
-    """Return the inception scores of sets drawn with replacement from logits ``(n, k)``: ``(resamples,)`` float64."""
-    log_p = logits.double().log_softmax(dim=1)
-    p = log_p.exp()
-    negative_entropy = torch.special.xlogy(p, p).sum(dim=1)
-    w = torch.stack(list(weights(len(p), resamples, seed))).to(p) / len(p)  # (resamples, n)
-    marginal = w @ p
-    return (w @ negative_entropy - torch.special.xlogy(marginal, marginal).sum(dim=1)).exp().cpu()
+    def draws(self, kept: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
+        """Return the scores of sets drawn from logits."""
+        log_p = kept.double().log_softmax(dim=1)
+        p = log_p.exp()
+        negative_entropy = torch.special.xlogy(p, p).sum(dim=1)
+        w = torch.stack(list(weights(len(p), resamples, seed))).to(p) / len(p)  # (resamples, n)
+        marginal = w @ p
+        return (w @ negative_entropy - torch.special.xlogy(marginal, marginal).sum(dim=1)).exp().cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lit_aigc.errors import InputError
-from lit_aigc.metrics.base import Figure, SampleMetric
+from lit_aigc.metrics.base import Figure, Reference, SampleMetric
 from lit_aigc.metrics.resampling import weights
 from lit_aigc.noise import Noise
-
-if TYPE_CHECKING:
-    from lit_aigc.metrics.reference import Reference
 
 _ROWS = 1024  # rows of the kernel matrix in memory at a time
 
@@ -97,13 +94,9 @@ class FeatureSample(Metric):
             self.keys.append(torch.zeros(0, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def sample(self) -> Tensor:
-        """Return the features ``(n, d)`` float32 (of all processes only while synchronized, as in `compute`)."""
+    def compute(self) -> Tensor:
+        """Return the features ``(n, d)`` float32 of the sample over all processes."""
         return self._selection()[0] if len(self.keys) else torch.zeros(0, self.num_features, device=self.device)
-
-    def compute(self) -> Tensor | float:
-        """Return the sample over all processes."""
-        return self.sample()
 
 
 class SampleComparison(FeatureSample, SampleMetric):
@@ -139,15 +132,28 @@ class KernelDistance(SampleComparison):
 
     def compute(self) -> float:
         """Return the distance over all processes."""
-        return kernel_distance(self.sample(), self.reference)
+        return kernel_distance(super().compute(), self.reference)
 
     def protocol(self, result: float, n: int) -> dict[str, Any]:
         """Return how many samples are compared."""
         return {"n_fake_kid": min(n, self.limit)}
 
-    def draws(self, kept: Tensor, resamples: int, *, seed: int) -> Tensor:
-        """Return the distances of sets drawn from features, see `kernel_draws`."""
-        return kernel_draws(kept, self.reference, resamples, seed=seed)
+    def draws(self, kept: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
+        """Return the distances of sets drawn from features.
+
+        Pairs of an item with itself are left out, even where it was drawn twice, so the draws are unbiased too.
+        """
+        x, y = kept.double(), self.reference.double()
+        n, m = len(x), len(y)
+        w = torch.stack(list(weights(n, resamples, seed))).to(x)  # (resamples, n)
+        within = -w.square() @ (x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3)
+        start = 0
+        for rows in kernel_rows(x, x):
+            within += ((w[:, start : start + len(rows)] @ rows) * w).sum(dim=1)
+            start += len(rows)
+        across = torch.cat([rows.mean(dim=1) for rows in kernel_rows(x, y)])  # (n,)
+        pairs = n * n - w.square().sum(dim=1)
+        return (within / pairs + kernel_sum_within(y) / (m * (m - 1)) - 2.0 * w @ across / n).cpu()
 
     @classmethod
     def collector(cls, extractor: nn.Module, limit: int) -> FeatureSample:
@@ -157,31 +163,4 @@ class KernelDistance(SampleComparison):
     @classmethod
     def between(cls, first: FeatureSample, second: FeatureSample) -> float:
         """Return the distance between two halves."""
-        return kernel_distance(first.sample(), second.sample())
-
-
-def kernel_draws(features: Tensor, real: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
-    """Return the kernel distances from fixed features of sets drawn with replacement from others.
-
-    Pairs of an item with itself are left out, even where it was drawn twice, so the draws are unbiased too.
-
-    Args:
-        features: ``(n, d)``.
-        real: Features ``(m, d)`` of the real set.
-        resamples: Number of sets.
-        seed: Seed of the draws.
-
-    Returns:
-        ``(resamples,)`` float64.
-    """
-    x, y = features.double(), real.double()
-    n, m = len(x), len(y)
-    w = torch.stack(list(weights(n, resamples, seed))).to(x)  # (resamples, n)
-    within = -w.square() @ (x.square().sum(dim=1) / x.shape[1] + 1.0).pow(3)
-    start = 0
-    for rows in kernel_rows(x, x):
-        within += ((w[:, start : start + len(rows)] @ rows) * w).sum(dim=1)
-        start += len(rows)
-    across = torch.cat([rows.mean(dim=1) for rows in kernel_rows(x, y)])  # (n,)
-    pairs = n * n - w.square().sum(dim=1)
-    return (within / pairs + kernel_sum_within(y) / (m * (m - 1)) - 2.0 * w @ across / n).cpu()
+        return kernel_distance(first.compute(), second.compute())

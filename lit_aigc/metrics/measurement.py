@@ -117,13 +117,13 @@ def read(
         part = _class_of(key, values)
         whole = read_key(key.removesuffix(f"_{part}") if part else key)
         name = _protocol_of(whole, protocol)
-        interval = {end: values.get(f"{key}_{end}") for end in INTERVAL}
+        interval = {end: number for end in INTERVAL if is_number(number := values.get(f"{key}_{end}"))}
         found.append(
             dataclasses.replace(
                 whole,
                 value=values[key],
                 part=part,
-                **{end: value if is_number(value) else None for end, value in interval.items()},
+                **interval,
                 real=values.get(reals.get(key, "")),
                 protocol=name,
                 biased=values.get(f"{key}_biased") is True or _is_biased(whole.figure, protocol.get(name)),

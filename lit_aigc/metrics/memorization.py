@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from lit_aigc.errors import InputError
+from lit_aigc.metrics.bootstrap import NORMAL_QUANTILE
 from lit_aigc.metrics.measurement import Measurement, by_key
 
 NEIGHBORS = 50  # training images that define what is near: the number of Carlini et al.
 QUANTILE = 0.01  # of the test images; a sample below it is suspect
 LEVEL = 0.01  # probability of accusing a generator that draws from the distribution of the test images
 TWIN = 1.0  # gray levels, root mean square: how much rounding two images to 8 bits can change their difference
-_NORMAL = 1.959963984540054  # the 97.5 % quantile of a normal distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Nearness:
     distances: Tensor
     places: Tensor
     own: Tensor
+
+    def of(self, rows: slice) -> Nearness:
+        """Return the distances of some of the images."""
+        return Nearness(self.distances[rows], self.places[rows], self.own[rows])
 
     @property
     def closeness(self) -> Tensor:
@@ -129,9 +133,9 @@ def below_quantile(fake: Tensor, real: Tensor, quantile: float = QUANTILE) -> Be
 
 def wilson(count: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share ``count / n`` (Wilson, 1927, J. Am. Stat. Assoc. 22:209-212)."""
-    z2, share = _NORMAL**2, count / n
+    z2, share = NORMAL_QUANTILE**2, count / n
     middle = share + z2 / (2 * n)
-    reach = _NORMAL * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    reach = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     low, high = ((middle + side * reach) / (1 + z2 / n) for side in (-1, 1))
     return (0.0 if count == 0 else low, 1.0 if count == n else high)
 

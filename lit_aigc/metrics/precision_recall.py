@@ -56,7 +56,7 @@ def covered(queries: Tensor, centers: Tensor, squared_radii: Tensor) -> Tensor:
             place = torch.where(depth > best, at + start, place)
             best = torch.maximum(best, depth)
         # tested in the ball that it is deepest in, from differences, so that the same picture is at distance 0
-        found.append(_exact(rows, centers[place]) <= squared_radii[place])
+        found.append((rows - centers[place]).square().sum(dim=1) <= squared_radii[place])
     return torch.cat(found)
 
 
@@ -101,11 +101,6 @@ def _squares(x: Tensor, y: Tensor) -> Tensor:
     return torch.addmm(y.square().sum(dim=1), x, y.T, alpha=-2.0).add_(x.square().sum(dim=1, keepdim=True))
 
 
-def _exact(x: Tensor, y: Tensor) -> Tensor:
-    """Return the squared distances ``(n,)`` of pairs, from differences."""
-    return (x - y).square().sum(dim=1)
-
-
 class PrecisionRecall(SampleComparison):
     """Precision and recall of a stream of features against fixed reference features."""
 
@@ -118,11 +113,7 @@ class PrecisionRecall(SampleComparison):
 
     def compute(self) -> dict[str, float]:
         """Return ``precision`` and ``recall`` over all processes."""
-        return precision_recall(self.sample(), self.reference)
-
-    def values(self, result: dict[str, float]) -> dict[str, float]:
-        """Return both figures."""
-        return result
+        return precision_recall(super().compute(), self.reference)
 
     def protocol(self, result: dict[str, float], n: int) -> dict[str, Any]:
         """Return the number of neighbors, and how many images are compared."""

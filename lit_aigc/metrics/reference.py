@@ -7,74 +7,25 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.media.image_sets import ImageSet
+from lit_aigc.metrics.base import Moments, Reference
 from lit_aigc.metrics.class_frechet import ClassMoments
 from lit_aigc.metrics.features.extractors import facts, shipped_bytes
 from lit_aigc.metrics.floor import Halves
-from lit_aigc.metrics.frechet import FeatureMoments, Moments
+from lit_aigc.metrics.frechet import FeatureMoments
 from lit_aigc.metrics.kernel import FeatureSample
 from lit_aigc.metrics.table import needs_classes
 from lit_aigc.spec import Batch, DataSpec
 
 KID_LIMIT = 10_000  # features kept of a set
-
-
-class TensorCache(Protocol):
-    """A store that keeps tensors between runs, such as the module `lit_aigc.data.cache`."""
-
-    def load_tensors(self, key: str) -> dict[str, Tensor] | None:
-        """Return what was stored under this key, or None."""
-
-    def store_tensors(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Store tensors under this key, if possible."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """Statistics of a real set on one extractor.
-
-    Attributes:
-        moments: Moments of all its items.
-        features: ``(m, d)`` float32, those of a uniform sample for the kernel distance.
-        extractor_hash: Hash of the extractor's weights.
-        split: What it was made from, such as ``train`` or ``train[30000:]``.
-        fingerprint: Hash of the data.
-        real: Figures of other real data against it, by number of samples as a string: ``{"1000": {"fid": …, "kid": …,
-            "is": …, "accuracy": …}}``, the best that a perfect generator can reach. The key ``other`` stands for any
-            other number of samples, with their own number as ``n``.
-        real_split: The data that these figures are of.
-        classes: Moments of each class, for ``class_fid``; empty: unknown. Not part of `to_bytes`.
-        preparation: The extractor's ``protocol`` at that time: how it resized and how precisely it computed.
-    """
-
-    moments: Moments
-    features: Tensor
-    extractor_hash: str
-    split: str
-    fingerprint: str = ""
-    real: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    real_split: str = ""
-    classes: tuple[Moments, ...] = ()
-    preparation: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return moments and features by name, on the CPU."""
-        tensors = {"count": torch.tensor(self.moments.count), "mean": self.moments.mean}
-        tensors |= {"covariance": self.moments.covariance, "features": self.features}
-        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-
-    def to_bytes(self) -> bytes:
-        """Return the tensors as a safetensors file: float64 moments, float16 features."""
-        return save_safetensors(self.tensors() | {"features": self.features.cpu().half().contiguous()})
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> tuple[Moments, Tensor]:
@@ -210,7 +161,7 @@ def set_reference(
     extractor: nn.Module,
     *,
     halves: Halves | None = None,
-    cache: TensorCache | None = None,
+    cache: Any = None,
     device: torch.device | str = "cpu",
 ) -> Reference:
     """Return the statistics of a set of real images from elsewhere, from the cache if possible.
@@ -222,38 +173,38 @@ def set_reference(
         batches: Returns its batches.
         extractor: The extractor, on `device`.
         halves: Compares parts of the set with each other, for the floor.
-        cache: Where to keep statistics; None: nowhere.
+        cache: Keeps tensors between runs, such as the module `lit_aigc.data.cache`; None: nothing is kept.
         device: Where to compute.
 
     Returns:
         The reference; with `halves`, `real` has their figures.
     """
-    # Without a cache one pass does it all; the fingerprint is known once all pixels have been read.
-    if cache is None:
-        reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
-        reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
-        return _with_floor(reference, halves.figures() if halves else None)
-    # With a cache the floor has an entry of its own, because it depends on the number of samples.
-    fingerprint = images.pixels.fingerprint
-    same = [1, fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
-    digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-    key = f"reference_{extractor.name}_{digest}"
-    known = cache.load_tensors(key)
-    figures = cache.load_tensors(f"{key}_floor_{halves.key()}") if halves else None
+    known = figures = None
+    if cache:  # the floor has an entry of its own, because it depends on the number of samples
+        same = [1, images.pixels.fingerprint, extractor.name, extractor.hash, extractor.protocol, KID_LIMIT]
+        digest = hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+        key = f"reference_{extractor.name}_{digest}"
+        floor_key = f"{key}_floor_{halves.key()}" if halves else ""
+        known, figures = cache.load_tensors(key), cache.load_tensors(floor_key) if halves else None
+    new_floor = halves is not None and figures is None
     if known is None:
-        reference = compute_reference(
-            batches(), extractor, split=images.called, fingerprint=fingerprint, halves=halves, device=device
-        )
-        cache.store_tensors(key, reference.tensors())
+        reference = compute_reference(batches(), extractor, split=images.called, halves=halves, device=device)
     else:
-        about = {"split": images.called, "fingerprint": fingerprint, "preparation": dict(extractor.protocol)}
-        reference = Reference(*from_tensors(known), extractor.hash, **about)
-        if halves and figures is None:
+        reference = Reference(*from_tensors(known), extractor.hash, images.called, preparation=dict(extractor.protocol))
+        if new_floor:
             _compute_halves(halves, batches(), extractor, device)
-    if halves and figures is None:
+    if new_floor:
         figures = {name: torch.tensor(value, dtype=torch.float64) for name, value in halves.figures().items()}
-        cache.store_tensors(f"{key}_floor_{halves.key()}", figures)
-    return _with_floor(reference, figures)
+    if cache and known is None:
+        cache.store_tensors(key, reference.tensors())
+    if cache and new_floor:
+        cache.store_tensors(floor_key, figures)
+    # without a cache the fingerprint is known only now that all pixels have been read
+    reference = dataclasses.replace(reference, fingerprint=images.pixels.fingerprint)
+    if figures is None:
+        return reference
+    real = {"other": {name: float(value) for name, value in figures.items()}}
+    return dataclasses.replace(reference, real=real, real_split=f"two parts of {reference.split}")
 
 
 @torch.no_grad()
@@ -262,13 +213,6 @@ def _compute_halves(halves: Halves, batches: Iterable[Batch], extractor: nn.Modu
         needed = halves.needs(batch.start, len(batch.images)).nonzero()[:, 0]
         if len(needed):
             halves.update(*extract(extractor, batch.images[needed], device), batch.start + needed)
-
-
-def _with_floor(reference: Reference, figures: Mapping[str, Any] | None) -> Reference:
-    if figures is None:
-        return reference
-    real = {"other": {name: float(value) for name, value in figures.items()}}
-    return dataclasses.replace(reference, real=real, real_split=f"two parts of {reference.split}")
 
 
 def extract(extractor: nn.Module, images: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:

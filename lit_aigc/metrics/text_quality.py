@@ -60,8 +60,8 @@ def self_bleu(texts: Sequence[Tokens], order: int = 4) -> float:
     for text, own in zip(texts, counts, strict=True):
         correct = [
             # the largest count of the others: the second largest if the largest is this text's own
-            sum(min(count, second if count == first else first) for count, (first, second) in _pairs(grams, largest))
-            for grams, largest in zip(own, most, strict=True)
+            sum(min(count, others[gram][count == others[gram][0]]) for gram, count in grams.items())
+            for grams, others in zip(own, most, strict=True)
         ]
         sizes = [max(len(text) - n, 0) for n in range(order)]
         closest = min((abs(x - len(text)), x) for x in lengths if x != len(text) or lengths[x] > 1)[1]
@@ -78,10 +78,6 @@ def _two_largest(counts: Sequence[Counter]) -> dict[tuple[str, ...], tuple[int, 
             first, second = found.get(gram, (0, 0))
             found[gram] = (count, first) if count > first else (first, max(second, count))
     return found
-
-
-def _pairs(grams: Counter, largest: dict[tuple[str, ...], tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
-    return [(count, largest[gram]) for gram, count in grams.items()]
 
 
 def first_words(text: str, number: int) -> str:

@@ -9,9 +9,9 @@ import torch
 from lit_aigc.errors import InputError
 from lit_aigc.metrics import bootstrap
 from lit_aigc.metrics.bootstrap import compare, difference, estimate
-from lit_aigc.metrics.frechet import FeatureMoments, Moments, frechet_distance, frechet_draws
-from lit_aigc.metrics.inception_score import InceptionScore, inception_score_draws
-from lit_aigc.metrics.kernel import kernel_distance, kernel_draws
+from lit_aigc.metrics.frechet import FeatureMoments, FrechetDistance, Moments, frechet_distance
+from lit_aigc.metrics.inception_score import InceptionScore
+from lit_aigc.metrics.kernel import KernelDistance, kernel_distance
 from lit_aigc.metrics.resampling import weights
 
 
@@ -49,7 +49,7 @@ def test_weights_are_sets_drawn_with_replacement():
 def test_draws_are_the_metric_of_what_was_drawn(n, d):
     x, real = features(n, d, offset=0.3), features(100, d, seed=1)
     reference = moments(real)
-    frechet, scores = frechet_draws(x, reference, 20, seed=3), inception_score_draws(x, 20, seed=3)
+    frechet, scores = FrechetDistance(reference).draws(x, 20, seed=3), InceptionScore(x.shape[1]).draws(x, 20, seed=3)
     for draw, w in enumerate(weights(n, 20, seed=3)):
         again = redrawn(x, w)
         assert frechet[draw].item() == pytest.approx(frechet_distance(moments(again), reference), rel=1e-6)
@@ -58,7 +58,7 @@ def test_draws_are_the_metric_of_what_was_drawn(n, d):
 
 def test_draws_of_the_kernel_distance_leave_out_an_item_with_itself(monkeypatch):
     x, real = features(15, offset=0.3).double(), features(12, seed=1).double()
-    found = kernel_draws(x, real, 20, seed=3)
+    found = KernelDistance(real).draws(x, 20, seed=3)
     kernel = (x @ x.T / 4 + 1) ** 3
     across = ((x @ real.T / 4 + 1) ** 3).mean(dim=1)
     for draw, w in enumerate(weights(15, 20, seed=3)):
@@ -67,7 +67,7 @@ def test_draws_of_the_kernel_distance_leave_out_an_item_with_itself(monkeypatch)
         rest = kernel_distance(x, real) + 2 * across.mean() - (kernel.sum() - kernel.trace()) / (15 * 14)  # of the real
         assert found[draw].item() == pytest.approx(float(own + rest - 2 * w @ across / 15), rel=1e-9)
     monkeypatch.setattr("lit_aigc.metrics.kernel._ROWS", 4)
-    assert torch.allclose(kernel_draws(x, real, 20, seed=3), found, rtol=1e-10)
+    assert torch.allclose(KernelDistance(real).draws(x, 20, seed=3), found, rtol=1e-10)
 
 
 def test_the_standard_error_is_the_spread_over_sets_of_samples():
@@ -77,9 +77,9 @@ def test_the_standard_error_is_the_spread_over_sets_of_samples():
     reference, some = moments(real), real[:300]
     sets = features(200 * n, d, seed=1, offset=0.4).view(200, n, d)
     for metric, draws in (
-        (lambda x: frechet_distance(moments(x), reference), lambda x: frechet_draws(x, reference, 100)),
-        (lambda x: kernel_distance(x, some), lambda x: kernel_draws(x, some, 100)),
-        (score, lambda x: inception_score_draws(x, 100)),
+        (lambda x: frechet_distance(moments(x), reference), lambda x: FrechetDistance(reference).draws(x, 100)),
+        (lambda x: kernel_distance(x, some), lambda x: KernelDistance(some).draws(x, 100)),
+        (score, lambda x: InceptionScore(x.shape[1]).draws(x, 100)),
     ):
         true = statistics.stdev(metric(x) for x in sets)
         found = statistics.mean(estimate(0.0, draws(x)).standard_error for x in sets[:6])
@@ -88,7 +88,7 @@ def test_the_standard_error_is_the_spread_over_sets_of_samples():
 
 def test_the_interval_lies_around_the_number_though_draws_are_biased():
     x, reference = features(100, 16), moments(features(5000, 16, seed=1))
-    value, draws = frechet_distance(moments(x), reference), frechet_draws(x, reference, 100)
+    value, draws = frechet_distance(moments(x), reference), FrechetDistance(reference).draws(x, 100)
     assert draws.mean() > 1.5 * value  # biased by 1/n once more
     found = estimate(value, draws)
     assert found.low < value < found.high
@@ -104,15 +104,17 @@ def test_estimate_by_hand():
 
 def test_constant_features_have_no_spread():
     same = torch.ones(30, 4)
-    assert estimate(0.0, frechet_draws(same, moments(features(50)), 20)).standard_error == pytest.approx(0.0, abs=1e-9)
-    assert estimate(1.0, inception_score_draws(same, 20)).standard_error == pytest.approx(0.0, abs=1e-9)
+    assert estimate(0.0, FrechetDistance(moments(features(50))).draws(same, 20)).standard_error == pytest.approx(
+        0.0, abs=1e-9
+    )
+    assert estimate(1.0, InceptionScore(same.shape[1]).draws(same, 20)).standard_error == pytest.approx(0.0, abs=1e-9)
 
 
 def test_too_few_are_refused():
     with pytest.raises(InputError, match="at least 2 samples, got 1"):
-        frechet_draws(features(1), moments(features(50)), 20)
+        FrechetDistance(moments(features(50))).draws(features(1), 20)
     with pytest.raises(InputError, match="bootstrap=5: expected the number of draws, 20 or more"):
-        inception_score_draws(features(10), 5)
+        InceptionScore(4).draws(features(10), 5)
 
 
 def test_difference_of_two_numbers():
@@ -137,7 +139,7 @@ def test_differences_of_equal_models_are_rarely_beyond_noise():
 
     def made(seed: int, offset: float) -> bootstrap.Estimate:
         x = features(100, seed=seed, offset=offset)
-        return estimate(frechet_distance(moments(x), reference), frechet_draws(x, reference, 40, seed=seed))
+        return estimate(frechet_distance(moments(x), reference), FrechetDistance(reference).draws(x, 40, seed=seed))
 
     first = [made(100 + number, 0.4) for number in range(40)]
     second = [made(200 + number, 0.4) for number in range(40)]

@@ -159,4 +159,4 @@ def test_memory_does_not_grow():
 def test_half_precision_module_keeps_float64_states():
     metric = FrechetDistance(moments(features(30))).half()
     metric.update(features(30))
-    assert metric.outer.dtype == metric.reference_covariance.dtype == torch.float64
+    assert metric.outer.dtype == metric.reference.covariance.dtype == torch.float64

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any
 
-from lit_aigc.evaluate.page.findings import figure, typeset
+from lit_aigc.evaluate.page.findings import decimals, figure, typeset
 from lit_aigc.metrics.measurement import Curve, Measurement, is_number
 
 WIDTH, HEIGHT = 340, 210
@@ -17,24 +18,13 @@ MOST_POINTS = 400
 MARKED = 30  # up to this many points, each has a mark
 
 
-class Scale(NamedTuple):
-    """A number on its scale; places are percentages of the width.
+def scale(measurement: Measurement) -> dict[str, Any] | None:
+    """Return a number on its scale, or None if there is nothing to compare the number with.
 
-    Attributes:
-        value: Place of the number.
-        interval: Both ends of its interval, or None.
-        real: Place of the figure of real images, or None.
-        ends: The ends of the scale, as text.
+    Returns:
+        ``value``, the place of the number as a percentage of the width; ``interval``, those of both ends of its
+        interval, or None; ``real``, that of the figure of real images, or None; and ``ends`` of the scale, as text.
     """
-
-    value: str
-    interval: tuple[str, str] | None
-    real: str | None
-    ends: tuple[str, str]
-
-
-def scale(measurement: Measurement) -> Scale | None:
-    """Return a number on its scale, or None if there is nothing to compare the number with."""
     value, low, high, real = (getattr(measurement, name) for name in ("value", "low", "high", "real"))
     if not is_number(value) or not math.isfinite(value):
         return None
@@ -49,31 +39,24 @@ def scale(measurement: Measurement) -> Scale | None:
     def place(number: float) -> str:
         return f"{100 * (number - first) / ((last - first) or 1):.2f}%"
 
-    return Scale(
-        place(value),
-        (place(low), place(high)) if None not in (low, high) and len(known) >= 3 else None,
-        None if real is None else place(real),
-        (compact(first), compact(last)),
-    )
+    return {
+        "value": place(value),
+        "interval": (place(low), place(high)) if None not in (low, high) and len(known) >= 3 else None,
+        "real": None if real is None else place(real),
+        "ends": (compact(first), compact(last)),
+    }
 
 
-class Bars(NamedTuple):
-    """Bars of some classes, and a line through all of them; places are percentages of the width.
+def bars(mean: Measurement, classes: Sequence[Measurement]) -> dict[str, Any]:
+    """Return a bar for each class, and the mean as a line through all bars.
 
-    Attributes:
-        mean: Place of the line, or None.
-        rows: Label, length of the bar and value of each class.
+    Returns:
+        ``mean``, the place of the line as a percentage of the width, or None; and ``rows``: label, length of the bar as
+        a percentage, and value of each class.
     """
-
-    mean: str | None
-    rows: list[tuple[str, str, str]]
-
-
-def bars(mean: Measurement, classes: Sequence[Measurement]) -> Bars:
-    """Return a bar for each class, and the mean as a line through all bars."""
     finite = [each.value for each in (*classes, mean) if math.isfinite(each.value)]
     high = max([*finite, 1e-12]) * 1.02
-    digits = max(0, 3 - math.floor(math.log10(high)) - 1)
+    digits = decimals(high, 3)
 
     def row(each: Measurement) -> tuple[str, str, str]:
         if not math.isfinite(each.value):
@@ -81,36 +64,21 @@ def bars(mean: Measurement, classes: Sequence[Measurement]) -> Bars:
         return each.label, f"{100 * max(each.value, 0) / high:.2f}%", typeset(f"{each.value:,.{digits}f}")
 
     line = f"{100 * mean.value / high:.2f}%" if math.isfinite(mean.value) else None
-    return Bars(line, [row(each) for each in classes])
+    return {"mean": line, "rows": [row(each) for each in classes]}
 
 
-class Lines(NamedTuple):
-    """Curves over samples seen, in pixels of a picture of `WIDTH` by `HEIGHT`.
-
-    Attributes:
-        rows: Height and text of the ticks of the values.
-        columns: Place and text of the ticks of the samples.
-        levels: Heights of the dashed lines.
-        curves: Path and marks of each curve.
-        logarithmic: Whether the axis of the values is.
-        words: What the chart shows.
-    """
-
-    rows: list[tuple[str, str]]
-    columns: list[tuple[str, str]]
-    levels: list[str]
-    curves: list[tuple[str, list[tuple[str, str]]]]
-    logarithmic: bool
-    words: str
-
-
-def lines(curves: Mapping[str, Curve], levels: Mapping[str, float], end: float) -> Lines:
+def lines(curves: Mapping[str, Curve], levels: Mapping[str, float], end: float) -> dict[str, Any]:
     """Draw curves over samples seen; values that span a wide range are on a logarithmic axis.
 
     Args:
         curves: By name, drawn in the order of the colors.
         levels: Values of real images by name: dashed lines, if they lie within the axis or near it.
         end: Largest number of samples on the axis.
+
+    Returns:
+        In pixels of a picture of `WIDTH` by `HEIGHT`: ``rows`` and ``columns``, place and text of the ticks of the
+        values and of the samples; ``levels``, heights of the dashed lines; ``curves``, path and marks of each. And
+        ``logarithmic``, whether the axis of the values is, and ``words``, what the chart shows.
     """
     values = [value for _, found in curves.values() for value in found if math.isfinite(value)] or [0.0]
     logarithmic = min(values) > 0 and max(values) / min(values) >= LOGARITHMIC
@@ -131,14 +99,14 @@ def lines(curves: Mapping[str, Curve], levels: Mapping[str, float], end: float) 
         drawn.append((_path(points), marks))
     words = [_in_words(name, curve) for name, curve in curves.items()]
     words += [f"{name} {figure(value)}" for name, value in levels.items()]
-    return Lines(
-        [(f"{y(tick):.1f}", compact(tick)) for tick in ticks],
-        [(f"{x(tick):.1f}", compact(tick)) for tick in _steps(0.0, max(end, 1), 4, whole=True)],
-        [f"{y(value):.1f}" for value in levels.values() if low <= value <= high],
-        drawn,
-        logarithmic,
-        f"Curves over samples seen{', logarithmic' if logarithmic else ''}: {'; '.join(words)}",
-    )
+    return {
+        "rows": [(f"{y(tick):.1f}", compact(tick)) for tick in ticks],
+        "columns": [(f"{x(tick):.1f}", compact(tick)) for tick in _steps(0.0, max(end, 1), 4, whole=True)],
+        "levels": [f"{y(value):.1f}" for value in levels.values() if low <= value <= high],
+        "curves": drawn,
+        "logarithmic": logarithmic,
+        "words": f"Curves over samples seen{', logarithmic' if logarithmic else ''}: {'; '.join(words)}",
+    }
 
 
 def _rounded(value: float) -> float:
@@ -209,19 +177,14 @@ def _thinned(points: list[tuple[float, float] | None]) -> list[tuple[float, floa
     kept: list[tuple[float, float] | None] = []
     for start in range(0, len(points), stretch):
         part = [point for point in points[start : start + stretch] if point]
-        ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])} if part else {None}
-        kept += sorted(ends) if part else [None]
+        kept += sorted({min(part, key=itemgetter(1)), max(part, key=itemgetter(1))}) if part else [None]
     return kept
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
     """Return a line through the points, broken where one is missing."""
-    words, pen = [], "M"
-    for point in points:
-        if point:
-            words.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
-        pen = "L" if point else "M"
-    return "".join(words)
+    pens = ["M", *("L" if point else "M" for point in points)]
+    return "".join(f"{pen}{point[0]:.1f} {point[1]:.1f}" for pen, point in zip(pens, points, strict=False) if point)
 
 
 def last(curve: Curve) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
+from typing import Any
 
 from PIL import Image
 
@@ -15,30 +15,16 @@ SMALL = 320  # pixels; narrower pictures are enlarged
 WIDEST = 640  # pixels, up to about this width
 
 
-@dataclasses.dataclass(frozen=True)
-class Embedded:
-    """A picture as a ``data:`` address.
-
-    Attributes:
-        source: The address, of a PNG.
-        width: In pixels of the picture.
-        height: In pixels of the picture.
-        factor: How much to enlarge it.
-    """
-
-    source: str
-    width: int
-    height: int
-    factor: int
-
-
-def embed(picture: Image.Image | bytes, name: str, among: int = 1) -> Embedded:
+def embed(picture: Image.Image | bytes, name: str, among: int = 1) -> dict[str, Any]:
     """Embed a picture as a PNG, made smaller until it takes no more than its share of `LIMIT`.
 
     Args:
         picture: A Pillow image, or the bytes of an image file.
         name: For the message.
         among: Number of pictures that share the limit.
+
+    Returns:
+        ``source``, a ``data:`` address; ``width`` and ``height`` in pixels; and ``factor``, how much to enlarge it.
 
     Raises:
         InputError: If the bytes are not an image.
@@ -52,13 +38,13 @@ def embed(picture: Image.Image | bytes, name: str, among: int = 1) -> Embedded:
         ) from error
     data = picture if isinstance(picture, bytes) and image.format == "PNG" else _png(image)
     while len(data) > LIMIT / among and max(image.size) > 64:
+        image = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
         half = (max(1, image.width // 2), max(1, image.height // 2))
-        image = (image.convert("RGB") if image.mode not in ("L", "RGB", "RGBA") else image).resize(
-            half, Image.Resampling.LANCZOS
-        )
+        image = image.resize(half, Image.Resampling.LANCZOS)
         data = _png(image)
     factor = max(1, WIDEST // image.width) if image.width < SMALL else 1
-    return Embedded(f"data:image/png;base64,{base64.b64encode(data).decode()}", image.width, image.height, factor)
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return {"source": source, "width": image.width, "height": image.height, "factor": factor}
 
 
 def _png(image: Image.Image) -> bytes:

@@ -33,21 +33,18 @@ class Findings:
 
     def headlines(self) -> list[Measurement]:
         """Return the numbers and verdicts of the known kinds, in their order."""
-        order = list(figures())
-        known = [each for each in self.measurements if each.metric in order and not each.part]
-        return sorted(
-            (each for each in known if isinstance(each.value, int | float)),
-            key=lambda measurement: order.index(measurement.metric),
-        )
+        known = [each for each in self.measurements if not each.part and isinstance(each.value, int | float)]
+        return [each for kind in figures() for each in known if each.metric == kind]
 
     def classes(self) -> list[tuple[Measurement, list[Measurement]]]:
         """Return each mean over classes with the numbers of two or more classes."""
-        by_mean = [
-            (mean, [each for each in self.measurements if each.part and is_number(each.value) and _is_of(each, mean)])
-            for mean in self.measurements
-            if not mean.part
-        ]
-        return [(mean, classes) for mean, classes in by_mean if len(classes) > 1]
+        groups: dict[tuple[str, str], list[Measurement]] = {}
+        for each in self.measurements:
+            if each.part and is_number(each.value):
+                groups.setdefault((each.metric, each.extractor), []).append(each)
+        means = [each for each in self.measurements if not each.part]
+        found = [(mean, groups.get((mean.metric, mean.extractor), [])) for mean in means]
+        return [(mean, classes) for mean, classes in found if len(classes) > 1]
 
     def by_protocol(self) -> dict[str, list[Measurement]]:
         """Return the numbers by the part of the protocol that they depend on."""
@@ -145,10 +142,6 @@ def typeset(text: str) -> str:
     mantissa, _, exponent = text.partition("e")
     power = f"\u202f\u00d7\u202f10{str(int(exponent)).translate(_RAISED)}" if exponent else ""
     return mantissa.replace("-", "\u2212") + power
-
-
-def _is_of(measurement: Measurement, mean: Measurement) -> bool:
-    return (measurement.metric, measurement.extractor) == (mean.metric, mean.extractor)
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -130,7 +130,7 @@ def _pictures(pictures: Mapping[str, Image.Image | bytes]) -> list[tuple[str, An
     return [(CAPTIONS.get(name, name), embed(picture, name, len(pictures))) for name, picture in pictures.items()]
 
 
-def _classes(found: Findings) -> list[tuple[Measurement, int, charts.Bars]]:
+def _classes(found: Findings) -> list[tuple[Measurement, int, dict[str, Any]]]:
     """Return each number that every class has, the number of classes, and bars of all or the worst of them."""
     groups = []
     for mean, classes in found.classes():
@@ -140,26 +140,21 @@ def _classes(found: Findings) -> list[tuple[Measurement, int, charts.Bars]]:
     return groups
 
 
-class Chart(NamedTuple):
-    """Curves with a heading, and for each its sign, name and last value."""
+def _training(curves: Mapping[str, Curve]) -> dict[str, list[dict[str, Any]]]:
+    """Return charts of losses and measured numbers as ``first``, and of whatever else was logged as ``more``.
 
-    heading: str
-    legend: list[tuple[str, str, float]]
-    lines: charts.Lines
-
-
-def _training(curves: Mapping[str, Curve]) -> dict[str, list[Chart]]:
-    """Return charts of losses and measured numbers as ``first``, and of whatever else was logged as ``more``."""
+    Each has a ``heading``, the ``lines``, and a ``legend``: sign, name and last value of each of them.
+    """
     if not any(steps for steps, _ in curves.values()):
         return {}
     end = max(max(steps) for steps, _ in curves.values() if steps)
-    groups: dict[str, list[Chart]] = {"first": [], "more": []}
+    groups = {"first": [], "more": []}
     for title, group in panels(curves).items():
         groups["more" if title.startswith("training: ") else "first"].append(_chart(title, group, end))
     return groups
 
 
-def _chart(title: str, group: Mapping[str, Curve], end: float) -> Chart:
+def _chart(title: str, group: Mapping[str, Curve], end: float) -> dict[str, Any]:
     levels = {key: charts.last(curve) for key, curve in group.items() if is_real(key) and len(set(curve[1])) == 1}
     moving = {key: curve for key, curve in group.items() if key not in levels}
     if not moving:
@@ -168,27 +163,17 @@ def _chart(title: str, group: Mapping[str, Curve], end: float) -> Chart:
     legend += [("level", "real images" if len(levels) == 1 else key, value) for key, value in levels.items()]
     kind = figures().get(title)
     heading = capital(kind.label if kind else title.removeprefix("training: "))
-    return Chart(heading, legend, charts.lines(moving, levels, end))
+    return {"heading": heading, "legend": legend, "lines": charts.lines(moving, levels, end)}
 
 
-class Row(NamedTuple):
-    """A row of a table: a key, the class that it is of, whether it is biased, and a text and its padding by column."""
+def _numbers(found: Findings) -> dict[str, Any]:
+    """Return every number, by the part of the protocol that it depends on; empty columns are left out.
 
-    key: str
-    label: str
-    biased: bool
-    cells: list[tuple[str, tuple[str, str]]]
-
-
-class Table(NamedTuple):
-    """Heads of the columns, and rows with a word and a text above them, both possibly empty."""
-
-    heads: list[str]
-    groups: list[tuple[str, str, list[Row]]]
-
-
-def _numbers(found: Findings) -> Table | None:
-    """Return every number, by the part of the protocol that it depends on; empty columns are left out."""
+    Returns:
+        ``heads`` of the columns, and ``groups`` of rows, each with a word and a text above it, both possibly empty. A
+        row has a ``key``, the ``label`` of its class, whether it is ``biased``, and ``cells``: column, and a text with
+        its padding.
+    """
     numbers = found.measurements
     levels = {found.level(each) for each in numbers}
     columns = {
@@ -198,18 +183,23 @@ def _numbers(found: Findings) -> Table | None:
         "Real images": [_or_nothing(each.real) for each in numbers],
     }
     columns = {head: aligned(texts) for head, texts in columns.items() if any(texts)}
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for each, cells in zip(numbers, zip(*columns.values(), strict=True), strict=True):
         label = "" if each.label == each.part else each.label
-        row = Row(each.key(), label, each.biased, list(zip(columns, cells, strict=True)))
+        row = {
+            "key": each.key(),
+            "label": label,
+            "biased": each.biased,
+            "cells": list(zip(columns, cells, strict=True)),
+        }
         rows.setdefault(each.protocol, []).append(row)
     words = {part: in_words(found.facts_of(part)).removesuffix(".") for part in rows}
     groups = [(part or "Other", words[part], group) for part, group in rows.items()]
-    return Table(["Number", *columns], groups) if groups else None
+    return {"heads": ["Number", *columns], "groups": groups} if groups else {}
 
 
-def _differences(found: Findings) -> Table | None:
-    """Return whether numbers differ from those of a baseline by more than the noise."""
+def _differences(found: Findings) -> dict[str, Any]:
+    """Return whether numbers differ from a baseline's by more than the noise, as a table like that of numbers."""
     verdicts = {None: "unknown", True: "larger than the noise", False: "within the noise"}
     heads = ["Number", "Difference", f"{percent(LEVEL)} interval", "Verdict"]
     rows = []
@@ -217,8 +207,9 @@ def _differences(found: Findings) -> Table | None:
         ends = {name: facts.get(name) for name in ("standard_error", "low", "high") if is_number(facts.get(name))}
         difference = Measurement(key, value=facts.get("difference"), **ends)
         texts = (shown(difference), interval(difference), verdicts[facts.get("beyond_noise")])
-        rows.append(Row(key, "", False, [(head, (text, "")) for head, text in zip(heads[1:], texts, strict=True)]))
-    return Table(heads, [("", "", rows)]) if rows else None
+        cells = [(head, (text, "")) for head, text in zip(heads[1:], texts, strict=True)]
+        rows.append({"key": key, "label": "", "biased": False, "cells": cells})
+    return {"heads": heads, "groups": [("", "", rows)]} if rows else {}
 
 
 def in_words(facts: Mapping[str, Any]) -> str:

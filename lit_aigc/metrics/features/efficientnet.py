@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +22,8 @@ _MEAN, _SCALE = 127.0, 128.0  # of the levels 0 … 255, as TensorFlow's trainin
 _AT_A_TIME = 64  # images; more would need gigabytes at 224 px
 
 
-class _Stage(NamedTuple):
-    """Blocks of one width; the first of them has the stride."""
-
-    blocks: int
-    kernel: int
-    stride: int
-
-
-_STAGES = (
-    _Stage(1, 3, 1),
-    _Stage(2, 3, 2),
-    _Stage(2, 5, 2),
-    _Stage(3, 3, 2),
-    _Stage(3, 5, 1),
-    _Stage(4, 5, 2),
-    _Stage(1, 3, 1),
-)
+# Of each stage of one width: its blocks, the size of their kernels, and the stride of the first of them.
+_STAGES = ((1, 3, 1), (2, 3, 2), (2, 5, 2), (3, 3, 2), (3, 5, 1), (4, 5, 2), (1, 3, 1))
 
 
 class _Convolution(nn.Module):
@@ -53,13 +37,8 @@ class _Convolution(nn.Module):
         self, state: dict[str, Tensor], convolution: str, norm: str, *, kernel: int, stride: int, activated: bool
     ) -> None:
         super().__init__()
-        weight, gain, bias, mean, variance = (
-            state.pop(name).double()
-            for name in (
-                f"{convolution}.weight",
-                *(f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")),
-            )
-        )
+        names = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        weight, gain, bias, mean, variance = (state.pop(name).double() for name in (f"{convolution}.weight", *names))
         if weight.shape[2:] != (kernel, kernel):
             raise ValueError(f"{convolution} has kernels of {tuple(weight.shape[2:])}, expected {kernel}x{kernel}")
         gain = gain / (variance + _EPSILON).sqrt()
@@ -149,7 +128,7 @@ class EfficientNetLite0(nn.Module):
         """Build all layers from the tensors of the file; raises ValueError or KeyError if they don't fit."""
         state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
         self.stem = _Convolution(state, "_conv_stem", "_bn0", kernel=3, stride=2, activated=True)
-        layout = [(stage.kernel, stage.stride if i == 0 else 1) for stage in _STAGES for i in range(stage.blocks)]
+        layout = [(kernel, 1 if i else stride) for blocks, kernel, stride in _STAGES for i in range(blocks)]
         self.blocks = nn.Sequential(*(_Block(state, f"_blocks.{i}", *block) for i, block in enumerate(layout)))
         self.head = _Convolution(state, "_conv_head", "_bn1", kernel=1, stride=1, activated=True)
         weight, bias = state.pop("_fc.weight"), state.pop("_fc.bias")
