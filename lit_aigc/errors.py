@@ -25,6 +25,11 @@ def check(*conditions: tuple[str, object, bool, str], more: Iterable[str] = ()) 
         raise InputError("\n".join(wrong))
 
 
+def at_least(least: int, section: str, **values: float) -> list[tuple[str, object, bool, str]]:
+    """Return conditions for `check`: that the numbers in a section of the config, by name, are not less than this."""
+    return [(f"{section}.{name}", value, value >= least, f"{least} or more") for name, value in values.items()]
+
+
 def not_whole(name: str, value: object, *, least: int | None) -> list[str]:
     """Return a sentence if a value is no int, or less than `least`; for problems that are raised together."""
     if isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.latent import checked_latent_dim
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.pyramid import stages
 from lit_aigc.networks.likelihood import Likelihood
 

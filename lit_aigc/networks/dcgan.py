@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.minibatch import MinibatchStd
 from lit_aigc.networks.layers.pyramid import stages
 
@@ -23,19 +24,6 @@ def _initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
-
-
-def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
-    """Make class embeddings of norm about 1, like a one-hot code, or None without classes.
-
-    Next to a latent of norm ``sqrt(dim)`` such a class doesn't drown the latent. A generator that starts with larger
-    class embeddings learns to ignore the latent.
-    """
-    if not num_classes:
-        return None
-    embedding = nn.Embedding(num_classes, dim)
-    nn.init.normal_(embedding.weight, 0.0, dim**-0.5)
-    return embedding
 
 
 class Generator(nn.Module):
@@ -60,8 +48,7 @@ class Generator(nn.Module):
         components: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= components <= latent_dim:
-            raise InputError(f"components={components}: expected 0 to latent_dim={latent_dim}.")
+        check(("components", components, 0 <= components <= latent_dim, f"0 to latent_dim={latent_dim}"))
         smallest, doublings = stages(shape)
         self.latent_dim = latent_dim
         self.components = nn.Parameter(torch.randn(components, latent_dim)) if components else None
@@ -84,8 +71,7 @@ class Generator(nn.Module):
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
         if self.components is not None:
             z = z + self.components[z[:, : len(self.components)].argmax(dim=1)]
-        if self.embedding is not None:
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        z = with_classes(z, self.embedding, y)
         x = self.project(z).unflatten(1, self.start)  # (N, width, 4 or 7, 4 or 7)
         return self.layers(x)
 
@@ -112,8 +98,8 @@ class Discriminator(discriminator.Discriminator):
         minibatch_group: int = 0,
     ) -> None:
         super().__init__()
-        if normalization not in ("batch", "spectral", "none"):
-            raise InputError(f"normalization={normalization!r} is unknown; expected batch, spectral or none.")
+        known = normalization in ("batch", "spectral", "none")
+        check(("normalization", normalization, known, "batch, spectral or none"))
         smallest, doublings = stages(shape)
         width = channels
         layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]

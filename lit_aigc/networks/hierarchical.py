@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim, with_classes
+from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
 from lit_aigc.networks.layers.pyramid import stages
 from lit_aigc.networks.likelihood import Likelihood

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.latent import checked_latent_dim
 from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.likelihood import Likelihood
 
 
@@ -38,8 +37,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
-        if self.embedding is not None:
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        z = with_classes(z, self.embedding, y)
         return self.layers(z).unflatten(1, self.shape)
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
-from lit_aigc.networks.dcgan import class_embedding
+from lit_aigc.errors import InputError, check
 from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.minibatch import MinibatchStd
 from lit_aigc.networks.layers.pyramid import stages, upsample_bilinear, widths
 
@@ -83,8 +83,7 @@ def _initialize_bilinear(layer: nn.ConvTranspose2d) -> None:
 
 def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
     """Return the size of the smallest map, and the number of doublings to the largest."""
-    if stride not in (1, 2):
-        raise InputError(f"stride={stride}: expected 1 (a map of the image's size) or 2 (none).")
+    check(("stride", stride, stride in (1, 2), "1 (a map of the image's size) or 2 (none)"))
     smallest, doublings = stages(shape)
     return smallest, doublings - stride + 1
 
@@ -92,8 +91,8 @@ def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
 def _blocks_of(levels: int, blocks: int | Sequence[int]) -> list[int]:
     """Return the number of blocks on each map, the largest first; the last number is repeated for smaller maps."""
     numbers = [blocks] if isinstance(blocks, int) else list(blocks)
-    if not numbers or min(numbers) < 0:
-        raise InputError(f"blocks={blocks}: expected a number, or a list of them, the largest map's first.")
+    expected = "a number, or a list of them, the largest map's first"
+    check(("blocks", blocks, min(numbers, default=-1) >= 0, expected))
     return (numbers + [numbers[-1]] * levels)[:levels]
 
 
@@ -148,8 +147,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
-        if self.embedding is not None:
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        z = with_classes(z, self.embedding, y)
         # Features in the order (row, column, channel) are a channels-last map, without a copy.
         x = self.project(z).unflatten(1, self.start).permute(0, 3, 1, 2)  # (N, width, 4 or 7, 4 or 7)
         x = self.stages[0](x)
