@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.spec import DataSpec
 
 TARGET = "_target_"
@@ -41,13 +41,8 @@ _RENAMED = {
 }
 
 _TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
-_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {
-    "name",
-    "modality",
-    "fingerprint",
-    "evaluation",
-    "token_counts",
-}
+_NOT_FOR_MODELS = {"name", "modality", "fingerprint", "evaluation", "token_counts"}
+_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - _NOT_FOR_MODELS
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -151,7 +146,7 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and name not in {*node, *given}
     ]
-    _raise_all(problems(node, trust=trust, given=given, deep=False) + missing)
+    check(more=problems(node, trust=trust, given=given, deep=False) + missing)
     for name, kind in _dataclass_parameters(target).items():
         if isinstance(children.get(name), Mapping):
             children[name] = kind(**children[name])
@@ -337,8 +332,3 @@ def _in_words(hint: Any) -> str:
 
 def _within(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
-
-
-def _raise_all(found: list[str]) -> None:
-    if found:
-        raise InputError("\n".join(found))

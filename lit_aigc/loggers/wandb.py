@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import RunLogger, number
 from lit_aigc.loggers.csv import STEP
@@ -57,7 +57,7 @@ class WandbLogger(RunLogger):
         InputError: If the mode is unknown; or, when training starts, if W&B knows no login or refuses the run.
     """
 
-    kind = "wandb"
+    name = "wandb"
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class WandbLogger(RunLogger):
         mode: str | None = None,
     ) -> None:
         super().__init__()
-        if mode not in (None, "online", "offline", "disabled"):
-            raise InputError(f"logger.wandb.mode is {mode!r}; expected online, offline, disabled or null")
-        self.run_dir = Path(run_dir)
+        known = mode in (None, "online", "offline", "disabled")
+        check(("logger.wandb.mode", mode, known, "online, offline, disabled or null"))
+        self.save_dir, self.run_dir = run_dir, Path(run_dir)
         self._id = id
         self._mode = mode
         self._init = {
@@ -92,11 +92,6 @@ class WandbLogger(RunLogger):
     def version(self) -> str | None:
         """The id of the run, once it is known."""
         return self._run.id if self._run is not None else self._known_id()
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.run_dir)
 
     @property
     @rank_zero_experiment

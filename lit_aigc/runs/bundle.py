@@ -28,13 +28,10 @@ from lit_aigc.tokenization.tokenizers import TOKENIZER_FILE, load_tokenizer
 
 _Module = TypeVar("_Module", bound=nn.Module)
 FORMAT = 1
-_WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
-    "model.safetensors",
-    "config.yaml",
-    "spec.json",
-    "README.md",
-    "manifest.json",
-)
+_WEIGHTS, _CONFIG, _SPEC = "model.safetensors", "config.yaml", "spec.json"
+_CARD, MANIFEST = "README.md", "manifest.json"
+# What files that were damaged, or made to do damage, may raise when they are read.
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError, SafetensorError)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -96,9 +93,8 @@ def save_bundle(
             directory.rename(old)
         building.rename(directory)
         shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+    finally:
         shutil.rmtree(building, ignore_errors=True)
-        raise
     return directory
 
 
@@ -156,9 +152,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
         config = yaml.load((directory / _CONFIG).read_text(), Loader=_PlainLoader)
         spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))
         weights = load_file(directory / _WEIGHTS)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"The bundle {directory} can't be read: {error}") from error
-    except (yaml.YAMLError, SafetensorError) as error:
+    except _DAMAGED as error:
         raise InputError(f"The bundle {directory} can't be read: {error}") from error
     tokenizer = load_tokenizer(directory) if TOKENIZER_FILE in manifest["files"] else None
     if tokenizer and tokenizer.vocab_size != spec.vocab_size:
@@ -243,11 +237,9 @@ def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mappin
     numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
-    attribution = (
-        f"\n\nTraining data: {spec.attribution}. Give this attribution where you show samples."
-        if spec.attribution
-        else ""
-    )
+    attribution = ""
+    if spec.attribution:
+        attribution = f"\n\nTraining data: {spec.attribution}. Give this attribution where you show samples."
     return f"""# {summary.get("experiment", "model")}
 
 {model_config["_target_"]} with {parameters:,} parameters, trained on `{spec.name}` ({media.describe(spec)}{classes})
