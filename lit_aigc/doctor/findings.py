@@ -157,14 +157,12 @@ def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
             yield Finding(
                 f"The run folder {outlook.run_dir} can't be made: {problem}.", "Give another run_dir=PATH.", stops=True
             )
-        else:
-            free = shutil.disk_usage(there).free / GIB
-            if free < _NEARLY_FULL:
-                yield Finding(
-                    f"{free:.2f} GiB are free on the disk of {there.resolve()}.",
-                    "Free some space, or give a run_dir=PATH elsewhere.",
-                    stops=free < _FULL,
-                )
+        elif (free := shutil.disk_usage(there).free / GIB) < _NEARLY_FULL:
+            yield Finding(
+                f"{free:.2f} GiB are free on the disk of {there.resolve()}.",
+                "Free some space, or give a run_dir=PATH elsewhere.",
+                stops=free < _FULL,
+            )
     with contextlib.suppress(RuntimeError):
         if problem := cannot_write(nearest(cache())):
             yield Finding(

@@ -81,19 +81,21 @@ def _initialize_bilinear(layer: nn.ConvTranspose2d) -> None:
     layer.weight.data.copy_(each * taps[:, None] * taps)
 
 
-def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
-    """Return the size of the smallest map, and the number of doublings to the largest."""
-    check(("stride", stride, stride in (1, 2), "1 (a map of the image's size) or 2 (none)"))
-    smallest, doublings = stages(shape)
-    return smallest, doublings - stride + 1
+def _maps(
+    shape: Sequence[int], channels: int, growth: int, widening: int, blocks: int | Sequence[int], stride: int
+) -> tuple[int, list[int], list[int]]:
+    """Return the size of the smallest map, and each map's width and number of blocks, those of the largest first.
 
-
-def _blocks_of(levels: int, blocks: int | Sequence[int]) -> list[int]:
-    """Return the number of blocks on each map, the largest first; the last number is repeated for smaller maps."""
+    The last number of `blocks` is repeated for smaller maps.
+    """
     numbers = [blocks] if isinstance(blocks, int) else list(blocks)
-    expected = "a number, or a list of them, the largest map's first"
-    check(("blocks", blocks, min(numbers, default=-1) >= 0, expected))
-    return (numbers + [numbers[-1]] * levels)[:levels]
+    check(
+        ("stride", stride, stride in (1, 2), "1 (a map of the image's size) or 2 (none)"),
+        ("blocks", blocks, min(numbers, default=-1) >= 0, "a number, or a list of them, the largest map's first"),
+    )
+    smallest, doublings = stages(shape)
+    levels = doublings - stride + 2
+    return smallest, widths(channels, levels, growth, widening), (numbers + [numbers[-1]] * levels)[:levels]
 
 
 class Generator(nn.Module):
@@ -126,10 +128,8 @@ class Generator(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        smallest, doublings = _stages(shape, stride)
-        # By map, the smallest first: its width, and its number of blocks.
-        width = widths(channels, doublings + 1, growth, widening)[::-1]
-        number = _blocks_of(doublings + 1, blocks)[::-1]
+        smallest, *by_map = _maps(shape, channels, growth, widening, blocks, stride)
+        width, number = (values[::-1] for values in by_map)  # the smallest map first
         self.latent_dim = latent_dim
         self.embedding = class_embedding(num_classes, latent_dim)
         self.start = (smallest, smallest, width[0])
@@ -186,16 +186,14 @@ class Discriminator(discriminator.Discriminator):
         minibatch_group: int = 0,
     ) -> None:
         super().__init__()
-        smallest, doublings = _stages(shape, stride)
-        width = widths(channels, doublings + 1, growth, widening)
-        number = _blocks_of(doublings + 1, blocks)
+        smallest, width, number = _maps(shape, channels, growth, widening, blocks, stride)
 
         # From the image down: blocks on each map, then half the size and the next width.
         kernel, padding = (1, 0) if stride == 1 else (4, 1)
         layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, kernel, stride, padding)]
         for level, (w, n) in enumerate(zip(width, number, strict=True)):
             layers += [Bottleneck(w, expansion, group_size) for _ in range(n)]
-            if level < doublings:
+            if level + 1 < len(width):
                 # Bilinear at half the size is the mean of 2x2 pixels.
                 layers += [nn.AvgPool2d(2), nn.Conv2d(w, width[level + 1], 1, bias=False)]
         self.features = nn.Sequential(*layers)

@@ -66,10 +66,6 @@ class VectorQuantizer(nn.Module):
         )
         self.codes, self.dim = codes, dim
         self.decay, self.revive_below = decay, revive_below
-        self.codebook: Tensor
-        self.counts: Tensor
-        self.sums: Tensor
-        self.moves: Tensor
         self.register_buffer("codebook", torch.randn(codes, dim))
         self.register_buffer("counts", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
