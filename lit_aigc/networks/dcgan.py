@@ -12,7 +12,7 @@ from lit_aigc.errors import check
 from lit_aigc.networks.layers import discriminator
 from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.minibatch import MinibatchStd
-from lit_aigc.networks.layers.pyramid import stages
+from lit_aigc.networks.layers.pyramid import doubling, halving, stages
 
 
 def _initialize(network: nn.Module) -> None:
@@ -58,13 +58,9 @@ class Generator(nn.Module):
         self.project = nn.Linear(latent_dim * (2 if num_classes else 1), width * smallest**2, bias=False)
         layers: list[nn.Module] = [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         for _ in range(doublings - 1):
-            layers += [
-                nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width // 2),
-                nn.ReLU(inplace=True),
-            ]
             width //= 2
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1), nn.Tanh())
+            layers += [doubling(2 * width, width, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, doubling(width, shape[0]), nn.Tanh())
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -102,9 +98,9 @@ class Discriminator(discriminator.Discriminator):
         check(("normalization", normalization, known, "batch, spectral or none"))
         smallest, doublings = stages(shape)
         width = channels
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        layers: list[nn.Module] = [halving(shape[0], width), nn.LeakyReLU(0.2, inplace=True)]
         for _ in range(doublings - 1):
-            layers.append(nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=normalization != "batch"))
+            layers.append(halving(width, width * 2, bias=normalization != "batch"))
             layers += [nn.BatchNorm2d(width * 2)] if normalization == "batch" else []
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             width *= 2
@@ -128,8 +124,7 @@ class Discriminator(discriminator.Discriminator):
         for layer in self.features:
             batchwise = isinstance(layer, nn.modules.batchnorm._BatchNorm)  # SyncBatchNorm too
             x = torch.cat([layer(half) for half in x.chunk(2)]) if batchwise else layer(x)
-        real_features, fake_features = x.chunk(2)
-        return real_features, fake_features
+        return x.chunk(2)
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Map features (N, ...) and labels (N,) to logits (N,)."""

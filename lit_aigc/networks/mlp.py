@@ -83,8 +83,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
-        mean, log_var = self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
-        return mean, log_var
+        return self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
 
 
 class Decoder(nn.Module):

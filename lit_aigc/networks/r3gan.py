@@ -20,7 +20,7 @@ from lit_aigc.errors import InputError, check
 from lit_aigc.networks.layers import discriminator
 from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.minibatch import MinibatchStd
-from lit_aigc.networks.layers.pyramid import stages, upsample_bilinear, widths
+from lit_aigc.networks.layers.pyramid import doubling, halving, stages, upsample_bilinear, widths
 
 SLOPE = 0.2
 
@@ -139,10 +139,7 @@ class Generator(nn.Module):
             for w, n in zip(width, number, strict=True)
         )
         self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(width))
-        if stride == 1:
-            self.to_image = nn.Conv2d(channels, shape[0], 1)
-        else:
-            self.to_image = nn.ConvTranspose2d(channels, shape[0], 4, stride=2, padding=1)
+        self.to_image = nn.Conv2d(channels, shape[0], 1) if stride == 1 else doubling(channels, shape[0])
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -189,8 +186,7 @@ class Discriminator(discriminator.Discriminator):
         smallest, width, number = _maps(shape, channels, growth, widening, blocks, stride)
 
         # From the image down: blocks on each map, then half the size and the next width.
-        kernel, padding = (1, 0) if stride == 1 else (4, 1)
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, kernel, stride, padding)]
+        layers = [nn.Conv2d(shape[0], channels, 1) if stride == 1 else halving(shape[0], channels)]
         for level, (w, n) in enumerate(zip(width, number, strict=True)):
             layers += [Bottleneck(w, expansion, group_size) for _ in range(n)]
             if level + 1 < len(width):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_aigc.errors import check
 from lit_aigc.networks.code_prior import CodePrior
+from lit_aigc.networks.layers.pyramid import doubling, halving
 from lit_aigc.networks.vector_quantizer import VectorQuantizer, map_size
 from lit_aigc.noise import Noise
 
@@ -70,7 +71,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         width = shape[0]
         for following in _levels(shape, channels):
-            layers += [nn.SiLU()] * bool(layers) + [nn.Conv2d(width, following, 4, stride=2, padding=1)]
+            layers += [nn.SiLU()] * bool(layers) + [halving(width, following)]
             width = following
         layers += [ResidualBlock(width) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, dim, 1))
@@ -101,10 +102,10 @@ class Decoder(nn.Module):
         width = levels[0]
         layers: list[nn.Module] = [nn.Conv2d(dim, width, 3, padding=1), *(ResidualBlock(width) for _ in range(blocks))]
         for following in levels[1:]:
-            layers += [nn.SiLU(), nn.ConvTranspose2d(width, following, 4, stride=2, padding=1)]
+            layers += [nn.SiLU(), doubling(width, following)]
             layers += [ResidualBlock(following)]
             width = following
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers, nn.SiLU(), doubling(width, shape[0]))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map vectors ``(N, dim, size, size)`` to images ``(N, C, H, W)``, about in the range of training images."""

@@ -16,6 +16,14 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.machine.lock import hold
 
+# For each variable with the id of a job the id of a run in it; the first that is set counts.
+_IDS = {
+    "SLURM_ARRAY_JOB_ID": "slurm-{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}",
+    "SLURM_JOB_ID": "slurm-{SLURM_JOB_ID}",
+    "WANDB_RUN_ID": "{WANDB_RUN_ID}",
+    "TORCHELASTIC_RUN_ID": "torchelastic-{TORCHELASTIC_RUN_ID}",
+}
+
 
 def in_sweep() -> bool:
     """Return whether a W&B sweep agent started this process."""
@@ -34,18 +42,11 @@ def run_id(named: bool = False) -> tuple[str, bool]:
     Raises:
         InputError: If torchrun started several processes and gave them nothing to agree on a folder by.
     """
-    environment = os.environ
-    if in_sweep() and "WANDB_RUN_ID" in environment:
-        return environment["WANDB_RUN_ID"], True
-    if "SLURM_ARRAY_JOB_ID" in environment:
-        return f"slurm-{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}", True
-    if "SLURM_JOB_ID" in environment:
-        return f"slurm-{environment['SLURM_JOB_ID']}", True
-    if "WANDB_RUN_ID" in environment:
-        return environment["WANDB_RUN_ID"], True
-    if environment.get("TORCHELASTIC_RUN_ID", "none") != "none":
-        return f"torchelastic-{environment['TORCHELASTIC_RUN_ID']}", True
-    if "TORCHELASTIC_RUN_ID" in environment and not named:
+    names = sorted(_IDS, key=lambda name: name != "WANDB_RUN_ID") if in_sweep() else _IDS
+    for name in names:
+        if os.environ.get(name, "none") != "none":
+            return _IDS[name].format_map(os.environ), True
+    if "TORCHELASTIC_RUN_ID" in os.environ and not named:
         raise InputError(
             "torchrun gave this run no id: start it with --rdzv-backend=c10d --rdzv-id=NAME, or give run_dir=PATH."
         )

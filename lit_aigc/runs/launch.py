@@ -105,8 +105,7 @@ def local_devices(trainer: Mapping[str, Any], gpus: int | None = None) -> int:
         number = len(devices)
     else:
         number = int(devices) if str(devices).isdecimal() else 0
-    if not number:
-        raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
+    check(("trainer.devices", devices, number > 0, "auto, a number from 1 on, -1 for all, or [0, 1, ...]"))
     return number
 
 

@@ -89,20 +89,17 @@ class Sharded(DDPStrategy):
             module.ema.load_state_dict(_whole(average))
         self._put_away = shards, average
 
-    def _split_again(self) -> None:
-        module = self.lightning_module
-        (module.network, average), self._put_away = self._put_away, None
-        if average:
-            module.ema.network = module.network
-            module.ema.load_state_dict(average)
-
     def on_validation_start(self) -> None:
         """Make the network whole for validation."""
         self._gather()
 
     def on_validation_end(self) -> None:
         """Split the network again after the callbacks of validation."""
-        self._split_again()
+        module = self.lightning_module
+        (module.network, average), self._put_away = self._put_away, None
+        if average:
+            module.ema.network = module.network
+            module.ema.load_state_dict(average)
 
     def on_train_end(self) -> None:
         """Leave an ordinary network after training."""

@@ -41,5 +41,4 @@ class Discriminator(nn.Module):
 
     def pair_features(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of real and of fake images, of which there are equally many."""
-        real_features, fake_features = self.features(torch.cat([real, fake])).chunk(2)
-        return real_features, fake_features
+        return self.features(torch.cat([real, fake])).chunk(2)

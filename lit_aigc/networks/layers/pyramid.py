@@ -42,6 +42,16 @@ def widths(channels: int, levels: int, growth: int, widening: int) -> list[int]:
     return [channels * min(growth**level, widening) for level in range(levels)]
 
 
+def halving(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
+    """Make a 4x4 convolution of stride 2: ``(N, inputs, 2H, 2W)`` to ``(N, outputs, H, W)``."""
+    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+
+
+def doubling(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
+    """Make a 4x4 transposed convolution of stride 2: ``(N, inputs, H, W)`` to ``(N, outputs, 2H, 2W)``."""
+    return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+
+
 class UpsampledConv2d(nn.Conv2d):
     """Nearest-neighbor upsampling by 2 and a 3x3 convolution as one transposed convolution with a 4x4 kernel.
 
