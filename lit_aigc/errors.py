@@ -26,9 +26,9 @@ def check(*conditions: tuple[str, object, bool, str], more: Iterable[str] = ()) 
         raise InputError("\n".join(wrong))
 
 
-def at_least(least: int, section: str, **values: float) -> list[tuple[str, object, bool, str]]:
-    """Return conditions for `check`: that the numbers in a section of the config, by name, are not less than this."""
-    return [(f"{section}.{name}", value, value >= least, f"{least} or more") for name, value in values.items()]
+def at_least(least: int, prefix: str, **values: float) -> list[tuple[str, object, bool, str]]:
+    """Return conditions for `check`: that numbers are not less than this; a prefix and each name give its key."""
+    return [(f"{prefix}{name}", value, value >= least, f"{least} or more") for name, value in values.items()]
 
 
 def is_whole(value: object, least: float = -math.inf) -> bool:

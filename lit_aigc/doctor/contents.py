@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import instantiate
-from lit_aigc.doctor.findings import Finding
+from lit_aigc.doctor.findings import Finding, loggers
 from lit_aigc.doctor.outlook import Outlook
 from lit_aigc.errors import InputError
 
@@ -60,8 +60,7 @@ def data(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
 
 def packages(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Find packages of extras that this config needs and that aren't installed."""
-    loggers = [str(node.get("_target_")) for node in (config.get("logger") or {}).values() if isinstance(node, Mapping)]
-    if any(target.endswith("TensorBoardLogger") for target in loggers) and not _is_there("tensorboard"):
+    if loggers(config, "TensorBoardLogger") and not _is_there("tensorboard"):
         yield Finding("logger=tensorboard needs tensorboard.", "pip install 'lit-aigc[tensorboard]'", stops=True)
     images = str(config["data"].get("_target_", "")).startswith("lit_aigc.data.images.")
     measured = (config.get("callbacks") or {}).get("generative_metrics") or {}

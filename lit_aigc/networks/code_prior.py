@@ -89,8 +89,8 @@ class CodePrior(nn.Module):
     ) -> None:
         super().__init__()
         check(
-            *at_least(2, "prior", codes=codes),
-            *at_least(1, "prior", width=width, layers=layers, heads=heads),
+            *at_least(2, "prior.", codes=codes),
+            *at_least(1, "prior.", width=width, layers=layers, heads=heads),
             ("prior.width", width, width % max(heads, 1) == 0, f"a multiple of heads, {heads}"),
         )
         self.codes = codes

@@ -106,8 +106,8 @@ class Discriminator(discriminator.Discriminator):
             width *= 2
         self.features = nn.Sequential(*layers)
         last = (width + bool(minibatch_group)) * smallest**2
-        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
-        self.hidden = nn.Sequential(nn.Linear(last, hidden), nn.LeakyReLU(0.2)) if hidden else None
+        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else nn.Identity()
+        self.hidden = nn.Sequential(nn.Linear(last, hidden), nn.LeakyReLU(0.2)) if hidden else nn.Identity()
         self.logit = nn.Linear(hidden or last, 1)
         self.projection = nn.Embedding(num_classes, hidden or last) if num_classes else None
         _initialize(self)
@@ -128,9 +128,5 @@ class Discriminator(discriminator.Discriminator):
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Map features (N, ...) and labels (N,) to logits (N,)."""
-        if self.minibatch_std is not None:
-            features = self.minibatch_std(features)
-        features = features.flatten(1)
-        if self.hidden is not None:
-            features = self.hidden(features)
-        return super().head(features, y)
+        features = self.minibatch_std(features).flatten(1)
+        return super().head(self.hidden(features), y)

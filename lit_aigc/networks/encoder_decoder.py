@@ -134,7 +134,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         layers = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
         check(
-            *at_least(1, "network", width=width, heads=heads, **layers),
+            *at_least(1, "network.", width=width, heads=heads, **layers),
             ("network.width", width, width % (2 * max(heads, 1)) == 0, f"an even multiple of heads, {heads}"),
             ("network.dropout", dropout, 0 <= dropout < 1, "a share in [0, 1)"),
         )

@@ -99,7 +99,7 @@ class Recurrent(nn.Module):
         super().__init__()
         shares = {"dropout": dropout, "word_dropout": word_dropout, "weight_drop": weight_drop}
         check(
-            *at_least(1, "network", width=width, layers=layers),
+            *at_least(1, "network.", width=width, layers=layers),
             *((f"network.{name}", share, 0 <= share < 1, "a share in [0, 1)") for name, share in shares.items()),
         )
         kind, self._function, self._states = _CELLS[cell]

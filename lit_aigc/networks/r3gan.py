@@ -195,7 +195,7 @@ class Discriminator(discriminator.Discriminator):
         self.features = nn.Sequential(*layers)
 
         # The head: a learned weight per channel and position pools the smallest map.
-        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
+        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else nn.Identity()
         last = width[-1] + bool(minibatch_group)
         self.pool = nn.Parameter(torch.randn(last, smallest, smallest) / smallest)
         self.logit = nn.Linear(last, 1)
@@ -206,8 +206,7 @@ class Discriminator(discriminator.Discriminator):
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Map features (N, width, 4 or 7, 4 or 7) and labels (N,) to logits (N,)."""
-        if self.minibatch_std is not None:
-            features = self.minibatch_std(features)
+        features = self.minibatch_std(features)
         # A depthwise convolution as large as the map.
         pooled = (features * self.pool.to(features.dtype)).sum(dim=(2, 3))  # (N, width)
         return super().head(pooled, y)

@@ -202,7 +202,7 @@ class Transformer(nn.Module):
         even = "an even multiple of heads" if positions == "rotary" else "a multiple of heads"
         fits = width % (max(heads, 1) * (2 if positions == "rotary" else 1)) == 0
         check(
-            *at_least(1, "network", width=width, layers=layers, heads=heads),
+            *at_least(1, "network.", width=width, layers=layers, heads=heads),
             ("network.width", width, fits, f"{even}, {heads}"),
             ("network.dropout", dropout, 0 <= dropout < 1, "a share in [0, 1)"),
             ("network.soft_cap", soft_cap, 0 <= soft_cap < math.inf, "a number of 0 or more"),
@@ -263,12 +263,8 @@ class Transformer(nn.Module):
             lengths: ``(N,)`` int64: the first ``lengths[i]`` tokens of row i are real, and only they are added.
         """
         # Without a cache the tokens are at 0, 1, ...; with one each row continues at its own position.
-        if cache is None:
-            slots = None
-            positions = torch.arange(ids.shape[1], device=ids.device)[None]  # (1, T)
-        else:
-            slots = cache.extend(ids, lengths)
-            positions = slots.positions  # (N, T)
+        slots = None if cache is None else cache.extend(ids, lengths)
+        positions = torch.arange(ids.shape[1], device=ids.device)[None] if slots is None else slots.positions
 
         x = self.embedding(ids)  # (N, T, width)
         if self.ngrams is not None:

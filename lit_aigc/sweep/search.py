@@ -39,9 +39,8 @@ class Search:
         self._sweep, self._seed = sweep, seed
         self._space = {parameter.name: parameter.distribution for parameter in sweep.parameters}
         self._grid = sweep.grid() if sweep.method == "grid" else None
-        halving = sweep.halving
         pruner: Any = optuna.pruners.NopPruner()
-        if halving:
+        if halving := sweep.halving:
             pruner = optuna.pruners.SuccessiveHalvingPruner(halving.min_iter, halving.eta)
         self._study = optuna.create_study(direction=sweep.goal, pruner=pruner)
         self._trials: dict[int, optuna.trial.Trial] = {}

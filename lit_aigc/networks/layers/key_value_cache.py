@@ -68,10 +68,9 @@ class KeyValueCache:
 
         # A single token in rows of equal length attends to everything; otherwise a mask hides padding and the future.
         first = self._longest if self._even else None
+        mask = None
         if first is None or len(new) > 1:
             mask = torch.arange(reach, device=ids.device) <= positions[:, None, :, None]
-        else:
-            mask = None
 
         if lengths is None:
             self.lengths, self._longest = self.lengths + ids.shape[1], reach

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, at_least, check
 
 
 def stages(shape: Sequence[int]) -> tuple[int, int]:
@@ -37,8 +37,7 @@ def widths(channels: int, levels: int, growth: int, widening: int) -> list[int]:
     Raises:
         InputError: If a number is below 1.
     """
-    if min(channels, growth, widening) < 1:
-        raise InputError(f"channels={channels}, growth={growth}, widening={widening}: expected numbers of 1 or more.")
+    check(*at_least(1, "", channels=channels, growth=growth, widening=widening))
     return [channels * min(growth**level, widening) for level in range(levels)]
 
 
