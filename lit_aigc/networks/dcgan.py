@@ -109,10 +109,8 @@ class Discriminator(discriminator.Discriminator):
         self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else nn.Identity()
         self.hidden = nn.Sequential(nn.Linear(last, hidden), nn.LeakyReLU(0.2)) if hidden else nn.Identity()
         self.logit = nn.Linear(hidden or last, 1)
-        self.projection = nn.Embedding(num_classes, hidden or last) if num_classes else None
+        self.projection = discriminator.class_projection(num_classes, hidden or last)
         _initialize(self)
-        if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)
         if normalization == "spectral":
             for module in self.modules():
                 if isinstance(module, (nn.Conv2d, nn.Linear)):

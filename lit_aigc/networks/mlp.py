@@ -55,9 +55,7 @@ class Discriminator(discriminator.Discriminator):
         widths = [math.prod(shape), *hidden]
         self.features = nn.Sequential(nn.Flatten(), *_hidden(widths, nn.LeakyReLU(0.2)))
         self.logit = nn.Linear(widths[-1], 1)
-        self.projection = nn.Embedding(num_classes, widths[-1]) if num_classes else None
-        if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)
+        self.projection = discriminator.class_projection(num_classes, widths[-1])
 
 
 class Encoder(nn.Module):

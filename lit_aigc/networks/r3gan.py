@@ -199,10 +199,8 @@ class Discriminator(discriminator.Discriminator):
         last = width[-1] + bool(minibatch_group)
         self.pool = nn.Parameter(torch.randn(last, smallest, smallest) / smallest)
         self.logit = nn.Linear(last, 1)
-        self.projection = nn.Embedding(num_classes, last) if num_classes else None
+        self.projection = discriminator.class_projection(num_classes, last)
         _initialize(self)
-        if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)  # classes make no difference at first
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Map features (N, width, 4 or 7, 4 or 7) and labels (N,) to logits (N,)."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_aigc.errors import InputError, check, is_whole
+from lit_aigc.errors import check, is_whole
 from lit_aigc.noise import Noise
 
 BOUNDARY = 0  # the id that stands before a text, and ends it
@@ -147,10 +147,8 @@ class Decoding:
         }
         check(*((name, getattr(self, name), *condition) for name, condition in right.items()))
         drawing = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) != _DEFAULT[name]]
-        if self.beams != 1 and drawing:
-            raise InputError(
-                f"beams={self.beams} searches and doesn't sample: leave out {', '.join(drawing)}, or beams."
-            )
+        expected = f"1, since a search doesn't sample; or leave out {', '.join(drawing)}"
+        check(("beams", self.beams, self.beams == 1 or not drawing, expected))
 
     @property
     def deterministic(self) -> bool:

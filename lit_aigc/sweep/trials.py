@@ -49,6 +49,7 @@ class SweepFolder(HeldFolder):
         asked: The definition of this search, as plain types; a record of another search is refused.
 
     Attributes:
+        record: The file of the record.
         trials: The trials on record, by number.
     """
 
@@ -56,13 +57,9 @@ class SweepFolder(HeldFolder):
 
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
         super().__init__(path)
+        self.record = path / "trials.json"
         self.trials: list[Trial] = []
         self._asked = json.loads(json.dumps(asked))
-
-    @property
-    def record(self) -> Path:
-        """The file of the record."""
-        return self.path / "trials.json"
 
     def run_dir(self, trial: Trial) -> Path:
         """Return the run folder of a trial."""

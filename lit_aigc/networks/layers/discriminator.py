@@ -6,6 +6,15 @@ import torch
 from torch import Tensor, nn
 
 
+def class_projection(num_classes: int, width: int) -> nn.Embedding | None:
+    """Make embeddings for `Discriminator.projection` that make no difference at first; None without classes."""
+    if not num_classes:
+        return None
+    projection = nn.Embedding(num_classes, width)
+    nn.init.zeros_(projection.weight)
+    return projection
+
+
 class Discriminator(nn.Module):
     """A map from images to logits in two parts, which a subclass defines.
 
