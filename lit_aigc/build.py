@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.spec import DataSpec
 
 TARGET = "_target_"
@@ -41,13 +41,8 @@ _RENAMED = {
 }
 
 _TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
-_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - {
-    "name",
-    "modality",
-    "fingerprint",
-    "evaluation",
-    "token_counts",
-}
+_NOT_FOR_MODELS = {"name", "modality", "fingerprint", "evaluation", "token_counts"}
+_FACTS = {field.name for field in dataclasses.fields(DataSpec)} - _NOT_FOR_MODELS
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -151,7 +146,7 @@ def instantiate(node: Any, trust: Iterable[str] | None = None, **given: Any) -> 
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and name not in {*node, *given}
     ]
-    _raise_all(problems(node, trust=trust, given=given, deep=False) + missing)
+    check(more=problems(node, trust=trust, given=given, deep=False) + missing)
     for name, kind in _dataclass_parameters(target).items():
         if isinstance(children.get(name), Mapping):
             children[name] = kind(**children[name])
@@ -174,14 +169,12 @@ def problems(
     node: Any, path: str = "", trust: Iterable[str] | None = None, given: Iterable[str] = (), deep: bool = True
 ) -> list[str]:
     """List what is wrong with a node: unknown keys, values of a wrong type, targets that don't exist."""
-    found: list[str] = []
     if isinstance(node, (list, tuple)):
-        items = enumerate(node)
-    elif isinstance(node, Mapping):
-        items = node.items()
-    else:
-        return found
-    if isinstance(node, Mapping) and TARGET in node:
+        node = dict(enumerate(node))
+    if not isinstance(node, Mapping):
+        return []
+    found, misplaced = [], {}
+    if TARGET in node:
         try:
             target = locate(node[TARGET], trust)
         except InputError as error:
@@ -190,10 +183,8 @@ def problems(
             return [f"{path + ': ' if path else ''}{TARGET}: {node[TARGET]} is not a class."]
         misplaced = _misplaced(target, node, path, trust)
         found += [*misplaced.values(), *_unknown_keys(target, node, path, given), *_wrong_values(target, node, path)]
-    else:
-        misplaced = {}
     if deep:
-        for key, value in items:
+        for key, value in node.items():
             if key not in misplaced:
                 found += problems(value, f"{path}.{key}" if path else str(key), trust)
     return found
@@ -240,28 +231,23 @@ def _unknown_keys(target: Callable[..., Any], node: Mapping[str, Any], path: str
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
     dot = f"{path}." if path else ""
-    where = f"{getattr(target, '__name__', target)} has no such option"
+    name = getattr(target, "__name__", target)
+    where = "" if dataclasses.is_dataclass(target) else f": {name} has no such option"
     found = [
-        f"unknown key '{dot}{key}': {where}{did_you_mean(key, set(parameters) - set(given) - {'spec'})}"
+        f"unknown key '{dot}{key}'{where}{did_you_mean(key, set(parameters) - set(given) - {'spec'})}"
         for key in node
         if key != TARGET and key not in parameters
     ]
     for name, kind in _dataclass_parameters(target).items():
-        fields = {field.name for field in dataclasses.fields(kind)}
         if isinstance(node.get(name), Mapping):
-            found += [
-                f"unknown key '{dot}{name}.{key}'{did_you_mean(key, fields)}" for key in node[name] if key not in fields
-            ]
+            found += _unknown_keys(kind, node[name], f"{dot}{name}", ())
     return found
 
 
 def _dataclass_parameters(target: Callable[..., Any]) -> dict[str, type]:
     """Return the parameters that are annotated with a dataclass, alone or in a union."""
-    found = {}
-    for name, hint in _hints(target).items():
-        if kinds := [option for option in _options(hint) if dataclasses.is_dataclass(option)]:
-            found[name] = kinds[0]
-    return found
+    options = {name: filter(dataclasses.is_dataclass, _options(hint)) for name, hint in _hints(target).items()}
+    return {name: kind for name, kinds in options.items() if (kind := next(kinds, None))}
 
 
 def _wrong_values(target: Callable[..., Any], node: Mapping[str, Any], path: str) -> list[str]:
@@ -297,48 +283,37 @@ def _fits(value: Any, hint: Any) -> bool:
     """Return whether a plain value fits a hint; True for hints that don't restrict plain values."""
     if isinstance(value, Mapping) and TARGET in value:
         return True  # built later
-    for option in _options(hint):
-        origin = typing.get_origin(option) or option
-        if origin is typing.Literal:
-            fits = value in typing.get_args(option)
-        elif option in (int, float):
-            fits = isinstance(value, (int, option)) and not isinstance(value, bool)
-        elif option in (bool, str, types.NoneType):
-            fits = isinstance(value, option)
-        elif origin in (list, tuple, Sequence):
-            items = typing.get_args(option)[:1]
-            fits = isinstance(value, (list, tuple)) and all(_fits(item, kind) for item in value for kind in items)
-        elif origin in (dict, Mapping) or dataclasses.is_dataclass(option):
-            fits = isinstance(value, Mapping)
-        else:
-            fits = True
-        if fits:
-            return True
-    return False
+    return any(fits(value) for _, fits in map(_rule, _options(hint)))
+
+
+def _in_words(hint: Any) -> str:
+    return " or ".join(dict.fromkeys(words for words, _ in map(_rule, _options(hint))))
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
 
 
-def _in_words(hint: Any) -> str:
-    words = []
-    for option in _options(hint):
-        origin = typing.get_origin(option) or option
-        if origin is typing.Literal:
-            words += [str(choice) for choice in typing.get_args(option)]
-        elif origin in (list, tuple, Sequence):
-            words.append("a list in brackets")
-        elif origin in (dict, Mapping) or dataclasses.is_dataclass(option):
-            words.append("keys with values")
-        else:
-            words.append(_WORDS.get(option, f"a node with {TARGET}"))
-    return " or ".join(dict.fromkeys(words))
+def _rule(option: Any) -> tuple[str, Callable[[Any], bool]]:
+    """Return which plain values fit one alternative of a hint, in words and as a test."""
+    origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
+    if origin is typing.Literal:
+        return " or ".join(map(str, arguments)), lambda value: value in arguments
+    if option in (int, float):
+        return _WORDS[option], lambda value: isinstance(value, (int, option)) and not isinstance(value, bool)
+    if option in _WORDS:
+        return _WORDS[option], lambda value: isinstance(value, option)
+    if origin in (list, tuple, Sequence):
+        of_kind = arguments[:1]
+        return (
+            "a list in brackets",
+            lambda value: (
+                isinstance(value, (list, tuple)) and all(_fits(item, kind) for item in value for kind in of_kind)
+            ),
+        )
+    if origin in (dict, Mapping) or dataclasses.is_dataclass(option):
+        return "keys with values", lambda value: isinstance(value, Mapping)
+    return f"a node with {TARGET}", lambda _: True
 
 
 def _within(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
-
-
-def _raise_all(found: list[str]) -> None:
-    if found:
-        raise InputError("\n".join(found))

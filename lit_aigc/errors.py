@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -25,8 +26,18 @@ def check(*conditions: tuple[str, object, bool, str], more: Iterable[str] = ()) 
         raise InputError("\n".join(wrong))
 
 
+def at_least(least: int, prefix: str, **values: float) -> list[tuple[str, object, bool, str]]:
+    """Return conditions for `check`: that numbers are not less than this; a prefix and each name give its key."""
+    return [(f"{prefix}{name}", value, value >= least, f"{least} or more") for name, value in values.items()]
+
+
+def is_whole(value: object, least: float = -math.inf) -> bool:
+    """Return whether a value is an int, `least` or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def not_whole(name: str, value: object, *, least: int | None) -> list[str]:
     """Return a sentence if a value is no int, or less than `least`; for problems that are raised together."""
-    if isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least):
+    if is_whole(value, -math.inf if least is None else least):
         return []
     return [f"{name} is {value!r}, expected a whole number" + ("." if least is None else f", {least} or more.")]

@@ -22,9 +22,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     | _inside("text.decoding", "beams", "length_penalty"),
 }
 # For each group: former choice -> today's.
-CHOICES: Mapping[str, Mapping[str, str]] = {
-    "model": {"hvae_colour": "hvae_color"},
-}
+CHOICES: Mapping[str, Mapping[str, str]] = {"model": {"hvae_colour": "hvae_color"}}
 
 
 def current_override(verb: str, override: str) -> str:

@@ -47,13 +47,12 @@ def leave_with(verb: str, run: Callable[[list[str]], int], usage: Callable[[], s
     traceback; 1 for anything else, including Ctrl-C.
     """
     arguments = sys.argv[1:]
+    code = DONE
     try:
         if {"-h", "--help"} & set(arguments):
             print(usage())
-            code = DONE
         elif "--version" in arguments:
             print(f"lit_aigc {__version__}")
-            code = DONE
         else:
             code = run(arguments)
     except InputError as error:

@@ -126,12 +126,11 @@ def key_of(override: str) -> str:
 
 def forced(override: str, groups: set[str]) -> str:
     """Rewrite an override so that Hydra takes any key, and our own check finds all unknown ones."""
-    if key_of(override) in groups and override.partition("=")[2] == "null":
-        return "~" + key_of(override)  # Hydra's word for none
-    if override.startswith("~") or key_of(override).startswith("hydra"):
-        return override
-    if key_of(override) in groups or "/" in key_of(override):  # such as ``model/recipe``
-        return override
+    key, value = key_of(override), override.partition("=")[2]
+    if key in groups and value == "null":
+        return f"~{key}"  # Hydra's word for none
+    if key in groups or "/" in key or override.startswith("~") or key.startswith("hydra"):
+        return override  # a choice, also of a group such as ``model/recipe``, or Hydra's own
     return "++" + override.lstrip("+")
 
 

@@ -15,9 +15,7 @@ from lit_aigc.files import read_yaml
 
 CONFIG_VERSION = 2  # of the meaning of settings in a config.yaml; `_with_former_defaults` knows the older ones
 
-_TRAINER_MAY_CHANGE = tuple(
-    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")
-)
+_OF_TRAINER = ("accelerator", "devices", "num_nodes", "precision", "strategy")
 _NEW_DEFAULTS = (  # key, former default, default
     ("trainer.devices", "auto", 1),
     ("trainer.precision", "32-true", "auto"),
@@ -29,7 +27,7 @@ _NEW_DEFAULTS = (  # key, former default, default
     ("callbacks.generative_metrics.metrics", None, ["kid"]),
 )
 _FOLLOW_THE_MACHINE = ("monitor", "callbacks.generative_metrics.extractor")  # the choice of the first start holds
-_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *_TRAINER_MAY_CHANGE)
+_MAY_CHANGE = ("budget", "pause_after", "data.workers", "logger", "trust", *(f"trainer.{key}" for key in _OF_TRAINER))
 
 
 def saved_config(run_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:

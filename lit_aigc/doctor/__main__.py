@@ -20,20 +20,19 @@ def main(arguments: Sequence[str]) -> int:
     """
     from lit_aigc.doctor.findings import Finding, unfit_packages
     from lit_aigc.doctor.machine import installed
-    from lit_aigc.doctor.report import Report
+    from lit_aigc.doctor.report import examine, print_findings
 
-    report = Report()
     unfit = list(unfit_packages(installed()))
     if any("malware" in finding.what for finding in unfit):  # nothing of it is imported
-        report.findings(unfit)
+        print_findings(unfit)
         return BAD_INPUT
     try:
         config = load(CONFIG, list(arguments))
     except InputError as error:
         config = None
         unfit.append(Finding(str(error), "See python -m lit_aigc.train --help.", stops=True))
-    found = unfit + report.examine(config)
-    report.findings(found)
+    found = unfit + examine(config)
+    print_findings(found)
     return BAD_INPUT if any(finding.stops for finding in found) else DONE
 
 

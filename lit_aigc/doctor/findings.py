@@ -157,14 +157,12 @@ def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
             yield Finding(
                 f"The run folder {outlook.run_dir} can't be made: {problem}.", "Give another run_dir=PATH.", stops=True
             )
-        else:
-            free = shutil.disk_usage(there).free / GIB
-            if free < _NEARLY_FULL:
-                yield Finding(
-                    f"{free:.2f} GiB are free on the disk of {there.resolve()}.",
-                    "Free some space, or give a run_dir=PATH elsewhere.",
-                    stops=free < _FULL,
-                )
+        elif (free := shutil.disk_usage(there).free / GIB) < _NEARLY_FULL:
+            yield Finding(
+                f"{free:.2f} GiB are free on the disk of {there.resolve()}.",
+                "Free some space, or give a run_dir=PATH elsewhere.",
+                stops=free < _FULL,
+            )
     with contextlib.suppress(RuntimeError):
         if problem := cannot_write(nearest(cache())):
             yield Finding(
@@ -175,8 +173,7 @@ def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
 
 def wandb(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Find W&B asked for without a login."""
-    nodes = [node for node in (config.get("logger") or {}).values() if isinstance(node, Mapping)]
-    asked = [node for node in nodes if str(node.get("_target_")).endswith("WandbLogger")]
+    asked = loggers(config, "WandbLogger")
     mode = next((node["mode"] for node in asked if node.get("mode")), os.environ.get("WANDB_MODE", "online"))
     if (asked or in_sweep()) and mode == "online" and not knows_login():
         yield Finding(
@@ -184,6 +181,12 @@ def wandb(config: Mapping[str, Any]) -> Iterator[Finding]:
             "Run  wandb login,  or set logger.wandb.mode=offline and send the run later by  wandb sync.",
             stops=True,
         )
+
+
+def loggers(config: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    """Return the nodes of a config that ask for a logger of a class with this name."""
+    nodes = (node for node in (config.get("logger") or {}).values() if isinstance(node, Mapping))
+    return [node for node in nodes if str(node.get("_target_")).endswith(kind)]
 
 
 def knows_login() -> bool:

@@ -24,47 +24,47 @@ _SHOWN = (
 _MOST_NAMES = 8
 
 
-class Report:
-    """Prints the findings, one section at a time."""
+def examine(config: Mapping[str, Any] | None) -> list[Finding]:
+    """Print what the machine has and what training would do, and return what is wrong.
 
-    def examine(self, config: Mapping[str, Any] | None) -> list[Finding]:
-        """Print what the machine has and what training would do, and return what is wrong.
+    Args:
+        config: As composed for ``lit_aigc.train``; None: only the machine is examined.
+    """
+    from lit_aigc.data import cache
+    from lit_aigc.doctor.contents import data, found_data, packages
 
-        Args:
-            config: As composed for ``lit_aigc.train``; None: only the machine is examined.
-        """
-        from lit_aigc.data import cache
-        from lit_aigc.doctor.contents import data, found_data, packages
+    machine = look()
+    try:
+        where = str(cache.folder())
+    except RuntimeError:
+        where = "none: there is no home folder"
+    _print_section("This machine", {**_machine(machine), "cache": where, "data": found_data(), **_missing_extras()})
+    _print_section("Its environment", environment())
+    if config is None:
+        return []
+    outlook = look_ahead(config, machine)
+    _print_section("What training would do", _outlook(config, outlook))
+    return [
+        *hardware(machine, outlook),
+        *launch(config, outlook),
+        *places(outlook, cache.folder),
+        *packages(config),
+        *data(config, outlook),
+        *wandb(config),
+    ]
 
-        machine = look()
-        self._section("This machine", _machine(machine, found_data(), str(_or_none(cache.folder))))
-        self._section("Its environment", environment())
-        if config is None:
-            return []
-        outlook = look_ahead(config, machine)
-        self._section("What training would do", _outlook(config, outlook))
-        return [
-            *hardware(machine, outlook),
-            *launch(config, outlook),
-            *places(outlook, cache.folder),
-            *packages(config),
-            *data(config, outlook),
-            *wandb(config),
-        ]
 
-    def findings(self, found: Sequence[Finding]) -> None:
-        """Print what is wrong, starting with what stops training."""
-        print("What is wrong" if found else "Nothing is wrong.")
-        for finding in sorted(found, key=lambda finding: not finding.stops):
-            print(f"  {'STOPS ' if finding.stops else 'note  '} {_indented(finding.what)}")
-            print(f"    cure  {_indented(finding.cure)}")
+def print_findings(found: Sequence[Finding]) -> None:
+    """Print what is wrong, starting with what stops training."""
+    print("What is wrong" if found else "Nothing is wrong.")
+    for finding in sorted(found, key=lambda finding: not finding.stops):
+        print(f"  {'STOPS ' if finding.stops else 'note  '} {_indented(finding.what)}")
+        print(f"    cure  {_indented(finding.cure)}")
 
-    def _section(self, title: str, facts: Mapping[str, str]) -> None:
-        width = max(map(len, facts), default=0)
-        print(f"{title}")
-        for name, value in facts.items():
-            print(f"  {name:<{width}}  {value}")
-        print()
+
+def _print_section(title: str, facts: Mapping[str, str]) -> None:
+    width = max(map(len, facts), default=0)
+    print(title, *(f"  {name:<{width}}  {value}" for name, value in facts.items()), "", sep="\n")
 
 
 def environment() -> dict[str, str]:
@@ -78,24 +78,25 @@ def environment() -> dict[str, str]:
     return {**shown, "W&B login": "found" if knows_login() else "none"}
 
 
-def _machine(machine: Machine, data: Mapping[str, Sequence[str]], cache: str) -> dict[str, str]:
+def _machine(machine: Machine) -> dict[str, str]:
     gpus = [f"{gpu.name}, {gpu.memory_gib:.0f} GiB{', bfloat16' if gpu.bf16 else ''}" for gpu in machine.gpus]
     here = nearest(os.curdir)
-    facts = {
+    return {
         "CPU": f"{machine.cpu}, {machine.cores} cores" + ("" if machine.idle is None else f", {machine.idle} idle"),
         "memory": "not known" if math.isnan(machine.memory_gib) else f"{machine.memory_gib:.1f} GiB",
         "GPUs": "; ".join(gpus) or "none that torch can use",
         "precision": f"{machine.precision} is fastest; on the CPU bfloat16 takes {machine.bf16_slowdown:.1f}x as long",
         "versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
         "free disk": f"{shutil.disk_usage(here).free / GIB:.1f} GiB in {here}",
-        "cache": cache,
     }
-    for root, sets in data.items():
-        facts["data"] = f"{root}: {', '.join(sets) or 'none of the known data sets'}"
-    for extra, missing in extras().items():
-        if missing and extra != "dev":
-            facts[f"[{extra}]"] = f"not installed: {', '.join(missing)} (pip install 'lit-aigc[{extra}]')"
-    return facts
+
+
+def _missing_extras() -> dict[str, str]:
+    return {
+        f"[{extra}]": f"not installed: {', '.join(missing)} (pip install 'lit-aigc[{extra}]')"
+        for extra, missing in extras().items()
+        if missing and extra != "dev"
+    }
 
 
 def _outlook(config: Mapping[str, Any], outlook: Outlook) -> dict[str, str]:
@@ -119,10 +120,3 @@ def _outlook(config: Mapping[str, Any], outlook: Outlook) -> dict[str, str]:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n          ")
-
-
-def _or_none(folder: Any) -> Any:
-    try:
-        return folder()
-    except RuntimeError:
-        return "none: there is no home folder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers.logger import Logger
 
@@ -16,20 +16,14 @@ class RunLogger(Logger):
     """A logger of Lightning's that also takes pictures, texts and results; each method does nothing unless overridden.
 
     Attributes:
-        kind: The kind of logger, for people.
+        name: The kind of logger.
+        version: Unused, since each run has its own folder; W&B's is the id of its run.
+        save_dir: The folder of the log; None if there is none.
     """
 
-    kind: ClassVar[str] = ""
-
-    @property
-    def name(self) -> str:
-        """The kind of logger."""
-        return self.kind
-
-    @property
-    def version(self) -> str | None:
-        """Unused: the run folder tells runs apart."""
-        return ""
+    name: str = ""
+    version: str | None = ""
+    save_dir: str | None = None
 
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Record the config."""

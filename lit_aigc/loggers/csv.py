@@ -49,22 +49,17 @@ class CsvLogger(RunLogger):
         most_rows: About as many rows as the file may have, 10 MB or so.
     """
 
-    kind = "csv"
+    name = "csv"
 
     def __init__(self, run_dir: str, most_rows: int = 50_000) -> None:
         super().__init__()
         self.most_rows = most_rows
         self._rows = 0
-        self.path = Path(run_dir) / "metrics.csv"
+        self.save_dir, self.path = run_dir, Path(run_dir) / "metrics.csv"
         self._columns: list[str] = []
         self._last: dict[str, str] = {}  # the row at the end of the file
         self._last_offset = 0  # where it begins
         self._opened = False
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.path.parent)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

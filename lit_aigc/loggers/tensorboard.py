@@ -28,7 +28,7 @@ class TensorBoardLogger(RunLogger):
         InputError: If the package tensorboard isn't installed.
     """
 
-    kind = "tensorboard"
+    name = "tensorboard"
 
     def __init__(self, run_dir: str) -> None:
         super().__init__()
@@ -39,14 +39,9 @@ class TensorBoardLogger(RunLogger):
                 "logger=tensorboard needs the package tensorboard, which isn't installed: "
                 "pip install 'lit-aigc[tensorboard]', or leave this logger out"
             ) from error
-        self._directory = str(Path(run_dir) / "tensorboard")
+        self.save_dir = str(Path(run_dir) / "tensorboard")
         self._writer: Any = None
         self._purge_step: int | None = None
-
-    @property
-    def save_dir(self) -> str:
-        """The folder of the event files."""
-        return self._directory
 
     @property
     @rank_zero_experiment
@@ -55,7 +50,7 @@ class TensorBoardLogger(RunLogger):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self._directory, purge_step=self._purge_step)
+            self._writer = SummaryWriter(self.save_dir, purge_step=self._purge_step)
         return self._writer
 
     @rank_zero_only

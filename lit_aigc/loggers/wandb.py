@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import wandb
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.files import write_atomically
 from lit_aigc.loggers.base import RunLogger, number
 from lit_aigc.loggers.csv import STEP
@@ -57,7 +58,7 @@ class WandbLogger(RunLogger):
         InputError: If the mode is unknown; or, when training starts, if W&B knows no login or refuses the run.
     """
 
-    kind = "wandb"
+    name = "wandb"
 
     def __init__(
         self,
@@ -72,9 +73,9 @@ class WandbLogger(RunLogger):
         mode: str | None = None,
     ) -> None:
         super().__init__()
-        if mode not in (None, "online", "offline", "disabled"):
-            raise InputError(f"logger.wandb.mode is {mode!r}; expected online, offline, disabled or null")
-        self.run_dir = Path(run_dir)
+        known = mode in (None, "online", "offline", "disabled")
+        check(("logger.wandb.mode", mode, known, "online, offline, disabled or null"))
+        self.save_dir, self.run_dir = run_dir, Path(run_dir)
         self._id = id
         self._mode = mode
         self._init = {
@@ -92,11 +93,6 @@ class WandbLogger(RunLogger):
     def version(self) -> str | None:
         """The id of the run, once it is known."""
         return self._run.id if self._run is not None else self._known_id()
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.run_dir)
 
     @property
     @rank_zero_experiment
@@ -128,24 +124,18 @@ class WandbLogger(RunLogger):
     @rank_zero_only
     def log_picture(self, key: str, picture: np.ndarray, step: int) -> None:
         """Log a uint8 picture ``(H, W, 1|3)``."""
-        import wandb
-
         image = wandb.Image(picture[..., 0] if picture.shape[-1] == 1 else picture)
         self._send(lambda run: run.log({key: image, STEP: int(step)}))
 
     @rank_zero_only
     def log_texts(self, key: str, texts: Sequence[str], step: int) -> None:
         """Log texts as a table, one per row."""
-        import wandb
-
         table = wandb.Table(columns=["text"], data=[[text] for text in texts])
         self._send(lambda run: run.log({key: table, STEP: int(step)}))
 
     @rank_zero_only
     def log_bundle(self, directory: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
         """Log a bundle as an artifact of type ``model``; if W&B has gone meanwhile, say how to send it later."""
-        import wandb
-
         artifact = wandb.Artifact(name, type="model", metadata=dict(metadata or {}))
         artifact.add_dir(str(directory))
         self._send(lambda run: run.log_artifact(artifact), f"wandb artifact put --type model --name {name} {directory}")
@@ -178,8 +168,6 @@ class WandbLogger(RunLogger):
 
     def _stopped_by_sweep(self) -> bool:
         """Return whether W&B asked for the end of this run; its agent sends the signal of a cluster that preempts."""
-        import wandb
-
         try:
             from wandb.apis.public.sweeps import _sweep_with_runs  # the one way to ask that this package has
 
@@ -196,8 +184,6 @@ class WandbLogger(RunLogger):
         received are lost with it, so they are sent again. Where W&B has gone for good, a warning says how to send the
         rest `later`.
         """
-        import wandb
-
         try:
             try:
                 action(self.experiment)
@@ -213,8 +199,6 @@ class WandbLogger(RunLogger):
             )
 
     def _start_again(self) -> None:
-        import wandb
-
         with contextlib.suppress(ConnectionError):
             wandb.teardown()
         self._run = None
@@ -233,8 +217,6 @@ class WandbLogger(RunLogger):
         return self._id or os.environ.get("WANDB_RUN_ID") or saved or None
 
     def _start(self) -> Any:
-        import wandb
-
         (self.run_dir / "wandb").mkdir(parents=True, exist_ok=True)
         try:
             run = self._begin(self._mode)
@@ -257,8 +239,6 @@ class WandbLogger(RunLogger):
         return run
 
     def _begin(self, mode: str | None) -> Any:
-        import wandb
-
         patience = {name: seconds for name, seconds in _PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
         return wandb.init(
             **self._init,

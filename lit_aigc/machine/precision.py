@@ -48,10 +48,8 @@ def choose_precision(asked: str, accelerator: str, network: nn.Module, kept: str
         warn_if_slow(f"trainer.precision={asked}", asked, accelerator, "Set trainer.precision=auto")
     if kept and chosen != kept:
         log.warning(
-            "This run was trained in %s so far and resumes in %s: from here on it is not bit-identical to a run that "
-            "never stopped.",
-            kept,
-            chosen,
+            f"This run was trained in {kept} so far and resumes in {chosen}: from here on it is not bit-identical to a "
+            "run that never stopped."
         )
     return chosen
 
@@ -66,9 +64,7 @@ def warn_if_slow(setting: str, precision: str, accelerator: str, advice: str = "
     """Log one line if a setting asks for a precision that is slow on this machine."""
     if (factor := slowdown(precision, accelerator)) > SLOW:
         fastest = fastest_precision(accelerator)
-        log.warning(
-            "%s takes %.1f times as long on this machine as %s. %s to save that.", setting, factor, fastest, advice
-        )
+        log.warning(f"{setting} takes {factor:.1f} times as long on this machine as {fastest}. {advice} to save that.")
 
 
 def fastest_precision(accelerator: str, fast_bf16: bool | None = None) -> str:

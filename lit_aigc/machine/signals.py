@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 # From schedulers and `kill`, from SLURM before the time limit (Windows has none), and from Ctrl-C.
 STOP = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
@@ -43,7 +43,7 @@ class StopSignals:
             signal.signal(number, handler)
         self._before = {}
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> Self:
         self.install()
         return self
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import at_least, check
 from lit_aigc.networks.layers.attention import causal_attention
 from lit_aigc.networks.vector_quantizer import map_size
 from lit_aigc.noise import Noise
@@ -88,13 +88,11 @@ class CodePrior(nn.Module):
         size: int | None = None,
     ) -> None:
         super().__init__()
-        if codes < 2:
-            raise InputError(f"prior.codes={codes}: expected 2 or more.")
-        if min(width, layers, heads) < 1 or width % heads:
-            raise InputError(
-                f"prior.width={width}, prior.layers={layers}, prior.heads={heads}: expected numbers of 1 or more, and "
-                "a width that is a multiple of heads."
-            )
+        check(
+            *at_least(2, "prior.", codes=codes),
+            *at_least(1, "prior.", width=width, layers=layers, heads=heads),
+            ("prior.width", width, width % max(heads, 1) == 0, f"a multiple of heads, {heads}"),
+        )
         self.codes = codes
         self.size = map_size(shape) if size is None else size
         self.length = self.size**2

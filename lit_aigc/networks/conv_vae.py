@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.latent import checked_latent_dim, with_classes
-from lit_aigc.networks.layers.pyramid import stages
+from lit_aigc.networks.latent import checked_latent_dim
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
+from lit_aigc.networks.layers.pyramid import doubling, halving, stages
 from lit_aigc.networks.likelihood import Likelihood
 
 
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         width = shape[0]
         for level in range(doublings):
-            layers += [nn.Conv2d(width, channels << level, 4, stride=2, padding=1), nn.SiLU()]
+            layers += [halving(width, channels << level), nn.SiLU()]
             width = channels << level
         self.layers = nn.Sequential(*layers)
         self.embedding = class_embedding(num_classes, latent_dim)
@@ -45,8 +45,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
-        mean, log_var = self.head(with_classes(self.layers(x).flatten(1), self.embedding, y)).chunk(2, dim=1)
-        return mean, log_var
+        return self.head(with_classes(self.layers(x).flatten(1), self.embedding, y)).chunk(2, dim=1)
 
 
 class Decoder(nn.Module):
@@ -88,10 +87,9 @@ class Decoder(nn.Module):
         )
         layers: list[nn.Module] = []
         for _ in range(doublings - 1):
-            layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1), nn.SiLU()]
+            layers += [doubling(width, width // 2), nn.SiLU()]
             width //= 2
-        outputs = likelihood.maps(shape[0])
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers, doubling(width, likelihood.maps(shape[0])))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.minibatch import MinibatchStd
-from lit_aigc.networks.layers.pyramid import stages
+from lit_aigc.networks.layers.pyramid import doubling, halving, stages
 
 
 def _initialize(network: nn.Module) -> None:
@@ -23,19 +24,6 @@ def _initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
-
-
-def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
-    """Make class embeddings of norm about 1, like a one-hot code, or None without classes.
-
-    Next to a latent of norm ``sqrt(dim)`` such a class doesn't drown the latent. A generator that starts with larger
-    class embeddings learns to ignore the latent.
-    """
-    if not num_classes:
-        return None
-    embedding = nn.Embedding(num_classes, dim)
-    nn.init.normal_(embedding.weight, 0.0, dim**-0.5)
-    return embedding
 
 
 class Generator(nn.Module):
@@ -60,8 +48,7 @@ class Generator(nn.Module):
         components: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= components <= latent_dim:
-            raise InputError(f"components={components}: expected 0 to latent_dim={latent_dim}.")
+        check(("components", components, 0 <= components <= latent_dim, f"0 to latent_dim={latent_dim}"))
         smallest, doublings = stages(shape)
         self.latent_dim = latent_dim
         self.components = nn.Parameter(torch.randn(components, latent_dim)) if components else None
@@ -71,21 +58,16 @@ class Generator(nn.Module):
         self.project = nn.Linear(latent_dim * (2 if num_classes else 1), width * smallest**2, bias=False)
         layers: list[nn.Module] = [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         for _ in range(doublings - 1):
-            layers += [
-                nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width // 2),
-                nn.ReLU(inplace=True),
-            ]
             width //= 2
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1), nn.Tanh())
+            layers += [doubling(2 * width, width, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, doubling(width, shape[0]), nn.Tanh())
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
         if self.components is not None:
             z = z + self.components[z[:, : len(self.components)].argmax(dim=1)]
-        if self.embedding is not None:
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        z = with_classes(z, self.embedding, y)
         x = self.project(z).unflatten(1, self.start)  # (N, width, 4 or 7, 4 or 7)
         return self.layers(x)
 
@@ -112,25 +94,23 @@ class Discriminator(discriminator.Discriminator):
         minibatch_group: int = 0,
     ) -> None:
         super().__init__()
-        if normalization not in ("batch", "spectral", "none"):
-            raise InputError(f"normalization={normalization!r} is unknown; expected batch, spectral or none.")
+        known = normalization in ("batch", "spectral", "none")
+        check(("normalization", normalization, known, "batch, spectral or none"))
         smallest, doublings = stages(shape)
         width = channels
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        layers: list[nn.Module] = [halving(shape[0], width), nn.LeakyReLU(0.2, inplace=True)]
         for _ in range(doublings - 1):
-            layers.append(nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=normalization != "batch"))
+            layers.append(halving(width, width * 2, bias=normalization != "batch"))
             layers += [nn.BatchNorm2d(width * 2)] if normalization == "batch" else []
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             width *= 2
         self.features = nn.Sequential(*layers)
         last = (width + bool(minibatch_group)) * smallest**2
-        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
-        self.hidden = nn.Sequential(nn.Linear(last, hidden), nn.LeakyReLU(0.2)) if hidden else None
+        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else nn.Identity()
+        self.hidden = nn.Sequential(nn.Linear(last, hidden), nn.LeakyReLU(0.2)) if hidden else nn.Identity()
         self.logit = nn.Linear(hidden or last, 1)
-        self.projection = nn.Embedding(num_classes, hidden or last) if num_classes else None
+        self.projection = discriminator.class_projection(num_classes, hidden or last)
         _initialize(self)
-        if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)
         if normalization == "spectral":
             for module in self.modules():
                 if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -142,14 +122,9 @@ class Discriminator(discriminator.Discriminator):
         for layer in self.features:
             batchwise = isinstance(layer, nn.modules.batchnorm._BatchNorm)  # SyncBatchNorm too
             x = torch.cat([layer(half) for half in x.chunk(2)]) if batchwise else layer(x)
-        real_features, fake_features = x.chunk(2)
-        return real_features, fake_features
+        return x.chunk(2)
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Map features (N, ...) and labels (N,) to logits (N,)."""
-        if self.minibatch_std is not None:
-            features = self.minibatch_std(features)
-        features = features.flatten(1)
-        if self.hidden is not None:
-            features = self.hidden(features)
-        return super().head(features, y)
+        features = self.minibatch_std(features).flatten(1)
+        return super().head(self.hidden(features), y)

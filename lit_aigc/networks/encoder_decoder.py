@@ -7,20 +7,12 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import at_least, check
+from lit_aigc.networks import transformer
 from lit_aigc.networks.layers.attention import masked_attention
 from lit_aigc.networks.layers.key_value_cache import CacheSlots, KeyValueCache
 from lit_aigc.networks.layers.pointwise import rms_norm
-from lit_aigc.networks.transformer import (
-    Activation,
-    Attention,
-    Block,
-    FeedForward,
-    Norm,
-    make_norm,
-    rotary_angles,
-    to_autocast_dtype,
-)
+from lit_aigc.networks.transformer import Activation, Norm
 
 Memory = list[tuple[Tensor, Tensor]]
 """Keys and values of a source, ``(N, heads, S, d)`` each, for each block of the decoder."""
@@ -55,22 +47,7 @@ class CrossAttention(nn.Module):
         return self.project(h.transpose(1, 2).flatten(2))
 
 
-class EncoderBlock(Block):
-    """Attention of each position to all, and a hidden layer, each a pre-normalized residual branch."""
-
-    def __init__(
-        self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, qk_norm: bool, bias: bool,
-        dropout: float,
-    ) -> None:  # fmt: skip
-        super().__init__(width, heads, hidden, norm, activation, True, qk_norm, bias, dropout)
-
-    def forward(self, x: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
-        """Map ``(N, S, width)`` to the same shape; ``mask`` (N, S) is false on padding."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), angles, mask=mask))
-        return x + self.dropout(self.hidden(self.hidden_norm(x)))
-
-
-class DecoderBlock(EncoderBlock):
+class DecoderBlock(transformer.Block):
     """Causal attention, attention to the source, and a hidden layer, each a pre-normalized residual branch."""
 
     def __init__(
@@ -78,7 +55,7 @@ class DecoderBlock(EncoderBlock):
         dropout: float,
     ) -> None:  # fmt: skip
         super().__init__(width, heads, hidden, norm, activation, qk_norm, bias, dropout)
-        self.source_norm = make_norm(norm, width, bias)
+        self.source_norm = transformer.make_norm(norm, width, bias)
         self.source_attention = CrossAttention(width, heads, qk_norm, bias)
 
     def forward(
@@ -155,21 +132,21 @@ class EncoderDecoder(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(width, encoder_layers, decoder_layers, heads) < 1 or width % (2 * heads) or not 0 <= dropout < 1:
-            raise InputError(
-                f"network.width={width}, network.heads={heads}, network.encoder_layers={encoder_layers}, "
-                f"network.decoder_layers={decoder_layers}, network.dropout={dropout}: expected numbers of 1 or more, a "
-                "width that is an even multiple of heads, and a share in [0, 1)."
-            )
+        layers = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
+        check(
+            *at_least(1, "network.", width=width, heads=heads, **layers),
+            ("network.width", width, width % (2 * max(heads, 1)) == 0, f"an even multiple of heads, {heads}"),
+            ("network.dropout", dropout, 0 <= dropout < 1, "a share in [0, 1)"),
+        )
         options = (width, heads, hidden or 4 * width, norm, activation, qk_norm, bias, dropout)
         self.vocab_size, self.heads = vocab_size, heads
         self.embedding = nn.Embedding(vocab_size, width)
-        self.embedding_norm = make_norm(norm, width, bias)
+        self.embedding_norm = transformer.make_norm(norm, width, bias)
         self.dropout = nn.Dropout(dropout)
-        self.encoder = nn.ModuleList(EncoderBlock(*options) for _ in range(encoder_layers))
-        self.encoder_norm = make_norm(norm, width, bias)
+        self.encoder = nn.ModuleList(transformer.Block(*options) for _ in range(encoder_layers))
+        self.encoder_norm = transformer.make_norm(norm, width, bias)
         self.decoder = nn.ModuleList(DecoderBlock(*options) for _ in range(decoder_layers))
-        self.norm = make_norm(norm, width, bias)
+        self.norm = transformer.make_norm(norm, width, bias)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self._initialize()
         self.head.weight = self.embedding.weight
@@ -180,9 +157,9 @@ class EncoderDecoder(nn.Module):
                 nn.init.normal_(module.weight, 0.0, module.weight.shape[1] ** -0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            if isinstance(module, (Attention, CrossAttention)):
+            if isinstance(module, (transformer.Attention, CrossAttention)):
                 nn.init.zeros_(module.project.weight)
-            if isinstance(module, FeedForward):
+            if isinstance(module, transformer.FeedForward):
                 nn.init.zeros_(module.shrink.weight)
         nn.init.normal_(self.embedding.weight, 0.0, 0.02)
 
@@ -191,7 +168,7 @@ class EncoderDecoder(nn.Module):
         x = self._embedded(source)
         angles = self._rotary_angles(torch.arange(source.shape[1], device=source.device)[None])
         for block in self.encoder:
-            x = block(x, angles, mask)
+            x = block(x, angles, mask=mask)
         x = self.encoder_norm(x)
         return [block.source_attention.remember(x) for block in self.decoder]
 
@@ -223,10 +200,10 @@ class EncoderDecoder(nn.Module):
         return self.head(self.norm(x))
 
     def _embedded(self, ids: Tensor) -> Tensor:
-        return self.dropout(self.embedding_norm(to_autocast_dtype(self.embedding(ids))))
+        return self.dropout(self.embedding_norm(transformer.to_autocast_dtype(self.embedding(ids))))
 
     def _rotary_angles(self, positions: Tensor) -> Tensor:
-        return rotary_angles(positions, self.embedding.weight.shape[1] // self.heads)
+        return transformer.rotary_angles(positions, self.embedding.weight.shape[1] // self.heads)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
-from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim, with_classes
+from lit_aigc.networks.latent import Code, Inference, LatentModel, checked_latent_dim
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.densities import kl_standard_normal, normal_log_prob
-from lit_aigc.networks.layers.pyramid import stages
+from lit_aigc.networks.layers.pyramid import doubling, halving, stages
 from lit_aigc.networks.likelihood import Likelihood
 
 _LARGEST_LOG_VAR = 6.0
@@ -70,41 +70,28 @@ class Hierarchical(LatentModel):
         widths = [channels << level for level in reversed(range(doublings))]  # the smallest map first
         sizes = [smallest << level for level in range(doublings)]
         self.start = (widths[0], smallest, smallest)
-        hidden = 4 * widths[0]
         self.embedding = class_embedding(num_classes, latent_dim)
         classes = latent_dim * bool(num_classes)
 
         # Bottom-up: from the image to features of each size, and on to the vector's posterior.
-        self.stem = nn.Conv2d(shape[0], channels, 4, stride=2, padding=1)
+        self.stem = halving(shape[0], channels)
         self.up_blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)), nn.SiLU()) for width in reversed(widths)
         )
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(large, small, 4, stride=2, padding=1)
-            for small, large in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True)
-        )
-        self.top = nn.Sequential(
-            nn.Linear(widths[0] * smallest**2 + classes, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent_dim)
-        )
+        self.shrink = nn.ModuleList(halving(large, small) for large, small in itertools.pairwise(reversed(widths)))
+        features = widths[0] * smallest**2  # of the smallest map
+        self.top = _two_layers(features + classes, 4 * widths[0], 2 * latent_dim)
 
         # Top-down: from the vector through the groups of each size to the likelihood's parameters.
-        self.project = nn.Sequential(
-            nn.Linear(latent_dim + classes, hidden), nn.SiLU(), nn.Linear(hidden, widths[0] * smallest**2)
-        )
+        self.project = _two_layers(latent_dim + classes, 4 * widths[0], features)
         self.groups = nn.ModuleList(
             nn.ModuleList(Group(width, latents) for _ in range(groups))
             for width, latents in zip(widths, map_latents, strict=True)
         )
-        self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(small, large, 4, stride=2, padding=1) for small, large in itertools.pairwise(widths)
-        )
-        outputs = likelihood.maps(shape[0])
+        self.grow = nn.ModuleList(doubling(small, large) for small, large in itertools.pairwise(widths))
         last = max(channels // 2, 8)
         self.output = nn.Sequential(
-            nn.SiLU(),
-            nn.ConvTranspose2d(channels, last, 4, stride=2, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(last, outputs, 3, padding=1),
+            nn.SiLU(), doubling(channels, last), nn.SiLU(), nn.Conv2d(last, likelihood.maps(shape[0]), 3, padding=1)
         )
 
         # All latents of an image lie in one vector: first that of the top, then each group's map, flattened.
@@ -226,6 +213,10 @@ class Group(nn.Module):
         mean, log_var = self.prior(x).float().chunk(2, dim=1)
         latents = mean + (0.5 * _bounded(log_var)).exp() * z
         return self.block(x + self.inject(latents.to(x.dtype)))
+
+
+def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
 
 
 def _bounded(log_var: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError, check
+from lit_aigc.errors import check
 from lit_aigc.networks.layers.densities import normal_log_prob
 from lit_aigc.networks.likelihood import Likelihood
 from lit_aigc.networks.prior import StandardNormal
@@ -94,13 +93,9 @@ class SingleLevel(LatentModel):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module | None = None) -> None:
         super().__init__()
-        if encoder.latent_dim != decoder.latent_dim:
-            raise InputError(
-                f"encoder.latent_dim={encoder.latent_dim} and decoder.latent_dim={decoder.latent_dim} differ: expected "
-                "equal numbers."
-            )
-        self.encoder = encoder
-        self.decoder = decoder
+        ours, theirs = encoder.latent_dim, decoder.latent_dim
+        check(("encoder.latent_dim", ours, ours == theirs, f"that of the decoder, decoder.latent_dim={theirs}"))
+        self.encoder, self.decoder = encoder, decoder
         self.prior = prior or StandardNormal()
         self.latent_dim = encoder.latent_dim
 
@@ -144,8 +139,3 @@ def checked_latent_dim(latent_dim: int) -> int:
     """
     check(("latent_dim", latent_dim, latent_dim >= 1, "1 or more"))
     return latent_dim
-
-
-def with_classes(z: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
-    """Concatenate latents ``(N, d)`` with class embeddings ``(N, d')`` if there are classes."""
-    return z if embedding is None else torch.cat([z, embedding(y)], dim=1)

@@ -6,6 +6,7 @@ Images are in [-1, 1] throughout. Log-probabilities are in nats per image.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -158,8 +159,9 @@ class DiscretizedLogisticMixture(Likelihood):
     def log_prob(self, parameters: Tensor, images: Tensor) -> Tensor:
         """See `Likelihood`."""
         x = images.float()[:, None]  # (N, 1, C, H, W)
-        logits, means, log_scales, coefficients = self._split(parameters.float(), images.shape[1])
-        means = self._means(means, coefficients, x)
+        logits, means, log_scales, coefficients = self._split(parameters)
+        columns = x.unbind(2)  # (N, 1, H, W) each
+        means = torch.stack([self._mean(means, coefficients, columns, c) for c in range(len(columns))], dim=2)
         scale = torch.exp(-log_scales)
         upper = scale * (x - means + 1 / (LEVELS - 1))
         lower = scale * (x - means - 1 / (LEVELS - 1))
@@ -175,19 +177,17 @@ class DiscretizedLogisticMixture(Likelihood):
 
     def mean(self, parameters: Tensor) -> Tensor:
         """See `Likelihood`; the mean of the components' means, before they are clipped to the range."""
-        channels = self._channels(parameters)
-        logits, means, _, coefficients = self._split(parameters.float(), channels)
+        logits, means, _, coefficients = self._split(parameters)
         columns: list[Tensor] = []
-        for channel in range(channels):  # means are linear in earlier channels, so expectations are too
+        for channel in range(means.shape[2]):  # means are linear in earlier channels, so expectations are too
             columns.append(self._mean(means, coefficients, columns, channel))
         weights = F.softmax(logits, dim=1)
         return torch.stack([(weights * column).sum(dim=1) for column in columns], dim=1).clamp(-1, 1)
 
     def sample(self, parameters: Tensor, noise: Noise) -> Tensor:
         """See `Likelihood`; not rounded to the levels."""
-        channels = self._channels(parameters)
-        logits, means, log_scales, coefficients = self._split(parameters.float(), channels)
-        n, k, height, width = logits.shape
+        logits, means, log_scales, coefficients = self._split(parameters)
+        n, k, channels, height, width = means.shape
         chance = noise.stream("component").uniform(n, k, height, width, device=logits.device).clamp(1e-7, 1 - 1e-7)
         chosen = (logits - torch.log(-torch.log(chance))).argmax(dim=1, keepdim=True)  # Gumbel-max, (N, 1, H, W)
         u = noise.stream("logistic").uniform(n, channels, height, width, device=logits.device).clamp(1e-5, 1 - 1e-5)
@@ -199,23 +199,15 @@ class DiscretizedLogisticMixture(Likelihood):
             columns.append((mean + scale * quantile).clamp(-1, 1))
         return torch.cat(columns, dim=1)
 
-    def _channels(self, parameters: Tensor) -> int:
-        """Return the number of image channels that this many maps belong to."""
-        return next(c for c in range(1, 65) if self.maps(c) >= parameters.shape[1])
-
-    def _split(self, parameters: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return logits (N, K, H, W), means and log-scales (N, K, C, H, W), coefficients (N, K, pairs, H, W)."""
-        parts = parameters.unflatten(1, (self.components, -1))
+        channels = next(c for c in range(1, 65) if self.maps(c) >= parameters.shape[1])
+        parts = parameters.float().unflatten(1, (self.components, -1))
         pairs = channels * (channels - 1) // 2
         logits, means, log_scales, coefficients = parts.split([1, channels, channels, pairs], dim=2)
         return logits[:, :, 0], means, log_scales.clamp(*self._LOG_SCALES), torch.tanh(coefficients)
 
-    def _means(self, means: Tensor, coefficients: Tensor, x: Tensor) -> Tensor:
-        """Return means (N, K, C, H, W), each shifted by the earlier channels of the image x (N, 1, C, H, W)."""
-        columns = [x[:, :, channel] for channel in range(x.shape[2])]
-        return torch.stack([self._mean(means, coefficients, columns, c) for c in range(x.shape[2])], dim=2)
-
-    def _mean(self, means: Tensor, coefficients: Tensor, before: list[Tensor], channel: int) -> Tensor:
+    def _mean(self, means: Tensor, coefficients: Tensor, before: Sequence[Tensor], channel: int) -> Tensor:
         """Return the mean (N, K, H, W) of a channel, given the earlier ones."""
         mean = means[:, :, channel]
         first = channel * (channel - 1) // 2

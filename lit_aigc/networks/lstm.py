@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import at_least, check
 from lit_aigc.networks.layers.ngrams import NgramEmbedding
 from lit_aigc.networks.layers.pointwise import rms_norm
 
@@ -98,12 +98,10 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         shares = {"dropout": dropout, "word_dropout": word_dropout, "weight_drop": weight_drop}
-        if min(width, layers) < 1 or not all(0 <= share < 1 for share in shares.values()):
-            given = ", ".join(f"network.{name}={value}" for name, value in shares.items())
-            raise InputError(
-                f"network.width={width}, network.layers={layers}, {given}: expected sizes of 1 or more and shares in "
-                "[0, 1)."
-            )
+        check(
+            *at_least(1, "network.", width=width, layers=layers),
+            *((f"network.{name}", share, 0 <= share < 1, "a share in [0, 1)") for name, share in shares.items()),
+        )
         kind, self._function, self._states = _CELLS[cell]
         self.vocab_size, self.residual = vocab_size, residual
         self.dropout, self.word_dropout, self.weight_drop = dropout, word_dropout, weight_drop

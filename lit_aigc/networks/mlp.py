@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-from lit_aigc.networks.dcgan import class_embedding
-from lit_aigc.networks.latent import checked_latent_dim, with_classes
+from lit_aigc.networks.latent import checked_latent_dim
 from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.likelihood import Likelihood
 
 
@@ -38,8 +37,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
-        if self.embedding is not None:
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        z = with_classes(z, self.embedding, y)
         return self.layers(z).unflatten(1, self.shape)
 
 
@@ -57,9 +55,7 @@ class Discriminator(discriminator.Discriminator):
         widths = [math.prod(shape), *hidden]
         self.features = nn.Sequential(nn.Flatten(), *_hidden(widths, nn.LeakyReLU(0.2)))
         self.logit = nn.Linear(widths[-1], 1)
-        self.projection = nn.Embedding(num_classes, widths[-1]) if num_classes else None
-        if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)
+        self.projection = discriminator.class_projection(num_classes, widths[-1])
 
 
 class Encoder(nn.Module):
@@ -85,8 +81,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map ``x`` (N, C, H, W) and labels ``y`` (N,) to mean and log-variance, (N, latent_dim) each."""
-        mean, log_var = self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
-        return mean, log_var
+        return self.layers(with_classes(x.flatten(1), self.embedding, y)).chunk(2, dim=1)
 
 
 class Decoder(nn.Module):

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
-from lit_aigc.networks.dcgan import class_embedding
+from lit_aigc.errors import InputError, check
 from lit_aigc.networks.layers import discriminator
+from lit_aigc.networks.layers.conditioning import class_embedding, with_classes
 from lit_aigc.networks.layers.minibatch import MinibatchStd
-from lit_aigc.networks.layers.pyramid import stages, upsample_bilinear, widths
+from lit_aigc.networks.layers.pyramid import doubling, halving, stages, upsample_bilinear, widths
 
 SLOPE = 0.2
 
@@ -81,20 +81,21 @@ def _initialize_bilinear(layer: nn.ConvTranspose2d) -> None:
     layer.weight.data.copy_(each * taps[:, None] * taps)
 
 
-def _stages(shape: Sequence[int], stride: int) -> tuple[int, int]:
-    """Return the size of the smallest map, and the number of doublings to the largest."""
-    if stride not in (1, 2):
-        raise InputError(f"stride={stride}: expected 1 (a map of the image's size) or 2 (none).")
-    smallest, doublings = stages(shape)
-    return smallest, doublings - stride + 1
+def _maps(
+    shape: Sequence[int], channels: int, growth: int, widening: int, blocks: int | Sequence[int], stride: int
+) -> tuple[int, list[int], list[int]]:
+    """Return the size of the smallest map, and each map's width and number of blocks, those of the largest first.
 
-
-def _blocks_of(levels: int, blocks: int | Sequence[int]) -> list[int]:
-    """Return the number of blocks on each map, the largest first; the last number is repeated for smaller maps."""
+    The last number of `blocks` is repeated for smaller maps.
+    """
     numbers = [blocks] if isinstance(blocks, int) else list(blocks)
-    if not numbers or min(numbers) < 0:
-        raise InputError(f"blocks={blocks}: expected a number, or a list of them, the largest map's first.")
-    return (numbers + [numbers[-1]] * levels)[:levels]
+    check(
+        ("stride", stride, stride in (1, 2), "1 (a map of the image's size) or 2 (none)"),
+        ("blocks", blocks, min(numbers, default=-1) >= 0, "a number, or a list of them, the largest map's first"),
+    )
+    smallest, doublings = stages(shape)
+    levels = doublings - stride + 2
+    return smallest, widths(channels, levels, growth, widening), (numbers + [numbers[-1]] * levels)[:levels]
 
 
 class Generator(nn.Module):
@@ -127,10 +128,8 @@ class Generator(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        smallest, doublings = _stages(shape, stride)
-        # By map, the smallest first: its width, and its number of blocks.
-        width = widths(channels, doublings + 1, growth, widening)[::-1]
-        number = _blocks_of(doublings + 1, blocks)[::-1]
+        smallest, *by_map = _maps(shape, channels, growth, widening, blocks, stride)
+        width, number = (values[::-1] for values in by_map)  # the smallest map first
         self.latent_dim = latent_dim
         self.embedding = class_embedding(num_classes, latent_dim)
         self.start = (smallest, smallest, width[0])
@@ -140,16 +139,12 @@ class Generator(nn.Module):
             for w, n in zip(width, number, strict=True)
         )
         self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in pairwise(width))
-        if stride == 1:
-            self.to_image = nn.Conv2d(channels, shape[0], 1)
-        else:
-            self.to_image = nn.ConvTranspose2d(channels, shape[0], 4, stride=2, padding=1)
+        self.to_image = nn.Conv2d(channels, shape[0], 1) if stride == 1 else doubling(channels, shape[0])
         _initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to images (N, C, H, W) in [-1, 1]."""
-        if self.embedding is not None:
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        z = with_classes(z, self.embedding, y)
         # Features in the order (row, column, channel) are a channels-last map, without a copy.
         x = self.project(z).unflatten(1, self.start).permute(0, 3, 1, 2)  # (N, width, 4 or 7, 4 or 7)
         x = self.stages[0](x)
@@ -188,34 +183,28 @@ class Discriminator(discriminator.Discriminator):
         minibatch_group: int = 0,
     ) -> None:
         super().__init__()
-        smallest, doublings = _stages(shape, stride)
-        width = widths(channels, doublings + 1, growth, widening)
-        number = _blocks_of(doublings + 1, blocks)
+        smallest, width, number = _maps(shape, channels, growth, widening, blocks, stride)
 
         # From the image down: blocks on each map, then half the size and the next width.
-        kernel, padding = (1, 0) if stride == 1 else (4, 1)
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, kernel, stride, padding)]
+        layers = [nn.Conv2d(shape[0], channels, 1) if stride == 1 else halving(shape[0], channels)]
         for level, (w, n) in enumerate(zip(width, number, strict=True)):
             layers += [Bottleneck(w, expansion, group_size) for _ in range(n)]
-            if level < doublings:
+            if level + 1 < len(width):
                 # Bilinear at half the size is the mean of 2x2 pixels.
                 layers += [nn.AvgPool2d(2), nn.Conv2d(w, width[level + 1], 1, bias=False)]
         self.features = nn.Sequential(*layers)
 
         # The head: a learned weight per channel and position pools the smallest map.
-        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else None
+        self.minibatch_std = MinibatchStd(minibatch_group) if minibatch_group else nn.Identity()
         last = width[-1] + bool(minibatch_group)
         self.pool = nn.Parameter(torch.randn(last, smallest, smallest) / smallest)
         self.logit = nn.Linear(last, 1)
-        self.projection = nn.Embedding(num_classes, last) if num_classes else None
+        self.projection = discriminator.class_projection(num_classes, last)
         _initialize(self)
-        if self.projection is not None:
-            nn.init.zeros_(self.projection.weight)  # classes make no difference at first
 
     def head(self, features: Tensor, y: Tensor | None = None) -> Tensor:
         """Map features (N, width, 4 or 7, 4 or 7) and labels (N,) to logits (N,)."""
-        if self.minibatch_std is not None:
-            features = self.minibatch_std(features)
+        features = self.minibatch_std(features)
         # A depthwise convolution as large as the map.
         pooled = (features * self.pool.to(features.dtype)).sum(dim=(2, 3))  # (N, width)
         return super().head(pooled, y)

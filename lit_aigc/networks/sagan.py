@@ -92,15 +92,6 @@ class Discriminator(sngan.Discriminator):
         flat_blocks: Blocks that keep the size, at 7 or 8 px.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        num_classes: int = 0,
-        channels: int = 32,
-        growth: int = 2,
-        widening: int = 4,
-        flat_blocks: int = 1,
-    ) -> None:
-        super().__init__(shape, num_classes, channels, growth, widening, flat_blocks)
-        after = (shape[1] // _attention_size(shape[1])).bit_length() - 1  # halvings down to that map
+    def _add_layers(self, size: int) -> None:
+        after = (size // _attention_size(size)).bit_length() - 1  # halvings down to that map
         self.blocks.insert(after, SelfAttention(self.blocks[after - 1].second.out_channels))

@@ -62,45 +62,29 @@ class UpBlock(nn.Module):
         return h.add_(upsample_nearest(self.shortcut(x)))  # a 1x1 convolution and upsampling commute
 
 
-class FirstBlock(nn.Module):
-    """Convolution, ReLU, convolution, pooling, and a shortcut that is pooled before it widens (the paper's figure 13).
-
-    Args:
-        inputs: Channels of the images.
-        hidden: Channels between the convolutions.
-        outputs: Channels out.
-    """
-
-    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, hidden, 3, padding=1)
-        self.second = DownsampledConv2d(hidden, outputs)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
-        return self.second(F.relu_(self.first(x))) + self.shortcut(F.avg_pool2d(x, 2))
-
-
 class DownBlock(nn.Module):
     """ReLU, convolution, ReLU, convolution, pooling, and a pooled shortcut; without normalization.
 
+    The shortcut is pooled before it widens (the paper's figure 13).
+
     Args:
         inputs: Channels in.
+        hidden: Channels between the convolutions.
         outputs: Channels out.
         down: Whether it halves the map; if not, and the width stays, the shortcut is the identity.
+        of_images: Whether it reads images, which pass through no ReLU first.
     """
 
-    def __init__(self, inputs: int, outputs: int, down: bool = True) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, down: bool = True, of_images: bool = False) -> None:
         super().__init__()
-        self.down = down
-        self.first = nn.Conv2d(inputs, inputs, 3, padding=1)
-        self.second = DownsampledConv2d(inputs, outputs) if down else nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.down, self.of_images = down, of_images
+        self.first = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.second = DownsampledConv2d(hidden, outputs) if down else nn.Conv2d(hidden, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if down or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``, or the same size."""
-        h = self.second(F.relu_(self.first(F.relu(x))))
+        h = self.second(F.relu_(self.first(x if self.of_images else F.relu(x))))
         if self.down:
             x = F.avg_pool2d(x, 2)
         return h + (x if self.shortcut is None else self.shortcut(x))
@@ -179,8 +163,8 @@ class Discriminator(discriminator.Discriminator):
         downs = doublings if smallest == 7 else doublings - 1
         width = widths(channels, 1 + downs + flat_blocks, growth, widening)
         self.blocks = nn.Sequential(
-            FirstBlock(shape[0], width[0], width[1]),
-            *(DownBlock(a, b, down=level < downs) for level, (a, b) in enumerate(pairwise(width[1:]), start=1)),
+            DownBlock(shape[0], width[0], width[1], of_images=True),
+            *(DownBlock(a, a, b, down=level < downs) for level, (a, b) in enumerate(pairwise(width[1:]), start=1)),
         )
         self.logit = nn.Linear(width[-1], 1)
         self.projection = nn.Embedding(num_classes, width[-1]) if num_classes else None
@@ -188,6 +172,10 @@ class Discriminator(discriminator.Discriminator):
         _normalize(self)
         if self.projection is not None:
             spectral_norm(self.projection)
+        self._add_layers(shape[1])
+
+    def _add_layers(self, size: int) -> None:
+        """Add to the finished blocks, for images of `size` px; a subclass may."""
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to (N, width), >= 0."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import at_least, check
 from lit_aigc.networks.layers.attention import causal_attention, masked_attention
 from lit_aigc.networks.layers.key_value_cache import CacheSlots, KeyValueCache, cached_attention
 from lit_aigc.networks.layers.ngrams import NgramEmbedding
@@ -27,14 +27,13 @@ class Attention(nn.Module):
     Args:
         width: Width of the residual stream.
         heads: Number of heads; divides `width`.
-        rotary: Whether queries and keys are rotated by their position (RoPE, Su et al., 2021).
         qk_norm: Whether queries and keys are normalized, which bounds the logits of attention (Henry et al., 2020).
         bias: Whether the linear layers have biases.
     """
 
-    def __init__(self, width: int, heads: int, rotary: bool, qk_norm: bool, bias: bool) -> None:
+    def __init__(self, width: int, heads: int, qk_norm: bool, bias: bool) -> None:
         super().__init__()
-        self.heads, self.rotary, self.qk_norm = heads, rotary, qk_norm
+        self.heads, self.qk_norm = heads, qk_norm
         self.attend = nn.Linear(width, 3 * width, bias)
         self.project = nn.Linear(width, width, bias)
 
@@ -50,7 +49,8 @@ class Attention(nn.Module):
 
         Args:
             x: New positions.
-            angles: Cosines and sines for rotary positions, ``(2, N or 1, T, 1, d / 2)``; see `rotary_angles`.
+            angles: Cosines and sines for rotary positions (RoPE, Su et al., 2021), ``(2, N or 1, T, 1, d / 2)``; see
+                `rotary_angles`.
             cached: ``(2, N, heads, room, d)`` keys and values of a cache; those of `x` are written to it.
             slots: Where in the cache to write them.
             mask: ``(N, T)`` bool, the positions that every position attends to.
@@ -108,21 +108,26 @@ class Block(nn.Module):
     """Attention and a hidden layer, each a pre-normalized residual branch."""
 
     def __init__(
-        self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, rotary: bool, qk_norm: bool,
-        bias: bool, dropout: float,
+        self, width: int, heads: int, hidden: int, norm: Norm, activation: Activation, qk_norm: bool, bias: bool,
+        dropout: float,
     ) -> None:  # fmt: skip
         super().__init__()
         self.attention_norm = make_norm(norm, width, bias)
-        self.attention = Attention(width, heads, rotary, qk_norm, bias)
+        self.attention = Attention(width, heads, qk_norm, bias)
         self.hidden_norm = make_norm(norm, width, bias)
         self.hidden = FeedForward(width, hidden, activation, bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, angles: Tensor | None = None, cached: Tensor | None = None, slots: CacheSlots | None = None
+        self,
+        x: Tensor,
+        angles: Tensor | None = None,
+        cached: Tensor | None = None,
+        slots: CacheSlots | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Map ``(N, T, width)`` to the same shape; see `Attention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), angles, cached, slots))
+        x = x + self.dropout(self.attention(self.attention_norm(x), angles, cached, slots, mask))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
 
 
@@ -194,7 +199,14 @@ class Transformer(nn.Module):
         ngram_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(width, layers, heads, positions, dropout, soft_cap)
+        even = "an even multiple of heads" if positions == "rotary" else "a multiple of heads"
+        fits = width % (max(heads, 1) * (2 if positions == "rotary" else 1)) == 0
+        check(
+            *at_least(1, "network.", width=width, layers=layers, heads=heads),
+            ("network.width", width, fits, f"{even}, {heads}"),
+            ("network.dropout", dropout, 0 <= dropout < 1, "a share in [0, 1)"),
+            ("network.soft_cap", soft_cap, 0 <= soft_cap < math.inf, "a number of 0 or more"),
+        )
         if hidden is None:
             hidden = round(8 / 3 * width / 8) * 8 if activation == "swiglu" else 4 * width
         self.vocab_size = vocab_size
@@ -211,7 +223,7 @@ class Transformer(nn.Module):
         self.embedding_norm = make_norm(norm, width, bias) if self.rotary else nn.Identity()
 
         self.blocks = nn.ModuleList(
-            Block(width, heads, hidden, norm, activation, self.rotary, qk_norm, bias, dropout) for _ in range(layers)
+            Block(width, heads, hidden, norm, activation, qk_norm, bias, dropout) for _ in range(layers)
         )
         self.norm = make_norm(norm, width, bias)
         self.head = nn.Linear(width, vocab_size, bias=head_bias)
@@ -251,12 +263,8 @@ class Transformer(nn.Module):
             lengths: ``(N,)`` int64: the first ``lengths[i]`` tokens of row i are real, and only they are added.
         """
         # Without a cache the tokens are at 0, 1, ...; with one each row continues at its own position.
-        if cache is None:
-            slots = None
-            positions = torch.arange(ids.shape[1], device=ids.device)[None]  # (1, T)
-        else:
-            slots = cache.extend(ids, lengths)
-            positions = slots.positions  # (N, T)
+        slots = None if cache is None else cache.extend(ids, lengths)
+        positions = torch.arange(ids.shape[1], device=ids.device)[None] if slots is None else slots.positions
 
         x = self.embedding(ids)  # (N, T, width)
         if self.ngrams is not None:
@@ -296,16 +304,3 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
     """
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
-
-
-def _check(width: int, layers: int, heads: int, positions: str, dropout: float, soft_cap: float) -> None:
-    if min(width, layers, heads) < 1 or width % heads or (positions == "rotary" and width // heads % 2):
-        raise InputError(
-            f"network.width={width}, network.layers={layers}, network.heads={heads}: expected numbers of 1 or more, "
-            "and a width that is a multiple of heads; an even multiple for rotary positions."
-        )
-    if not 0 <= dropout < 1 or soft_cap < 0 or not math.isfinite(soft_cap):
-        raise InputError(
-            f"network.dropout={dropout}, network.soft_cap={soft_cap}: expected a share in [0, 1), and a number of 0 "
-            "or more."
-        )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.networks.layers.pyramid import stages
 
@@ -50,6 +50,7 @@ class VectorQuantizer(nn.Module):
         counts: ``(codes,)``: moving average of the number of vectors per batch assigned to a code; 0 before `start`.
         sums: ``(codes, dim)``: moving average of the sum of these vectors.
         moves: Number of batches that the averages have seen.
+        started: Whether the codebook has been set from data.
 
     Raises:
         InputError: If an option is out of range.
@@ -57,29 +58,19 @@ class VectorQuantizer(nn.Module):
 
     def __init__(self, codes: int = 256, dim: int = 32, decay: float = 0.99, revive_below: float = 0.05) -> None:
         super().__init__()
-        wrong = [
-            f"quantizer.{name}={value}: expected {expected}"
-            for name, value, expected, fine in (
-                ("codes", codes, "2 or more, since a single code carries no information", codes >= 2),
-                ("dim", dim, "1 or more", dim >= 1),
-                ("decay", decay, "a share in [0, 1)", 0 <= decay < 1),
-                ("revive_below", revive_below, "a share in [0, 1)", 0 <= revive_below < 1),
-            )
-            if not fine
-        ]
-        if wrong:
-            raise InputError("\n".join(wrong))
+        check(
+            ("quantizer.codes", codes, codes >= 2, "2 or more, since a single code carries no information"),
+            ("quantizer.dim", dim, dim >= 1, "1 or more"),
+            ("quantizer.decay", decay, 0 <= decay < 1, "a share in [0, 1)"),
+            ("quantizer.revive_below", revive_below, 0 <= revive_below < 1, "a share in [0, 1)"),
+        )
         self.codes, self.dim = codes, dim
         self.decay, self.revive_below = decay, revive_below
-        self.codebook: Tensor
-        self.counts: Tensor
-        self.sums: Tensor
-        self.moves: Tensor
         self.register_buffer("codebook", torch.randn(codes, dim))
         self.register_buffer("counts", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
         self.register_buffer("moves", torch.zeros((), dtype=torch.int64))
-        self._started, self._moves = False, 0  # copies on the host: reading the buffers would wait for the device
+        self.started, self._moves = False, 0  # copies on the host: reading the buffers would wait for the device
         self.register_load_state_dict_post_hook(lambda module, _: module._read_progress())
 
     def forward(self, z: Tensor) -> Quantized:
@@ -105,14 +96,9 @@ class VectorQuantizer(nn.Module):
 
     # -- training
 
-    @property
-    def started(self) -> bool:
-        """Whether the codebook has been set from data."""
-        return self._started
-
     def _read_progress(self) -> None:
         """Update the copies on the host from a loaded state."""
-        self._started, self._moves = bool(self.counts.any()), int(self.moves)
+        self.started, self._moves = bool(self.counts.any()), int(self.moves)
 
     @torch.no_grad()
     def start(self, candidates: Tensor, use: float) -> None:
@@ -124,7 +110,7 @@ class VectorQuantizer(nn.Module):
         """
         every = torch.ones(self.codes, dtype=torch.bool, device=candidates.device)
         self._replace(every, candidates, torch.tensor(use))
-        self._started = True
+        self.started = True
 
     @torch.no_grad()
     def statistics(self, vectors: Tensor, codes: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 from lit_aigc.networks.code_prior import CodePrior
+from lit_aigc.networks.layers.pyramid import doubling, halving
 from lit_aigc.networks.vector_quantizer import VectorQuantizer, map_size
 from lit_aigc.noise import Noise
 
@@ -40,8 +41,7 @@ def _levels(shape: Sequence[int], channels: int) -> list[int]:
     Raises:
         InputError: If there are no channels, or the size of the images isn't supported.
     """
-    if channels < 1:
-        raise InputError(f"channels={channels}: expected 1 or more.")
+    check(("channels", channels, channels >= 1, "1 or more"))
     halvings = (shape[1] // map_size(shape)).bit_length() - 1
     return [channels] * (halvings - 1) + [2 * channels]
 
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         width = shape[0]
         for following in _levels(shape, channels):
-            layers += [nn.SiLU()] * bool(layers) + [nn.Conv2d(width, following, 4, stride=2, padding=1)]
+            layers += [nn.SiLU()] * bool(layers) + [halving(width, following)]
             width = following
         layers += [ResidualBlock(width) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, dim, 1))
@@ -102,10 +102,10 @@ class Decoder(nn.Module):
         width = levels[0]
         layers: list[nn.Module] = [nn.Conv2d(dim, width, 3, padding=1), *(ResidualBlock(width) for _ in range(blocks))]
         for following in levels[1:]:
-            layers += [nn.SiLU(), nn.ConvTranspose2d(width, following, 4, stride=2, padding=1)]
+            layers += [nn.SiLU(), doubling(width, following)]
             layers += [ResidualBlock(following)]
             width = following
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.ConvTranspose2d(width, shape[0], 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers, nn.SiLU(), doubling(width, shape[0]))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map vectors ``(N, dim, size, size)`` to images ``(N, C, H, W)``, about in the range of training images."""
@@ -143,22 +143,14 @@ class CodeModel(nn.Module):
 
     def __init__(self, encoder: nn.Module, quantizer: VectorQuantizer, decoder: nn.Module, prior: CodePrior) -> None:
         super().__init__()
-        wrong = [
-            f"{one} is {a} and {other} is {b}: they must be equal"
-            for one, a, other, b in (
-                ("encoder.dim", encoder.dim, "quantizer.dim", quantizer.dim),
-                ("decoder.dim", decoder.dim, "quantizer.dim", quantizer.dim),
-                ("prior.codes", prior.codes, "quantizer.codes", quantizer.codes),
-                ("prior.size", prior.size, "the size of the encoder's map", encoder.size),
-            )
-            if a != b
-        ]
-        if wrong:
-            raise InputError("\n".join(f"model.network: {line}." for line in wrong))
-        self.encoder = encoder
-        self.quantizer = quantizer
-        self.decoder = decoder
-        self.prior = prior
+        dim, codes, size = quantizer.dim, quantizer.codes, encoder.size
+        check(
+            ("model.network.encoder.dim", encoder.dim, encoder.dim == dim, f"quantizer.dim, {dim}"),
+            ("model.network.decoder.dim", decoder.dim, decoder.dim == dim, f"quantizer.dim, {dim}"),
+            ("model.network.prior.codes", prior.codes, prior.codes == codes, f"quantizer.codes, {codes}"),
+            ("model.network.prior.size", prior.size, prior.size == size, f"the size of the encoder's map, {size}"),
+        )
+        self.encoder, self.quantizer, self.decoder, self.prior = encoder, quantizer, decoder, prior
 
     def forward(self, x: Tensor) -> Reconstruction:
         """Reconstruct images ``(N, C, H, W)`` from their codes."""

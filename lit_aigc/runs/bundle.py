@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,13 +29,10 @@ from lit_aigc.tokenization.tokenizers import TOKENIZER_FILE, load_tokenizer
 
 _Module = TypeVar("_Module", bound=nn.Module)
 FORMAT = 1
-_WEIGHTS, _CONFIG, _SPEC, _CARD, MANIFEST = (
-    "model.safetensors",
-    "config.yaml",
-    "spec.json",
-    "README.md",
-    "manifest.json",
-)
+_WEIGHTS, _CONFIG, _SPEC = "model.safetensors", "config.yaml", "spec.json"
+_CARD, MANIFEST = "README.md", "manifest.json"
+# What files that were damaged, or made to do damage, may raise when they are read.
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError, SafetensorError)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -85,49 +83,44 @@ def save_bundle(
         OSError: If the disk is full or the folder can't be written to; an older bundle stays.
     """
     directory = Path(directory)
-    building = directory.with_name(f".{directory.name}.building")
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    with _replaced(directory) as building:
+        (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
+        plain = json.loads(json.dumps(dict(model_config)))  # copies, since YAML would write a shared list as an alias
+        (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
+        (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
+        if module.tokenizer is not None:
+            module.tokenizer.save(building)
+        card = _model_card(model_config, spec, summary, sum(w.numel() for w in weights.values()))
+        (building / _CARD).write_text(card, encoding="utf-8")
+        manifest = {
+            "format": FORMAT,
+            "code_version": __version__,
+            "data": {"name": spec.name, "fingerprint": spec.fingerprint},
+            "metrics": {key: value for key, value in summary.items() if isinstance(value, (int, float))},
+            "protocol": summary.get("protocol", {}),
+            "resolved_precision": summary.get("resolved_precision"),
+            "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
+        }
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return directory
+
+
+@contextlib.contextmanager
+def _replaced(directory: Path) -> Iterator[Path]:
+    """Yield an empty folder, and put it in the place of `directory` if nothing fails in the block."""
+    building, old = (directory.with_name(f".{directory.name}.{state}") for state in ("building", "old"))
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
-        _write(building, module, model_config, spec, summary)
-        old = directory.with_name(f".{directory.name}.old")
+        yield building
         shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
             directory.rename(old)
         building.rename(directory)
         shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+    finally:
         shutil.rmtree(building, ignore_errors=True)
-        raise
-    return directory
-
-
-def _write(
-    building: Path,
-    module: GenerativeModule,
-    model_config: Mapping[str, Any],
-    spec: DataSpec,
-    summary: Mapping[str, Any],
-) -> None:
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    (building / _WEIGHTS).write_bytes(save(weights))  # save_file reports a full disk by an error of its own
-    plain = json.loads(json.dumps(dict(model_config)))  # copies, since YAML would write a shared list as an alias
-    (building / _CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
-    (building / _SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n")
-    if module.tokenizer is not None:
-        module.tokenizer.save(building)
-    card = _model_card(model_config, spec, summary, sum(w.numel() for w in weights.values()))
-    (building / _CARD).write_text(card, encoding="utf-8")
-    manifest = {
-        "format": FORMAT,
-        "code_version": __version__,
-        "data": {"name": spec.name, "fingerprint": spec.fingerprint},
-        "metrics": {key: value for key, value in summary.items() if isinstance(value, (int, float))},
-        "protocol": summary.get("protocol", {}),
-        "resolved_precision": summary.get("resolved_precision"),
-        "files": {file.name: _sha256(file) for file in sorted(building.iterdir())},
-    }
-    (building / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -156,9 +149,7 @@ def load_bundle(directory: str | Path, trust: Iterable[str] = (), device: str = 
         config = yaml.load((directory / _CONFIG).read_text(), Loader=_PlainLoader)
         spec = DataSpec.from_dict(json.loads((directory / _SPEC).read_text()))
         weights = load_file(directory / _WEIGHTS)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"The bundle {directory} can't be read: {error}") from error
-    except (yaml.YAMLError, SafetensorError) as error:
+    except _DAMAGED as error:
         raise InputError(f"The bundle {directory} can't be read: {error}") from error
     tokenizer = load_tokenizer(directory) if TOKENIZER_FILE in manifest["files"] else None
     if tokenizer and tokenizer.vocab_size != spec.vocab_size:
@@ -243,11 +234,9 @@ def _model_card(model_config: Mapping[str, Any], spec: DataSpec, summary: Mappin
     numbers = "\n".join(f"| {key} | {value:.6g} |" for key, value in summary.items() if isinstance(value, float))
     protocol = json.dumps(summary.get("protocol", {}), indent=2)
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
-    attribution = (
-        f"\n\nTraining data: {spec.attribution}. Give this attribution where you show samples."
-        if spec.attribution
-        else ""
-    )
+    attribution = ""
+    if spec.attribution:
+        attribution = f"\n\nTraining data: {spec.attribution}. Give this attribution where you show samples."
     return f"""# {summary.get("experiment", "model")}
 
 {model_config["_target_"]} with {parameters:,} parameters, trained on `{spec.name}` ({media.describe(spec)}{classes})

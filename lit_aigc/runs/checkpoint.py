@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils._pytree import tree_leaves
 
 from lit_aigc.errors import InputError
 from lit_aigc.modules.checkpoint import read_checkpoint
@@ -103,9 +104,7 @@ def latest_checkpoint(run_dir: str | Path) -> tuple[Path, dict[str, Any]] | None
     return None
 
 
-def _mebibytes(value: Any) -> int:
-    if isinstance(value, torch.Tensor):
-        return -(-value.numel() * value.element_size() // 2**20)
-    if isinstance(value, Mapping):
-        return sum(_mebibytes(item) for item in value.values())
-    return sum(_mebibytes(item) for item in value) if isinstance(value, (list, tuple)) else 0
+def _mebibytes(checkpoint: dict[str, Any]) -> int:
+    """Return the size of all tensors in a checkpoint, rounded up."""
+    sizes = (leaf.nbytes for leaf in tree_leaves(checkpoint) if isinstance(leaf, torch.Tensor))
+    return math.ceil(sum(sizes) / 2**20)

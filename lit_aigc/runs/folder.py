@@ -10,11 +10,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
 from lit_aigc.machine.lock import hold
+
+# For each variable with the id of a job the id of a run in it; the first that is set counts.
+_IDS = {
+    "SLURM_ARRAY_JOB_ID": "slurm-{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}",
+    "SLURM_JOB_ID": "slurm-{SLURM_JOB_ID}",
+    "WANDB_RUN_ID": "{WANDB_RUN_ID}",
+    "TORCHELASTIC_RUN_ID": "torchelastic-{TORCHELASTIC_RUN_ID}",
+}
 
 
 def in_sweep() -> bool:
@@ -34,18 +42,11 @@ def run_id(named: bool = False) -> tuple[str, bool]:
     Raises:
         InputError: If torchrun started several processes and gave them nothing to agree on a folder by.
     """
-    environment = os.environ
-    if in_sweep() and "WANDB_RUN_ID" in environment:
-        return environment["WANDB_RUN_ID"], True
-    if "SLURM_ARRAY_JOB_ID" in environment:
-        return f"slurm-{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}", True
-    if "SLURM_JOB_ID" in environment:
-        return f"slurm-{environment['SLURM_JOB_ID']}", True
-    if "WANDB_RUN_ID" in environment:
-        return environment["WANDB_RUN_ID"], True
-    if environment.get("TORCHELASTIC_RUN_ID", "none") != "none":
-        return f"torchelastic-{environment['TORCHELASTIC_RUN_ID']}", True
-    if "TORCHELASTIC_RUN_ID" in environment and not named:
+    names = sorted(_IDS, key=lambda name: name != "WANDB_RUN_ID") if in_sweep() else _IDS
+    for name in names:
+        if os.environ.get(name, "none") != "none":
+            return _IDS[name].format_map(os.environ), True
+    if "TORCHELASTIC_RUN_ID" in os.environ and not named:
         raise InputError(
             "torchrun gave this run no id: start it with --rdzv-backend=c10d --rdzv-id=NAME, or give run_dir=PATH."
         )
@@ -55,31 +56,25 @@ def run_id(named: bool = False) -> tuple[str, bool]:
 _IMPORTED = time.monotonic()
 
 
-class RunFolder:
-    """The folder of a run, held by one process at a time.
+class HeldFolder:
+    """A folder that one process holds at a time.
 
     Args:
         path: The folder; made by `claim`.
-        identity: The run's id, for a new folder.
 
     Attributes:
-        identity: The id of the run that the folder holds.
+        kind: What the folder is, for messages.
+        option: The option that names it, for messages.
     """
 
-    def __init__(self, path: str | Path, identity: str = "") -> None:
+    kind: ClassVar[str]
+    option: ClassVar[str]
+
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.identity = self.read_summary().get("run_id") or identity or self.path.name
         self._lock: TextIO | None = None
         self._new_folders: list[Path] = []
         self._there_before: set[Path] = set()
-
-    def exists(self) -> bool:
-        """Return whether a run has started in this folder."""
-        return (self.path / "config.yaml").exists()
-
-    def has_results(self) -> bool:
-        """Return whether training has left anything worth keeping."""
-        return any((self.path / name).exists() for name in ("checkpoints", "metrics.csv", "samples"))
 
     def claim(self) -> None:
         """Make the folder and hold it until the process ends.
@@ -93,13 +88,11 @@ class RunFolder:
             self._there_before = set(self.path.iterdir())
             self._lock = hold(self.path)
         except BlockingIOError as error:
-            raise InputError(
-                f"The run folder {self.path} is in use by another process: wait for it, or give another run_dir=."
-            ) from error
+            message = f"{self.kind} {self.path} is in use by another process: wait for it"
+            raise InputError(f"{message}, or give another {self.option}=.") from error
         except OSError as error:
-            raise InputError(
-                f"The run folder {self.path} can't be written to ({error}): give another run_dir=."
-            ) from error
+            message = f"{self.kind} {self.path} can't be written to ({error})"
+            raise InputError(f"{message}: give another {self.option}=.") from error
 
     def release(self) -> None:
         """Release the folder."""
@@ -108,7 +101,7 @@ class RunFolder:
             self._lock = None
 
     def abandon(self) -> None:
-        """Undo `claim` and everything written since: for a new run that could not start."""
+        """Undo `claim` and everything written since."""
         if not self._lock:
             return
         for new in set(self.path.iterdir()) - self._there_before:
@@ -120,6 +113,32 @@ class RunFolder:
         for folder in self._new_folders:
             with contextlib.suppress(OSError):  # another run may have been started next to it
                 folder.rmdir()
+
+
+class RunFolder(HeldFolder):
+    """The folder of a run.
+
+    Args:
+        path: The folder; made by `claim`.
+        identity: The run's id, for a new folder.
+
+    Attributes:
+        identity: The id of the run that the folder holds.
+    """
+
+    kind, option = "The run folder", "run_dir"
+
+    def __init__(self, path: str | Path, identity: str = "") -> None:
+        super().__init__(path)
+        self.identity = self.read_summary().get("run_id") or identity or self.path.name
+
+    def exists(self) -> bool:
+        """Return whether a run has started in this folder."""
+        return (self.path / "config.yaml").exists()
+
+    def has_results(self) -> bool:
+        """Return whether training has left anything worth keeping."""
+        return any((self.path / name).exists() for name in ("checkpoints", "metrics.csv", "samples"))
 
     def read_summary(self) -> dict[str, Any]:
         """Return the summary as last written; empty for a new folder."""

@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, LightningE
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 FIRST_PROCESS = "LIT_AIGC_FIRST_PROCESS"  # its id, for the processes that it starts
 _NUMBERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
@@ -105,8 +105,7 @@ def local_devices(trainer: Mapping[str, Any], gpus: int | None = None) -> int:
         number = len(devices)
     else:
         number = int(devices) if str(devices).isdecimal() else 0
-    if not number:
-        raise InputError(f"trainer.devices={devices}: expected auto, a number from 1 on, -1 for all, or [0, 1, ...].")
+    check(("trainer.devices", devices, number > 0, "auto, a number from 1 on, -1 for all, or [0, 1, ...]"))
     return number
 
 
@@ -129,6 +128,12 @@ def cluster_environment() -> ClusterEnvironment | None:
     return SLURMEnvironment(auto_requeue=False)
 
 
+def check_strategy(gradients: str, **numbers: float) -> None:
+    """Raise `InputError` if gradients are sent in no known precision, or another option isn't above 0."""
+    above_0 = ((f"trainer.strategy.{name}", value, value > 0, "a number above 0") for name, value in numbers.items())
+    check(("trainer.strategy.gradients", gradients, gradients in ("fp32", "bf16"), "fp32 or bf16"), *above_0)
+
+
 class DataParallel(DDPStrategy):
     """DDP with the settings that matter between many GPUs; see docs/scaling.md.
 
@@ -142,11 +147,7 @@ class DataParallel(DDPStrategy):
     """
 
     def __init__(self, bucket_mebibytes: float = 25.0, gradients: str = "fp32", minutes: float = 10.0) -> None:
-        if gradients not in ("fp32", "bf16") or bucket_mebibytes <= 0 or minutes <= 0:
-            raise InputError(
-                f"trainer.strategy: gradients={gradients} bucket_mebibytes={bucket_mebibytes} minutes={minutes}: "
-                "expected fp32 or bf16, and numbers above 0."
-            )
+        check_strategy(gradients, bucket_mebibytes=bucket_mebibytes, minutes=minutes)
         super().__init__(
             bucket_cap_mb=bucket_mebibytes,
             gradient_as_bucket_view=True,

@@ -65,27 +65,20 @@ def start_training(arguments: Sequence[str], log: Path, environment: Mapping[str
         )
 
 
-class TrainingProcesses:
+class TrainingProcesses(StopSignals):
     """Trains in the foreground, one process per call, and passes on the first stop signal, upon which training pauses.
 
     A context manager: within it Ctrl-C, SIGTERM and SIGUSR1 leave no traceback.
     """
 
     def __init__(self) -> None:
-        self._signals = StopSignals(self._pass_on, patient=True)
+        super().__init__(self._pass_on, patient=True)
         self._process: subprocess.Popen[str] | None = None
 
     @property
     def stopped(self) -> bool:
         """Whether a signal has asked for an end."""
-        return self._signals.received is not None
-
-    def __enter__(self) -> TrainingProcesses:
-        self._signals.install()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._signals.uninstall()
+        return self.received is not None
 
     def __call__(self, arguments: Sequence[str]) -> tuple[int, str]:
         """Train, showing what the process prints; return its exit code and, for a failure, why it ended."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_aigc.noise import Noise
 from lit_aigc.sampling.beams import beam_search
 from lit_aigc.sampling.reading import Reader
-from lit_aigc.sampling.text import Decode, end_test, pieces, to_strings
+from lit_aigc.sampling.text import Decode, end_test, padded, pieces, to_strings
 from lit_aigc.sampling.tokens import BOUNDARY, Decoding
 from lit_aigc.spec import Texts
 
@@ -47,11 +47,7 @@ def generate(
                 for row, token in zip(alive, tokens, strict=True):
                     sampled[row].append(token)
             texts += sampled
-    lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)
-    ids = torch.full((len(texts), max(map(len, texts), default=0)), BOUNDARY)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
-    return Texts(ids, lengths)
+    return padded(texts)
 
 
 def stream(network: Any, prompt: Tensor, options: Decoding, noise: Noise, decode: Decode) -> Iterator[str]:

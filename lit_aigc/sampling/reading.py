@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_aigc.sampling.text import padded
 from lit_aigc.sampling.tokens import BOUNDARY
 
 
@@ -89,10 +90,7 @@ class Reader:
         distinct = list(map(tuple, contexts))
         if not getattr(self.network, "rows_differ", False):
             distinct = list(dict.fromkeys(distinct))
-        lengths = torch.tensor([len(ids) for ids in distinct])
-        ids = torch.full((len(distinct), int(lengths.max())), BOUNDARY)
-        for row, context in enumerate(distinct):
-            ids[row, : len(context)] = torch.tensor(context)
+        ids, lengths = padded(distinct)
         self.cache = self.network.new_cache(len(distinct))
         self.logits = self._forward(ids.to(self.device), lengths.to(self.device))
         if len(distinct) < len(contexts):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import torch
+
 from lit_aigc.sampling.tokens import BOUNDARY
 from lit_aigc.spec import Texts
 
@@ -16,6 +18,15 @@ def cut(text: str, stop: Sequence[str]) -> str:
     """Return the text before the first stop string."""
     ends = [text.find(string) for string in stop if string in text]
     return text[: min(ends, default=len(text))]
+
+
+def padded(texts: Sequence[Sequence[int]]) -> Texts:
+    """Return token ids as rows of one tensor, filled up with the boundary."""
+    lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)
+    ids = torch.full((len(texts), max(map(len, texts), default=0)), BOUNDARY)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+    return Texts(ids, lengths)
 
 
 def to_strings(texts: Texts, decode: Decode, stop: Sequence[str] = ()) -> list[str]:

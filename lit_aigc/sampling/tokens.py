@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check, is_whole
 from lit_aigc.noise import Noise
 
 BOUNDARY = 0  # the id that stands before a text, and ends it
@@ -132,31 +132,23 @@ class Decoding:
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        number, whole = _is_number, _is_whole  # short, so that each check fits a line
-        wrong = [
-            f"{name}={getattr(self, name)}: expected {expected}"
-            for name, expected, fine in (
-                ("max_tokens", "a whole number, 1 or more", whole(self.max_tokens, 1)),
-                ("temperature", "0 (the best token) or more", number(self.temperature) and self.temperature >= 0),
-                ("top_k", "a whole number, 1 or more, or null", self.top_k is None or whole(self.top_k, 1)),
-                ("top_p", "a number above 0, and at most 1", number(self.top_p) and 0 < self.top_p <= 1),
-                ("min_p", "a number from 0 to below 1", number(self.min_p) and 0 <= self.min_p < 1),
-                (
-                    "repetition_penalty",
-                    "a number above 0; 1 is none",
-                    number(self.repetition_penalty) and self.repetition_penalty > 0,
-                ),
-                ("stop", "strings that are not empty", all(isinstance(text, str) and text for text in stop)),
-                ("beams", "a whole number, 1 (no search) or more", whole(self.beams, 1)),
-                ("length_penalty", "0 or more", number(self.length_penalty) and self.length_penalty >= 0),
-            )
-            if not fine
-        ]
+        # Infinity and NaN are no numbers here, and neither is text.
+        number = {name: value if _is_number(value) else math.nan for name, value in vars(self).items()}
+        right = {
+            "max_tokens": (is_whole(self.max_tokens, 1), "a whole number, 1 or more"),
+            "temperature": (number["temperature"] >= 0, "0 (the best token) or more"),
+            "top_k": (self.top_k is None or is_whole(self.top_k, 1), "a whole number, 1 or more, or null"),
+            "top_p": (0 < number["top_p"] <= 1, "a number above 0, and at most 1"),
+            "min_p": (0 <= number["min_p"] < 1, "a number from 0 to below 1"),
+            "repetition_penalty": (number["repetition_penalty"] > 0, "a number above 0; 1 is none"),
+            "stop": (all(isinstance(text, str) and text for text in stop), "strings that are not empty"),
+            "beams": (is_whole(self.beams, 1), "a whole number, 1 (no search) or more"),
+            "length_penalty": (number["length_penalty"] >= 0, "0 or more"),
+        }
+        check(*((name, getattr(self, name), *condition) for name, condition in right.items()))
         drawing = [name for name in ("temperature", "top_k", "top_p", "min_p") if getattr(self, name) != _DEFAULT[name]]
-        if self.beams != 1 and drawing and not wrong:
-            wrong = [f"beams={self.beams} searches and doesn't sample: leave out {', '.join(drawing)}, or beams."]
-        if wrong:
-            raise InputError("\n".join(wrong))
+        expected = f"1, since a search doesn't sample; or leave out {', '.join(drawing)}"
+        check(("beams", self.beams, self.beams == 1 or not drawing, expected))
 
     @property
     def deterministic(self) -> bool:
@@ -204,7 +196,3 @@ _DEFAULT = {field.name: field.default for field in dataclasses.fields(Decoding)}
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lit_aigc.build import did_you_mean
+from lit_aigc.errors import is_whole
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -96,7 +97,7 @@ def _implied(node: Mapping[str, Any]) -> str | None:
     if "values" in node:
         return "categorical"
     if "min" in node and "max" in node:
-        return "int_uniform" if all(_whole(node[key]) for key in ("min", "max")) else "uniform"
+        return "int_uniform" if all(is_whole(node[key]) for key in ("min", "max")) else "uniform"
     return "normal" if "mu" in node or "sigma" in node else None
 
 
@@ -122,7 +123,7 @@ def _parameter(name: str, kind: str, node: Mapping[str, Any]) -> Parameter:
         raise ValueError(f"min {low:g} is more than max {high:g}")
     if logarithmic and not low > 0:
         raise ValueError(f"min is {low:g}, expected more than 0 on a logarithmic scale")
-    if kind == "int_uniform" and not (_whole(low) and _whole(high)):
+    if kind == "int_uniform" and not (is_whole(low) and is_whole(high)):
         raise ValueError(f"min {low:g} and max {high:g}: expected whole numbers")
     if kind.startswith("q_") or kind == "int_uniform":
         q = _number(node, "q", 1)
@@ -147,7 +148,3 @@ def _number(node: Mapping[str, Any], key: str, default: float | None = None) -> 
     if not math.isfinite(number):
         raise ValueError(f"{key} is {value!r}, expected a number")
     return number
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

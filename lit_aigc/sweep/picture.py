@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -33,7 +34,6 @@ def draw_search(report: Report, path: Path) -> Path:
         report: The results; at least one trial has a value.
         path: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     parameters = report.sweep.parameters[:MOST]
@@ -41,7 +41,6 @@ def draw_search(report: Report, path: Path) -> Path:
     rows = math.ceil(len(parameters) / columns)
     height = TOP_HEIGHT + SLICE_HEIGHT * rows + 0.7
     figure = Figure(figsize=(WIDTH, height), dpi=110, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[TOP_HEIGHT, *[SLICE_HEIGHT] * rows])
     figure.suptitle(_title(report), x=0.01, ha="left", fontsize=14, color=DARK, weight="bold")
     limits, logarithmic = shown_range([t.value for t in report.trials if t.value is not None], report.sweep.goal)
@@ -91,13 +90,9 @@ def shown_range(values: Sequence[float], goal: str) -> tuple[tuple[float, float]
 
 def best_so_far(trials: Sequence[Trial], goal: str) -> tuple[list[int], list[float]]:
     """Return the numbers of the trials that are done, and the best value up to each."""
-    numbers, best = [], []
-    better = min if goal == "minimize" else max
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.status == "done":
-            numbers.append(trial.number)
-            best.append(better(best[-1], trial.value) if best else trial.value)
-    return numbers, best
+    done = sorted((trial for trial in trials if trial.status == "done"), key=lambda trial: trial.number)
+    best = itertools.accumulate((trial.value for trial in done), min if goal == "minimize" else max)
+    return [trial.number for trial in done], list(best)
 
 
 def _title(report: Report) -> str:

@@ -31,8 +31,8 @@ class Plan:
         own_folders: The user's own config folders.
         parallel: Trials at a time.
         seed: Seed of the search.
-        validations: Validations of a whole trial.
         asked_count: Number of trials asked for, or None.
+        validations: Validations of a whole trial.
     """
 
     sweep: Sweep
@@ -41,8 +41,8 @@ class Plan:
     own_folders: tuple[Path, ...]
     parallel: int
     seed: int
-    validations: int
     asked_count: int | None
+    validations: int = 0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], own_folders: Sequence[Path] = ()) -> Plan:
@@ -68,16 +68,8 @@ class Plan:
             raise InputError(f"overrides sets {', '.join(sorted(searched))}, which the sweep file searches.")
         content = {key: value for key, value in sweep.content.items() if key not in _WITHOUT_EFFECT}
         asked = {"sweep": content, "overrides": list(config["overrides"]), "seed": config["seed"]}
-        plan = cls(
-            sweep,
-            SweepFolder(SWEEPS / name, asked),
-            tuple(config["overrides"]),
-            tuple(own_folders),
-            config["parallel"],
-            config["seed"],
-            0,
-            config["count"],
-        )
+        folder, overrides = SweepFolder(SWEEPS / name, asked), tuple(config["overrides"])
+        plan = cls(sweep, folder, overrides, tuple(own_folders), config["parallel"], config["seed"], config["count"])
         return plan._checked()
 
     def trial_arguments(self, values: Mapping[str, Any]) -> list[str]:

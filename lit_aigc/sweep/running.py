@@ -197,9 +197,8 @@ class Trials:
 
     def _environment(self, place: int) -> dict[str, str]:
         """Return a training's environment: its share of cores and GPUs, where several run at a time."""
-        environment = environment_of_another_run()
-        gpus = gpu_names(environment)
-        return environment | shares(place, len(self._slots), environment, self._idle, self._cores, gpus)
+        environment, parallel = environment_of_another_run(), len(self._slots)
+        return environment | shares(place, parallel, environment, self._idle, self._cores, gpu_names(environment))
 
 
 def shares(

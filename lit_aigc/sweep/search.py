@@ -32,6 +32,9 @@ class Search:
     Args:
         sweep: The search space.
         seed: Seed of the search.
+
+    Attributes:
+        size: The number of points of a grid; None for other methods.
     """
 
     def __init__(self, sweep: Sweep, seed: int) -> None:
@@ -39,17 +42,12 @@ class Search:
         self._sweep, self._seed = sweep, seed
         self._space = {parameter.name: parameter.distribution for parameter in sweep.parameters}
         self._grid = sweep.grid() if sweep.method == "grid" else None
-        halving = sweep.halving
+        self.size = None if self._grid is None else len(self._grid)
         pruner: Any = optuna.pruners.NopPruner()
-        if halving:
+        if halving := sweep.halving:
             pruner = optuna.pruners.SuccessiveHalvingPruner(halving.min_iter, halving.eta)
         self._study = optuna.create_study(direction=sweep.goal, pruner=pruner)
         self._trials: dict[int, optuna.trial.Trial] = {}
-
-    @property
-    def size(self) -> int | None:
-        """The number of points of a grid; None for other methods."""
-        return None if self._grid is None else len(self._grid)
 
     def propose(self, number: int) -> dict[str, Drawn]:
         """Return the draws of a new trial, by the name of each parameter."""

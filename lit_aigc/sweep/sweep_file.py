@@ -20,6 +20,7 @@ METHODS = ("random", "grid", "bayes")
 _GOALS = ("minimize", "maximize")
 _FOR_WANDB = ("name", "description", "project", "entity", "program")  # for W&B, without effect here
 _KEYS = (*_FOR_WANDB, "command", "method", "metric", "parameters", "early_terminate", "run_cap")
+_PYTHON = re.compile(r"((\$\{env\} )?(\$\{interpreter\}|python) -m|\$\{env\} \$\{interpreter\})?")  # before the program
 OWN_KEYS = ("run_dir", "resume", "pause_after")
 
 
@@ -117,14 +118,7 @@ def _words(content: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     command = content.get("command") or ["lit_aigc.train"]
     known = [word for word in command if isinstance(word, str)] if isinstance(command, list) else []
     place = next((i for i, word in enumerate(known) if word == "lit_aigc.train" or word.endswith("train.py")), None)
-    if place is None or known[:place] not in (
-        [],
-        ["${env}", "${interpreter}"],
-        ["${env}", "${interpreter}", "-m"],
-        ["${interpreter}", "-m"],
-        ["${env}", "python", "-m"],
-        ["python", "-m"],
-    ):
+    if place is None or not _PYTHON.fullmatch(" ".join(known[:place])):
         problems.append(
             "command: expected a list that runs python -m lit_aigc.train, such as [${env}, ${interpreter}, -m, "
             "lit_aigc.train, experiment=vae_mnist5k, ${args_no_hyphens}]."

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.machine.lock import hold
+from lit_aigc.runs.folder import HeldFolder
 from lit_aigc.sweep.sweep_file import Sweep
 
 
@@ -41,7 +41,7 @@ class Trial:
     train_seconds: float | None = None
 
 
-class SweepFolder:
+class SweepFolder(HeldFolder):
     """The folder of a search: ``trials.json``, a run folder per trial, and the report.
 
     Args:
@@ -49,20 +49,17 @@ class SweepFolder:
         asked: The definition of this search, as plain types; a record of another search is refused.
 
     Attributes:
-        path: The folder.
+        record: The file of the record.
         trials: The trials on record, by number.
     """
 
+    kind, option = "The folder of the sweep", "name"
+
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
-        self.path = path
+        super().__init__(path)
+        self.record = path / "trials.json"
         self.trials: list[Trial] = []
         self._asked = json.loads(json.dumps(asked))
-        self._lock: TextIO | None = None
-
-    @property
-    def record(self) -> Path:
-        """The file of the record."""
-        return self.path / "trials.json"
 
     def run_dir(self, trial: Trial) -> Path:
         """Return the run folder of a trial."""
@@ -78,23 +75,9 @@ class SweepFolder:
         Raises:
             InputError: If another process holds it, if it can't be written to, or if it records another search.
         """
-        try:
-            (self.path / "trials").mkdir(parents=True, exist_ok=True)
-            self._lock = hold(self.path)
-        except BlockingIOError as error:
-            raise InputError(
-                f"Another process runs the sweep {self.path}: wait for it, or give another name=."
-            ) from error
-        except OSError as error:
-            raise InputError(f"The folder {self.path} can't be written to ({error}): give another name=.") from error
+        super().claim()
         if self.record.exists():
             self.trials = self._read()
-
-    def release(self) -> None:
-        """Release the folder."""
-        if self._lock:
-            self._lock.close()
-            self._lock = None
 
     def save(self) -> None:
         """Write the record."""
@@ -119,11 +102,8 @@ class SweepFolder:
 
 def best_trial(trials: Sequence[Trial], sweep: Sweep) -> Trial | None:
     """Return the best of the trials that are done, the earlier of equals; None if none is."""
-    best: Trial | None = None
-    for trial in trials:
-        if trial.status == "done" and (best is None or sweep.is_better(trial.value, best.value)):
-            best = trial
-    return best
+    best = min if sweep.goal == "minimize" else max
+    return best((trial for trial in trials if trial.status == "done"), key=lambda trial: trial.value, default=None)
 
 
 def shortened(names: list[str]) -> list[str]:

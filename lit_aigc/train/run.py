@@ -26,7 +26,6 @@ from lit_aigc.errors import InputError
 from lit_aigc.files import read_yaml, write_yaml
 from lit_aigc.loggers.base import run_logger
 from lit_aigc.loggers.csv import CsvLogger
-from lit_aigc.loggers.wandb import WandbLogger
 from lit_aigc.machine.exit_codes import DONE, FAILED, PAUSED
 from lit_aigc.machine.memory import keep_freed_memory
 from lit_aigc.machine.precision import tensor_float32
@@ -170,13 +169,8 @@ def _train(config: dict[str, Any], folder: RunFolder, started: float) -> Run:
     checkpoint_io, checkpoint_path, counters = _checkpoint(folder, module, budget)
     datamodule.start_batch = counters.get("batches", 0)
 
-    clock = Clock(
-        budget,
-        PauseAfter(**config["pause_after"]),
-        config["validations"],
-        config["checkpoint_seconds"],
-        started=started,
-    )
+    pause_after = PauseAfter(**config["pause_after"])
+    clock = Clock(budget, pause_after, config["validations"], config["checkpoint_seconds"], started=started)
     # The clock decides before the others act on it; a checkpoint is written when they have all had their say.
     writer = CheckpointWriter(folder.path / "checkpoints", clock, config["monitor"], config["monitor_mode"])
     callbacks = [OnePrecision(), clock, *_nodes(config.get("callbacks"), folder), writer]
@@ -227,8 +221,11 @@ def _nodes(nodes: Mapping[str, Any] | None, folder: RunFolder) -> list[Any]:
 def _loggers(config: Mapping[str, Any], folder: RunFolder) -> list[Any]:
     """Return ``metrics.csv``, the loggers that the config asks for, and inside a sweep agent W&B in any case."""
     chosen = _nodes(config.get("logger"), folder)
-    if in_sweep() and not any(isinstance(logger, WandbLogger) for logger in chosen):
-        chosen.append(WandbLogger(run_dir=str(folder.path)))
+    if in_sweep():
+        from lit_aigc.loggers.wandb import WandbLogger
+
+        if not any(isinstance(logger, WandbLogger) for logger in chosen):
+            chosen.append(WandbLogger(run_dir=str(folder.path)))
     return [CsvLogger(run_dir=str(folder.path)), *chosen]
 
 

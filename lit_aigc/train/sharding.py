@@ -23,6 +23,7 @@ from lit_aigc.modules.base import GenerativeModule
 from lit_aigc.modules.language_model import LanguageModel
 from lit_aigc.networks.encoder_decoder import CrossAttention
 from lit_aigc.networks.transformer import Block
+from lit_aigc.runs.launch import check_strategy
 
 _UNFIT = {"Adafactor", "LBFGS", "Rprop", "SparseAdam"}  # they compare elements, or torch has not split them yet
 
@@ -43,11 +44,7 @@ class Sharded(DDPStrategy):
     """
 
     def __init__(self, gradients: str = "fp32", minutes: float = 10.0) -> None:
-        if gradients not in ("fp32", "bf16") or minutes <= 0:
-            raise InputError(
-                f"trainer.strategy: gradients={gradients} minutes={minutes}: expected fp32 or bf16, and a number "
-                "above 0."
-            )
+        check_strategy(gradients, minutes=minutes)
         super().__init__(timeout=datetime.timedelta(minutes=minutes))
         self._policy = MixedPrecisionPolicy(reduce_dtype=torch.bfloat16 if gradients == "bf16" else None)
         self._skeleton = nn.Module()  # the network without memory for its weights
@@ -92,20 +89,17 @@ class Sharded(DDPStrategy):
             module.ema.load_state_dict(_whole(average))
         self._put_away = shards, average
 
-    def _split_again(self) -> None:
-        module = self.lightning_module
-        (module.network, average), self._put_away = self._put_away, None
-        if average:
-            module.ema.network = module.network
-            module.ema.load_state_dict(average)
-
     def on_validation_start(self) -> None:
         """Make the network whole for validation."""
         self._gather()
 
     def on_validation_end(self) -> None:
         """Split the network again after the callbacks of validation."""
-        self._split_again()
+        module = self.lightning_module
+        (module.network, average), self._put_away = self._put_away, None
+        if average:
+            module.ema.network = module.network
+            module.ema.load_state_dict(average)
 
     def on_train_end(self) -> None:
         """Leave an ordinary network after training."""

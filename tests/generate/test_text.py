@@ -170,7 +170,7 @@ def test_a_translator_gets_what_it_translates(command, monkeypatch, tmp_path):
         (["prompt=RøMEO Ω"], "The prompt 'RøMEO Ω' has what the model never saw in training: 'ø', 'Ω'"),
         (["temperature=-1"], "temperature=-1: expected 0 (the best token) or more"),
         (["top_p=0", "max_tokens=0"], "max_tokens=0: expected a whole number, 1 or more\ntop_p=0: expected"),
-        (["beams=2", "top_k=3"], "beams=2 searches"),
+        (["beams=2", "top_k=3"], "beams=2: expected 1"),
         (["n=2", "temperature=0"], "n=2: temperature=0 and beams give the same text each time"),
         (["n=2", "beams=2"], "n=2: temperature=0 and beams"),
         (["n=2", "stream=true"], "stream=true prints one text"),

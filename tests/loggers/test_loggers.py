@@ -179,7 +179,7 @@ def test_wandb_goes_on_after_a_signal_that_its_own_process_took_for_its_end(tmp_
 
 
 def test_wandb_mode_is_checked(tmp_path):
-    with pytest.raises(InputError, match=r"offlin'.*expected online, offline"):
+    with pytest.raises(InputError, match=r"mode=offlin: expected online, offline"):
         WandbLogger(str(tmp_path), mode="offlin")
 
 

@@ -1,4 +1,4 @@
-"""Layers conditioned on a class label."""
+"""Ways in which a class label enters a network."""
 
 from __future__ import annotations
 
@@ -35,3 +35,21 @@ class ConditionalBatchNorm2d(nn.Module):
         gain = self.gain(y).to(x.dtype)[:, :, None, None]  # (N, C, 1, 1)
         bias = self.bias(y).to(x.dtype)[:, :, None, None]
         return torch.addcmul(bias, x, gain)
+
+
+def class_embedding(num_classes: int, dim: int) -> nn.Embedding | None:
+    """Make class embeddings of norm about 1, like a one-hot code, or None without classes.
+
+    Next to a latent of norm ``sqrt(dim)`` such a class doesn't drown the latent. A generator that starts with larger
+    class embeddings learns to ignore the latent.
+    """
+    if not num_classes:
+        return None
+    embedding = nn.Embedding(num_classes, dim)
+    nn.init.normal_(embedding.weight, 0.0, dim**-0.5)
+    return embedding
+
+
+def with_classes(z: Tensor, embedding: nn.Embedding | None, y: Tensor | None) -> Tensor:
+    """Concatenate latents ``(N, d)`` with class embeddings ``(N, d')`` if there are classes."""
+    return z if embedding is None else torch.cat([z, embedding(y)], dim=1)

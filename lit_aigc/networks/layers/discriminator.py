@@ -6,6 +6,15 @@ import torch
 from torch import Tensor, nn
 
 
+def class_projection(num_classes: int, width: int) -> nn.Embedding | None:
+    """Make embeddings for `Discriminator.projection` that make no difference at first; None without classes."""
+    if not num_classes:
+        return None
+    projection = nn.Embedding(num_classes, width)
+    nn.init.zeros_(projection.weight)
+    return projection
+
+
 class Discriminator(nn.Module):
     """A map from images to logits in two parts, which a subclass defines.
 
@@ -41,5 +50,4 @@ class Discriminator(nn.Module):
 
     def pair_features(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of real and of fake images, of which there are equally many."""
-        real_features, fake_features = self.features(torch.cat([real, fake])).chunk(2)
-        return real_features, fake_features
+        return self.features(torch.cat([real, fake])).chunk(2)

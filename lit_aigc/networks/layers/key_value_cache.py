@@ -63,15 +63,19 @@ class KeyValueCache:
         new = torch.arange(ids.shape[1], device=ids.device)
         positions = self.lengths[:, None] + new  # (N, T)
         reach = self._longest + ids.shape[1]
-        self._make_room(reach)
+        room = self.ids.shape[1]
+        if reach > room:
+            # Twice the room at least, so that a growing cache is seldom copied.
+            more = max(reach, 2 * room) - room
+            self.ids = F.pad(self.ids, (0, more))
+            self.blocks = [F.pad(block, (0, 0, 0, more)) for block in self.blocks]
         self.ids.scatter_(1, positions, ids)
 
         # A single token in rows of equal length attends to everything; otherwise a mask hides padding and the future.
         first = self._longest if self._even else None
+        mask = None
         if first is None or len(new) > 1:
             mask = torch.arange(reach, device=ids.device) <= positions[:, None, :, None]
-        else:
-            mask = None
 
         if lengths is None:
             self.lengths, self._longest = self.lengths + ids.shape[1], reach
@@ -80,14 +84,6 @@ class KeyValueCache:
             self._longest = int(self.lengths.max())
             self._even = int(self.lengths.min()) == self._longest
         return CacheSlots(positions, reach, first, mask)
-
-    def _make_room(self, needed: int) -> None:
-        room = self.ids.shape[1]
-        if needed <= room:
-            return
-        more = max(needed, 2 * room) - room
-        self.ids = F.pad(self.ids, (0, more))
-        self.blocks = [F.pad(block, (0, 0, 0, more)) for block in self.blocks]
 
 
 def cached_attention(q: Tensor, k: Tensor, v: Tensor, block: Tensor, slots: CacheSlots) -> Tensor:

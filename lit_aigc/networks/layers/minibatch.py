@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 
 
 class MinibatchStd(nn.Module):
@@ -25,8 +25,7 @@ class MinibatchStd(nn.Module):
 
     def __init__(self, group: int = 4) -> None:
         super().__init__()
-        if group < 1:
-            raise InputError(f"MinibatchStd: group={group}: expected a number of images, 1 or more.")
+        check(("minibatch_group", group, group >= 1, "a number of images, 1 or more"))
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:

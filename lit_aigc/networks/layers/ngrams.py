@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check
 
 _MASK = 0x7FFFFFFF
 
@@ -33,11 +33,11 @@ class NgramEmbedding(nn.Module):
 
     def __init__(self, width: int, lengths: Sequence[int], buckets: int, dropout: float = 0.0) -> None:
         super().__init__()
-        if min(lengths) < 2 or buckets < 1 or not 0 <= dropout < 1:
-            raise InputError(
-                f"network.ngrams={list(lengths)}, network.ngram_buckets={buckets}, network.ngram_dropout={dropout}: "
-                "expected lengths of 2 or more, a number of 1 or more, and a share in [0, 1)."
-            )
+        check(
+            ("network.ngrams", list(lengths), min(lengths) >= 2, "lengths of 2 or more"),
+            ("network.ngram_buckets", buckets, buckets >= 1, "1 or more"),
+            ("network.ngram_dropout", dropout, 0 <= dropout < 1, "a share in [0, 1)"),
+        )
         self.lengths, self.buckets, self.dropout = tuple(lengths), buckets, dropout
         self.table = nn.Embedding(len(self.lengths) * buckets, width)
 

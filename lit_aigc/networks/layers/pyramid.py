@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, at_least, check
 
 
 def stages(shape: Sequence[int]) -> tuple[int, int]:
@@ -37,9 +37,18 @@ def widths(channels: int, levels: int, growth: int, widening: int) -> list[int]:
     Raises:
         InputError: If a number is below 1.
     """
-    if min(channels, growth, widening) < 1:
-        raise InputError(f"channels={channels}, growth={growth}, widening={widening}: expected numbers of 1 or more.")
+    check(*at_least(1, "", channels=channels, growth=growth, widening=widening))
     return [channels * min(growth**level, widening) for level in range(levels)]
+
+
+def halving(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
+    """Make a 4x4 convolution of stride 2: ``(N, inputs, 2H, 2W)`` to ``(N, outputs, H, W)``."""
+    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+
+
+def doubling(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
+    """Make a 4x4 transposed convolution of stride 2: ``(N, inputs, H, W)`` to ``(N, outputs, 2H, 2W)``."""
+    return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
 
 
 class UpsampledConv2d(nn.Conv2d):
