@@ -40,7 +40,7 @@ _RENAMED = {
     "lit_aigc.runs.launch.data_parallel": "lit_aigc.runs.launch.DataParallel",
 }
 
-_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation.images", "lit_aigc.tokenization.tokenizers")
+_TRUSTED = ("lit_aigc.networks", "lit_aigc.modules", "lit_aigc.augmentation", "lit_aigc.tokenization")
 _NOT_FOR_MODELS = {"name", "modality", "fingerprint", "evaluation", "token_counts"}
 _FACTS = {field.name for field in dataclasses.fields(DataSpec)} - _NOT_FOR_MODELS
 

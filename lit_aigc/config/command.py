@@ -117,7 +117,10 @@ def _multirun(verb: str, arguments: list[str]) -> int:
     choices = [in_turn(override, folders) for override in overrides]
     jobs = list(itertools.product(*choices))
     own = folder_options(folders[1:])
-    compose(verb, [*own, *jobs[0]])  # problems show before any job starts
+    config = compose(verb, [*own, *jobs[0]])  # problems show before any job starts
+    folder = config.get("run_dir")
+    if folder and len(jobs) > 1 and compose(verb, [*own, *jobs[-1]])["run_dir"] == folder:
+        raise InputError(f"run_dir={folder} is one folder for {len(jobs)} runs: leave it out, or list one for each.")
     for number, job in enumerate(jobs, 1):
         values = [override.lstrip("+") for override, others in zip(job, choices, strict=True) if len(others) > 1]
         print(f"run {number} of {len(jobs)}: {', '.join(values)}".removesuffix(": "), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from lit_aigc.config.overrides import (
     added_choices,
     as_text,
     choices,
+    config_folder,
     forced,
     groups_in,
     is_one_value,
@@ -157,12 +159,15 @@ def _problems_of_group(group: str, node: Mapping[str, Any]) -> list[str]:
         return problems({key: value for key, value in node.items() if (key, value) != ours}, group)
     # Callbacks and loggers have a name for each node; null switches one off.
     known = [name for name, child in node.items() if isinstance(child, Mapping) and TARGET in child]
+    choices = members(group, [config_folder()])
     found = []
     for name, child in node.items():
         if name in known:
             found += problems(child, f"{group}.{name}")
         elif child is not None:
             found.append(f"unknown key '{group}.{name}'{did_you_mean(name, known)}")
+        elif name not in choices and (close := difflib.get_close_matches(name, choices, n=1)):
+            found.append(f"unknown key '{group}.{name}', did you mean {close[0]!r}?")  # null, for nothing there is
     return found
 
 
@@ -176,10 +181,10 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 
 def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
-    """Return a sentence if a model meets data of another modality; else nothing."""
+    """Return a sentence if a model of tokens meets data of numbers, or the other way round; else nothing."""
     if not {"data", "model"} <= set(config):
         return ""
-    data, model = (getattr(locate(config[group][TARGET]), "modality", None) for group in ("data", "model"))
+    data, model = (getattr(locate(config[group][TARGET]), "of_tokens", None) for group in ("data", "model"))
     if None in (data, model) or data == model:
         return ""
     folders, overrides = split_arguments(arguments)
@@ -189,7 +194,8 @@ def _mismatch(config: Mapping[str, Any], arguments: list[str]) -> str:
     fitting = fitting or [name for name in known if name.startswith(f"{given.get('model')}_")]
     advice = f"experiment={' or '.join(fitting[:5])}" if fitting else "an experiment for this data: see --help"
     names = {group: f"{group}={given[group]}" if group in given else f"the {group}" for group in ("data", "model")}
-    return f"{names['data']} is {data} data, and {names['model']} is a model of {model} data. Choose {advice}."
+    kinds = {True: "tokens", False: "numbers (pixels)"}
+    return f"{names['data']} holds {kinds[data]}, and {names['model']} models {kinds[model]}. Choose {advice}."
 
 
 def _secrets(config: Mapping[str, Any]) -> list[str]:

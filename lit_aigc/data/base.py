@@ -35,6 +35,7 @@ class DataModule(L.LightningDataModule):
 
     Attributes:
         modality: As in `lit_aigc.spec.DataSpec`.
+        of_tokens: Whether samples are sequences of tokens, rather than tensors of numbers.
         items: What a batch consists of, in messages.
         start_batch: Number of the first batch that `train_dataloader` gives.
         batch_size: Items in a training batch over all processes together.
@@ -42,6 +43,7 @@ class DataModule(L.LightningDataModule):
     """
 
     modality: ClassVar[str]
+    of_tokens: ClassVar[bool] = False
     items: ClassVar[str]
 
     def __init__(self, source: Any, root: str | None, batch_size: int, eval_batch_size: int, seed: int):

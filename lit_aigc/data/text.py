@@ -93,6 +93,7 @@ class TextData(DataModule):
     """
 
     modality = "text"
+    of_tokens = True
     items = "rows"
 
     def __init__(

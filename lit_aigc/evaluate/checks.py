@@ -17,6 +17,10 @@ from lit_aigc.modules.capabilities import HasLikelihood
 
 _OF_A_MODEL = ("classification_accuracy", "nll_samples")
 _ON_REQUEST = (*_OF_A_MODEL, "audit")
+_OF_IMAGES = (
+    *("real", "extractor", "weights_path", "resize", "bf16_features", "metrics", "bootstrap", "reference"),
+    *("nll_images", *_ON_REQUEST),
+)
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -51,6 +55,16 @@ def check_options(config: Mapping[str, Any]) -> None:
             f"metrics is empty, and nothing else is asked for: expected some of {', '.join(METRICS)}, or null for "
             f"{', '.join(by_default())} where they apply."
         )
+
+
+def refuse_options_of_images(config: Mapping[str, Any]) -> None:
+    """Refuse options that only models of images have, for a bundle of another modality.
+
+    Raises:
+        InputError: If some are given.
+    """
+    if given := [key for key in _OF_IMAGES if config.get(key)]:
+        raise InputError(f"{', '.join(given)}: for models of images, and this bundle isn't one. Leave them out.")
 
 
 def _check_sources(config: Mapping[str, Any]) -> None:

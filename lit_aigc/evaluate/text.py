@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lit_aigc.errors import InputError, check, not_whole
+from lit_aigc.evaluate.checks import refuse_options_of_images
 from lit_aigc.losses.language import likelihood_figures
 from lit_aigc.metrics.bleu import bleu
 from lit_aigc.metrics.novelty import copied_share, longest_copy
@@ -96,8 +97,8 @@ def prepare_data(config: Mapping[str, Any], data: Any, bundle: Any, fake: None) 
     """
     if not isinstance(data, TakesTokenizer):
         raise InputError(
-            f"data={data.spec.name} is {data.spec.modality}, and the bundle is a language model: give the data that it "
-            f"was trained on, such as data={bundle.spec.name}."
+            f"data={data.spec.name} holds {data.spec.modality} data, and the bundle is a language model: give the data "
+            f"that it was trained on, such as data={bundle.spec.name}."
         )
     data.use_tokenizer(bundle.module.tokenizer)
 
@@ -112,6 +113,7 @@ def measure(config: Mapping[str, Any], subject: Any) -> Numbers:
     Raises:
         InputError: If an option is wrong, or the data doesn't fit the model.
     """
+    refuse_options_of_images(config)
     options, module, data = TextOptions(**config["text"]), subject.bundle.module, subject.datamodule
     if data is None:
         name = subject.bundle.spec.name

@@ -41,7 +41,7 @@ class GenerativeModule(Updates, Sampling):
         recipe: How to optimize.
 
     Attributes:
-        modality: The modality of the data that it models, as in `lit_aigc.spec.DataSpec`; None: any.
+        of_tokens: Whether it models sequences of tokens, rather than tensors of numbers; None: either.
         decays_vectors: Whether weight decay applies to biases and normalization too.
         trains_all_at_once: Whether each backward pass reaches all parameters, so that DDP needs to look for none.
         seed: Seed of all randomness of training; see `begin`.
@@ -61,7 +61,7 @@ class GenerativeModule(Updates, Sampling):
         validation_keys: What validation logs for monitors; may be a property, known once `trainer` is there.
     """
 
-    modality: ClassVar[str | None] = None
+    of_tokens: ClassVar[bool | None] = None
     decays_vectors: ClassVar[bool] = True
     trains_all_at_once: ClassVar[bool] = False
     optimizer_names: tuple[str, ...] = ("",)

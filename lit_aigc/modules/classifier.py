@@ -26,7 +26,7 @@ class ImageClassifier(GenerativeModule):
         InputError: If the data have no labels, or an option is out of range.
     """
 
-    modality = "image"
+    of_tokens = False
     decays_vectors = False
     trains_all_at_once = True
     validation_keys = ("val_accuracy", "val_loss")

@@ -47,7 +47,7 @@ class LanguageModel(GenerativeModule):
         InputError: If the data is not text, or an option is out of range.
     """
 
-    modality = "text"
+    of_tokens = True
     translates = False  # whether the text replaces its prompt instead of following it
     label_smoothing = 0.0
     trains_all_at_once = True
@@ -66,7 +66,7 @@ class LanguageModel(GenerativeModule):
         super().__init__(spec, recipe=recipe)
         if not spec.vocab_size:
             raise InputError(
-                f"A language model needs text, and the data set {spec.name or 'given'} is {spec.modality}."
+                f"A language model needs tokens, and the data set {spec.name or 'given'} has no vocabulary."
             )
         self.network = network
         self._starts_from_frequencies = start_from_frequencies

@@ -22,7 +22,7 @@ class LatentModule(GenerativeModule):
         latent_dim: Numbers in a latent.
     """
 
-    modality = "image"
+    of_tokens = False
     latent_dim: int
 
     def images_of(self, z: Tensor, labels: Tensor | None) -> Tensor:

@@ -69,7 +69,7 @@ class VQVAE(GenerativeModule):
         InputError: If an option is out of range.
     """
 
-    modality = "image"
+    of_tokens = False
     validation_keys = ("reconstruction", "prior_nll", "codebook_perplexity")
 
     def __init__(

@@ -166,3 +166,9 @@ def test_a_multirun_that_cannot_start_leaves_with_2(tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert error.startswith("lit_aigc.train: ") and expected in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_runs_in_one_folder_are_refused_before_the_first(command, tmp_path):
+    outcome = command("train", "-m", "seed=1,2", f"run_dir={tmp_path}/run")
+    assert outcome.code == 2 and f"{tmp_path}/run is one folder for 2 runs" in outcome.err
+    assert not (tmp_path / "run").exists()

@@ -32,19 +32,19 @@ def refusal(*arguments: str, verb: str = "train") -> str:
     [
         (
             ["data=text_files", "data.root=notes"],
-            "data=text_files is text data, and the model is a model of image data. Choose experiment=gpt_text_files.",
+            "data=text_files holds tokens, and the model models numbers (pixels). Choose experiment=gpt_text_files.",
         ),
         (
             ["model=gpt"],
-            "the data is image data, and model=gpt is a model of text data. Choose experiment=gpt_multi30k or ",
+            "the data holds numbers (pixels), and model=gpt models tokens. Choose experiment=gpt_multi30k or ",
         ),
         (
             ["model=lstm", "data=openmoji"],
-            "data=openmoji is image data, and model=lstm is a model of text data. Choose exper",
+            "data=openmoji holds numbers (pixels), and model=lstm models tokens. Choose exper",
         ),
         (
             ["data=pydocs", "model=vqvae"],
-            "model=vqvae is a model of image data. Choose experiment=gpt_pydocs or lstm_pydocs.",
+            "model=vqvae models numbers (pixels). Choose experiment=gpt_pydocs or lstm_pydocs.",
         ),
         (["model=gpt2"], "Choose an experiment for this data: see --help."),
     ],

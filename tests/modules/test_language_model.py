@@ -261,7 +261,7 @@ def test_two_processes_equal_one_on_the_joined_batch(data, tmp_path, family):
         (("model.batch_ramp=[[0.5, 2], [0.1, 1]]",), "batch_ramp.*rising"),
         (("model.batch_ramp=[[0.0, 1], [0.5, 5]]",), "batch_ramp .* 5 updates, .* 4 rows .* larger data.batch_size"),
         (("model.matrix_optimizer.name=Moun",), "did you mean 'Muon'"),
-        (("data=mnist5k",), "model of text"),
+        (("data=mnist5k",), "models tokens"),
     ],
 )
 def test_what_does_not_fit_is_told(data, tmp_path, arguments, message):
