@@ -167,15 +167,12 @@ class TrainingOrder:
 
     def indices(self, start: int, stop: int) -> Tensor:
         """Return the items ``(stop - start,)`` int64 at these positions."""
-        epoch, offset = divmod(start, self.items)
-        if offset + stop - start <= self.items:
-            return self.permutation(epoch)[offset : offset + stop - start]
         parts = []
         while start < stop:
             epoch, offset = divmod(start, self.items)
             parts.append(self.permutation(epoch)[offset : offset + stop - start])
             start += len(parts[-1])
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def training_request(

@@ -18,14 +18,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, features
 
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import ResidentImages
-from lit_aigc.data.sources import (
-    SPLITS,
-    Offline,
-    Preparation,
-    SourceImages,
-    check_memory,
-    package_file,
-)
+from lit_aigc.data.sources import SPLITS, ImageSource, Preparation, SourceImages, check_memory, package_file
 from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import prepare
@@ -112,7 +105,7 @@ class GlyphReport(CleaningReport):
         return [f"{self.blank} of {self.files} emoji are not in the font, left out"] if self.blank else []
 
 
-class OpenMoji(Offline):
+class OpenMoji(ImageSource):
     """Every emoji of Unicode 15.1 but skin-tone variants, one image each, in ten classes and with captions.
 
     An emoji is drawn with its ink in the center, all at one scale, so that the largest just fits. Of emoji that look

