@@ -125,7 +125,7 @@ class Explorer:
         shares = found.explained.tolist()
         names = [f"{i + 1} ({share:.1%})" for i, share in enumerate(shares)]
         facts = {
-            "layer": _name_of(layer, generator),
+            "layer": next(name for name, module in generator.named_modules() if module is layer),
             "latents": n,
             "explained_variance": shares,
             "explained_variance_together": sum(shares),
@@ -138,14 +138,11 @@ class Explorer:
     def _entering(self, layer: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
         """Return the dimensions of the latent that a layer depends on, ``(d,)`` bool."""
         outputs: list[Tensor] = []
-        hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
         device = self.module.device
         z = (self.mean + self.deviation * z).to(device).requires_grad_()
-        try:
-            with torch.enable_grad(), self.module.evaluating():
-                self.module.images_of(z, None if labels is None else labels.to(device))
-        finally:
-            hook.remove()
+        hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+        with hook, torch.enable_grad(), self.module.evaluating():
+            self.module.images_of(z, None if labels is None else labels.to(device))
         (slope,) = torch.autograd.grad(outputs[0].square().sum(), z)
         return slope.ne(0).any(dim=0).cpu()
 
@@ -156,9 +153,8 @@ class Explorer:
         for i in range(STARTS):
             z = torch.cat([walk(starts[i], direction, coordinates) for direction in directions])
             images = self.images(z, None if labels is None else labels[i].expand(len(z)))
-            caption = f"from sample {self.start + i}" + (
-                "" if labels is None else f", class {self.class_names[labels[i]]}"
-            )
+            of_class = "" if labels is None else f", class {self.class_names[labels[i]]}"
+            caption = f"from sample {self.start + i}{of_class}"
             panels.append(Panel(images, STEPS, caption, () if i else names, [f"{c:.0f}" for c in coordinates.tolist()]))
         return self._sheet(panels, f"{title}; columns: standard deviations")
 
@@ -191,9 +187,8 @@ class Explorer:
         """Return the classes ``(n,)`` that a classifier sees in the images of latents."""
         device = self.module.device
         with full_precision(device):
-            return torch.cat(
-                [extractor(self.images(block, None).to(device))[1].argmax(1).cpu() for block in z.split(_BLOCK)]
-            )
+            logits = [extractor(self.images(block, None).to(device))[1].cpu() for block in z.split(_BLOCK)]
+        return torch.cat(logits).argmax(1)
 
     def between_classes(self) -> Image.Image:
         """Draw interpolations from each class embedding to the next at fixed latents, for a conditional model."""
@@ -240,7 +235,3 @@ def prior_moments(module: Decodes) -> tuple[Tensor, Tensor]:
     noise = Noise(0).stream("prior")
     eps = noise.stream("latent").normal(_PRIOR, module.latent_dim)  # from which the module makes its latents
     return moments(eps, module.latents(_PRIOR, noise=noise).cpu())
-
-
-def _name_of(layer: nn.Module, generator: nn.Module) -> str:
-    return next(name for name, module in generator.named_modules() if module is layer)
