@@ -72,12 +72,8 @@ class PyDocs(TextSource):
         splits = split_by_name(texts)
         digest = hashlib.blake2b(repr(texts).encode(), digest_size=16).hexdigest()
         report = {"topics": len(topics), "parts_of_others": len(topics) - len(texts)}
-        return Corpus({split: _whole(texts[name] for name in splits[split]) for split in SPLITS}, digest, report=report)
-
-
-def _whole(texts: Iterable[str]) -> Documents:
-    documents = [Piece(text) for text in texts]
-    return lambda: iter(documents)
+        documents = {split: [Piece(texts[name]) for name in names] for split, names in splits.items()}
+        return Corpus({split: documents[split].__iter__ for split in SPLITS}, digest, report=report)
 
 
 def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
@@ -116,7 +112,7 @@ class PythonSource(TextSource):
                 "its standard library. Choose other data, such as data=pydocs."
             )
         splits = split_by_name(files)
-        documents = {split: files_as_documents(files[name] for name in splits[split]) for split in SPLITS}
+        documents = {split: files_as_documents([(files[name],) for name in splits[split]]) for split in SPLITS}
         return Corpus(documents, stamp(files.values(), self.name), report={"files": len(files)})
 
 
@@ -189,11 +185,15 @@ class Multi30k(TextSource):
 
 def _sentences(file: Path) -> Iterator[Piece]:
     """Yield every line, including blank ones, which have a translation too."""
+    return (Piece(row.rstrip("\r\n")) for row in _rows(file))
+
+
+def _rows(file: Path) -> Iterator[str]:
+    """Yield the lines of a file, which may be compressed, with their line ends."""
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt", encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
         try:
-            for row in rows:
-                yield Piece(row.rstrip("\r\n"))
+            yield from rows
         except (OSError, EOFError) as error:
             raise InputError(f"{file} is damaged ({error}); download it again.") from None
 
@@ -237,19 +237,17 @@ class WikiText2(TextSource):
     @classmethod
     def _articles(cls, file: Path) -> Iterator[Piece]:
         article: list[str] = []
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
-            for row in rows:
-                title = cls._TITLE.match(row.rstrip("\n")) and article and not article[-1].strip()
-                if title and any(line.strip() for line in article):
-                    yield Piece("".join(article))
-                    article = []
-                article.append(row)
+        for row in _rows(file):
+            title = cls._TITLE.match(row.rstrip("\n")) and article and not article[-1].strip()
+            if title and any(line.strip() for line in article):
+                yield Piece("".join(article))
+                article = []
+            article.append(row)
         yield Piece("".join(article))
 
     @staticmethod
     def _lines(file: Path) -> Iterator[Piece]:
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
-            yield from (Piece(row.rstrip("\n")) for row in rows if row.strip())
+        return (Piece(row.rstrip("\n")) for row in _rows(file) if row.strip())
 
 
 def _expect(name: str, root: str | None, files: Iterable[Path], url: str) -> None:

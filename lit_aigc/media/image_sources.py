@@ -82,7 +82,7 @@ class Files:
     def __init__(self, path: str | Path, called: str) -> None:
         self.called = called
         self.files = ImageFiles(path, called.partition("=")[0])
-        self.names = self.files.names()
+        self.names = self.files.contents().images
 
     def headers(self) -> Iterator[Header | str]:
         """See `Source`."""
