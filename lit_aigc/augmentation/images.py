@@ -7,6 +7,7 @@ sees, real and generated. Gradients with respect to the images pass through all 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -44,15 +45,19 @@ class HorizontalFlip:
         return horizontal_flip(images, u < self.probability)
 
 
+@dataclasses.dataclass(eq=False)
 class RandomShift:
     """Shift each image by up to `pixels` in both directions: the random crop with padding of CIFAR-10 recipes."""
 
-    def __init__(self, pixels: int = 4, mode: str = "constant", fill: float = -1.0):
+    pixels: int = 4
+    mode: str = "constant"
+    fill: float = -1.0
+
+    def __post_init__(self):
         check(
-            ("RandomShift: mode", mode, mode in PADDING_MODES, f"one of {', '.join(PADDING_MODES)}"),
-            more=not_whole("RandomShift: pixels", pixels, least=0),
+            ("RandomShift: mode", self.mode, self.mode in PADDING_MODES, f"one of {', '.join(PADDING_MODES)}"),
+            more=not_whole("RandomShift: pixels", self.pixels, least=0),
         )
-        self.pixels, self.mode, self.fill = pixels, mode, fill
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
         """Augment images ``(N, C, H, W)``; image i uses item i of `noise`.
@@ -69,6 +74,7 @@ class RandomShift:
         return shift(images, torch.stack([down, right], dim=1) - self.pixels, mode=self.mode, fill=self.fill)
 
 
+@dataclasses.dataclass(eq=False)
 class DiffAugment:
     """Augment every image (Zhao et al., "Differentiable augmentation for data-efficient GAN training", 2020).
 
@@ -86,25 +92,21 @@ class DiffAugment:
         InputError: If an option is out of range.
     """
 
-    def __init__(
-        self,
-        policies: Sequence[str] = ("color", "translation", "cutout"),
-        brightness: float = 0.5,
-        saturation: float = 1.0,
-        contrast: float = 0.5,
-        translation: float = 0.125,
-        cutout: float = 0.5,
-        fill: float = 0.0,
-    ) -> None:
-        shares = {"saturation": saturation, "contrast": contrast, "translation": translation, "cutout": cutout}
+    policies: Sequence[str] = ("color", "translation", "cutout")
+    brightness: float = 0.5
+    saturation: float = 1.0
+    contrast: float = 0.5
+    translation: float = 0.125
+    cutout: float = 0.5
+    fill: float = 0.0
+
+    def __post_init__(self):
+        shares = {name: getattr(self, name) for name in ("saturation", "contrast", "translation", "cutout")}
         check(
             *((f"DiffAugment: {name}", value, 0 <= value <= 1, "from 0 to 1") for name, value in shares.items()),
-            ("DiffAugment: brightness", brightness, brightness >= 0, "0 or more"),
-            more=_unknown("DiffAugment: policies", policies, POLICIES),
+            ("DiffAugment: brightness", self.brightness, self.brightness >= 0, "0 or more"),
+            more=_unknown("DiffAugment: policies", self.policies, POLICIES),
         )
-        self.policies, self.fill = tuple(policies), fill
-        self.brightness, self.saturation, self.contrast = brightness, saturation, contrast
-        self.translation, self.cutout = translation, cutout
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
         """Augment images ``(N, C, H, W)`` in [-1, 1]; shape, dtype and layout stay, image i uses item i of `noise`.

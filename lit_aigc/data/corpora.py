@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import gzip
 import hashlib
+import itertools
 import os
 import re
 import sysconfig
@@ -227,11 +228,8 @@ class WikiText2(TextSource):
 
     @staticmethod
     def _file(root: str | None, part: str) -> Path:
-        places = [
-            Path(root, folder, f"wiki.{part}.{suffix}")
-            for folder in ("wikitext-2-raw", "wikitext-2")
-            for suffix in ("raw", "tokens")
-        ]
+        variants = itertools.product(("wikitext-2-raw", "wikitext-2"), ("raw", "tokens"))
+        places = [Path(root, folder, f"wiki.{part}.{suffix}") for folder, suffix in variants]
         return next((place for place in places if place.is_file()), places[0])
 
     @classmethod

@@ -153,19 +153,11 @@ class OpenMoji(ImageSource):
         pixels = prepare(pixels.permute(0, 3, 1, 2), None, preparation.channels)
         labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
         places = split_places(kept)
-        return SourceImages(
-            {split: ResidentImages(pixels[places[split]], labels[places[split]]) for split in SPLITS},
-            CLASS_NAMES,
-            GlyphReport(
-                files=len(emoji) + swatches,
-                kept=len(kept),
-                duplicates=drawn.facts["duplicates"],
-                swatches=swatches,
-                blank=drawn.facts["blank"],
-            ),
-            {split: tuple(kept[place].caption for place in places[split]) for split in SPLITS},
-            ATTRIBUTION,
-        )
+        splits = {split: ResidentImages(pixels[places[split]], labels[places[split]]) for split in SPLITS}
+        captions = {split: tuple(kept[place].caption for place in places[split]) for split in SPLITS}
+        left_out = {reason: drawn.facts[reason] for reason in ("duplicates", "blank")}
+        report = GlyphReport(files=len(emoji) + swatches, kept=len(kept), swatches=swatches, **left_out)
+        return SourceImages(splits, CLASS_NAMES, report, captions, ATTRIBUTION)
 
     def _drawn(self, font: bytes, listing: bytes, emoji: Sequence[Emoji], size: int) -> Store:
         """Return a store of pixels ``(n, size, size, 3)``, with the facts that `_distinct` returns."""
@@ -324,8 +316,5 @@ def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> tuple[bytes, 
             visible += 1
             found.setdefault(item[1], (place, item[0].tobytes()))
     kept = [place for place, _ in found.values()]
-    return b"".join(pixels for _, pixels in found.values()), {
-        "kept": kept,
-        "duplicates": visible - len(kept),
-        "blank": blank,
-    }
+    facts = {"kept": kept, "duplicates": visible - len(kept), "blank": blank}
+    return b"".join(pixels for _, pixels in found.values()), facts

@@ -19,17 +19,7 @@ from lit_aigc.data.corpora import Corpus, TextSource
 from lit_aigc.data.loaders import Batches, BatchLoader, evaluation_loader
 from lit_aigc.data.sources import CLEANING_ORDER, SPLITS
 from lit_aigc.data.store import Store, open_store
-from lit_aigc.data.text_batching import (
-    Carried,
-    CarriedOnce,
-    Crops,
-    Originals,
-    Reshuffled,
-    RowReader,
-    Sentences,
-    SentencesOnce,
-    WindowsOnce,
-)
+from lit_aigc.data.text_batching import EVALUATION, TRAINING, Originals, RowReader
 from lit_aigc.data.text_cleaning import UNTOUCHED, Cleaner, Cleaning, cleaned, kept_pieces
 from lit_aigc.data.text_pieces import Piece
 from lit_aigc.data.token_store import boundaries, write_tokens
@@ -39,8 +29,6 @@ from lit_aigc.tokenization.tokenizers import Tokenizer, load_tokenizer
 
 _FORMAT = 1
 _COUNTED = 10_000_000  # tokens whose frequencies a model may start from
-_TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
-_EVALUATIONS = {"windows": WindowsOnce, "strided": WindowsOnce, "carried": CarriedOnce, "sentences": SentencesOnce}
 
 
 class TextData(DataModule):
@@ -95,8 +83,8 @@ class TextData(DataModule):
     ):
         has_context = batching == "sentences" or context is not None
         check(
-            ("data.batching", batching, batching in _TRAINING, ", ".join(_TRAINING)),
-            ("data.evaluation", evaluation, evaluation in (None, *_EVALUATIONS), f"{', '.join(_EVALUATIONS)} or null"),
+            ("data.batching", batching, batching in TRAINING, ", ".join(TRAINING)),
+            ("data.evaluation", evaluation, evaluation in (None, *EVALUATION), f"{', '.join(EVALUATION)} or null"),
             ("data.context", "null", has_context, f"a number for {batching}; only data.batching=sentences needs none"),
             more=[
                 *not_whole("data.batch_size", batch_size, least=1),
@@ -171,7 +159,7 @@ class TextData(DataModule):
     def texts(self, split: str) -> Iterator[str]:
         """Yield the documents of a split, cleaned, in order; long ones in pieces of about a million characters."""
         self.check_split(split)
-        return (piece.text for piece in self._pieces(split, self._kept(self._store.folder, split)) if piece.text)
+        return (piece.text for piece in self._pieces(split, self._store.folder) if piece.text)
 
     def originals(self, split: str) -> Iterator[str]:
         """Yield the source text of each document of a split; nothing for plain text."""
@@ -183,7 +171,7 @@ class TextData(DataModule):
         rank, world_size = self.place()
         self.check_world_size(world_size)
         reader = self._reader("train")
-        batching = _TRAINING[self.batching](reader.tokens, *self.spec.shape, self.batch_size, self.seed)
+        batching = TRAINING[self.batching](reader.tokens, *self.spec.shape, self.batch_size, self.seed)
         request = partial(batching.request, rank=rank, world_size=world_size)
         return self.training_loader(Batches(reader, request, batching.epoch_batches))
 
@@ -199,10 +187,10 @@ class TextData(DataModule):
             evaluation: Another protocol than the data's own; see the class.
         """
         context, evaluation = self.spec.shape[0], evaluation or self.evaluation
-        check(("evaluation", evaluation, evaluation in _EVALUATIONS, ", ".join(_EVALUATIONS)))
+        check(("evaluation", evaluation, evaluation in EVALUATION, ", ".join(EVALUATION)))
         reader = self._reader(split)
         options = {"strided": {"stride": self.stride or -(-context // 2)}, "carried": {"rows": self.eval_batch_size}}
-        rows = _EVALUATIONS[evaluation](reader.tokens, context, **options.get(evaluation, {}))
+        rows = EVALUATION[evaluation](reader.tokens, context, **options.get(evaluation, {}))
         called = f"{'rows' if evaluation == 'carried' else evaluation} of {split}"
         block = self.evaluation_block(len(rows), world_size, called)
         return evaluation_loader(reader, rows.requests(block, rank, world_size))
@@ -224,12 +212,12 @@ class TextData(DataModule):
                 self._refuse_empty(split, cleaner.report)
         report = dict(cleaner.report)
         if not self._tokenizer_is_given:
-            training = (piece.text for piece in self._pieces("train", self._kept(folder, "train")))
+            training = (piece.text for piece in self._pieces("train", folder))
             self.tokenizer.train(itertools.chain(training, self._original_texts("train")))
         self.tokenizer.save(folder)
         digests = {"tokenizer": _digest(folder / "tokenizer.json")}
         for split in splits:
-            digests[split] = self._write(folder, split, self._pieces(split, self._kept(folder, split)), report)
+            digests[split] = self._write(folder, split, self._pieces(split, folder), report)
             if self._corpus.translations:
                 originals = (Piece(text) for text in self._original_texts(split))
                 digests[f"{split}_source"] = self._write(folder, f"{split}_source", originals, report)
@@ -254,11 +242,9 @@ class TextData(DataModule):
             f"Give more text{f' in data.root={self.root}' if self.root else ''}, or clean less."
         )
 
-    def _pieces(self, split: str, kept: np.ndarray) -> Iterator[Piece]:
+    def _pieces(self, split: str, folder: Path) -> Iterator[Piece]:
+        kept = np.load(folder / f"kept_{self._stored(split)}.npy")
         return kept_pieces(self._corpus.splits[split](), kept, self.cleaning)
-
-    def _kept(self, folder: Path, split: str) -> np.ndarray:
-        return np.load(folder / f"kept_{self._stored(split)}.npy")
 
     def _original_texts(self, split: str) -> Iterator[str]:
         if split not in self._corpus.translations:

@@ -304,3 +304,10 @@ class CarriedOnce:
             rows = Rows(begin + place, width, None if real.min() == width else real, carried=place > 0)
             found.append((number * self.parallel + first, rows))
         return found
+
+
+TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
+"""How training batches are made, by the name in ``data.batching``."""
+
+EVALUATION = {"windows": WindowsOnce, "strided": WindowsOnce, "carried": CarriedOnce, "sentences": SentencesOnce}
+"""How splits are scored, by the name in ``data.evaluation``."""

@@ -60,9 +60,9 @@ def walk(latent: Tensor, direction: Tensor, coordinates: Tensor) -> Tensor:
     """Set the coordinate of a latent along a direction to several values, and keep everything else.
 
     Args:
-        latent: ``(d,)``.
+        latent: ``(d,)``, or ``(n, d)``.
         direction: ``(d,)`` of norm 1.
-        coordinates: ``(n,)``, in standard deviations of the latents.
+        coordinates: ``(n,)``, in standard deviations of the latents; of several latents also one for all, ``()``.
 
     Returns:
         ``(n, d)``.

@@ -20,7 +20,7 @@ from torch import nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import to_channels
-from lit_aigc.media.image_sources import ArrayFile, Files, Seen, Source
+from lit_aigc.media.image_sources import ArrayFile, Files, Seen
 from lit_aigc.spec import Batch
 
 _AT_A_TIME = 32  # images, when a set is read only for its facts
@@ -76,7 +76,7 @@ class ImageSet:
     called: str
     shape: tuple[int, int, int]
     count: int
-    source: Source = dataclasses.field(repr=False)
+    source: Files | ArrayFile = dataclasses.field(repr=False)
     _pixels: PixelFacts | None = dataclasses.field(default=None, repr=False)
 
     @property

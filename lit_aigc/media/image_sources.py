@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -63,19 +63,6 @@ class Seen(NamedTuple):
         return cls(pixels, digest, colored, image.opaque, image.converted)
 
 
-class Source(Protocol):
-    """Reads the images of a set."""
-
-    def headers(self) -> Iterator[Header | str]:
-        """Yield the header of each image in order, or what is wrong with it."""
-
-    def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """Yield blocks of `size` images, or what is wrong with them, and the place of each block's first image.
-
-        The blocks are number `first` and every `step`-th after it.
-        """
-
-
 class Files:
     """The image files of a folder or a zip, in the order of their names."""
 
@@ -85,14 +72,17 @@ class Files:
         self.names = self.files.contents().images
 
     def headers(self) -> Iterator[Header | str]:
-        """See `Source`."""
+        """Yield the header of each image in order, or what is wrong with it."""
         return map_in_threads(self._header, self.names, _AT_A_TIME)
 
     def _header(self, name: str) -> Header | str:
         return _or_reason(name, lambda: Header(name, probe(self.files.content(name), strict=True)))
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """See `Source`. Decodes in threads, one block ahead."""
+        """Yield blocks of `size` images, or what is wrong with them, and the place of each block's first image.
+
+        The blocks are number `first` and every `step`-th after it. Decodes in threads, one block ahead.
+        """
         starts = range(first * size, len(self.names), step * size)
         names = [name for start in starts for name in self.names[start : start + size]]
         images = map_in_threads(self._image, names, 2 * size)
@@ -171,11 +161,11 @@ class ArrayFile:
         return (shape[0], (shape[3], *shape[1:3]), True) if last else (shape[0], shape[1:], False)
 
     def headers(self) -> Iterator[Header | str]:
-        """See `Source`."""
+        """See `Files`."""
         return (Header(f"image {i}", self.shape) for i in range(self.count))
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """See `Source`."""
+        """See `Files`."""
         channels, height, width = self.shape
         stored = (height, width, channels) if self.channels_last else self.shape
         item = math.prod(stored)
