@@ -22,13 +22,7 @@ from lit_aigc.data.store import Store, open_store
 from lit_aigc.errors import InputError, check
 from lit_aigc.media.image_files import ImageFiles, UnreadableImageError, probe
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _FORMAT = 2
 
 

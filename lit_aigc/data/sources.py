@@ -149,11 +149,9 @@ class Mnist5k(ImageSource):
         pixels = prepare(images, preparation.image_size, preparation.channels)
 
         order = torch.argsort(Noise(0).stream("mnist5k").bits(len(labels), 1)[:, 0], stable=True)
-        place = torch.empty_like(order)  # rank of each item within its class, in that order
-        for label in range(10):
-            members = order[labels[order] == label]
-            place[members] = torch.arange(len(members))
-        order = order[torch.argsort(place[order], stable=True)]  # in tens with each class once, as is any first part
+        by_class = order[torch.argsort(labels[order], stable=True)].view(10, 500)
+        tens = torch.argsort(order)[by_class.T].sort(dim=1).values  # places in the order, with each class once per row
+        order = order[tens.flatten()]
         parts = dict(zip(SPLITS, order.split([4000, 500, 500]), strict=True))
         splits = {split: ResidentImages(pixels[items], labels[items]) for split, items in parts.items()}
         return SourceImages(splits, tuple("0123456789"))
@@ -199,7 +197,9 @@ class TorchvisionImages(ImageSource):
             return
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
-            with locked(Path(root) / ".download.lock"), _network_timeout(30):
+            with locked(Path(root) / ".download.lock"), contextlib.ExitStack() as afterward:
+                afterward.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+                socket.setdefaulttimeout(30)  # seconds
                 if self._missing(root):
                     self._kind()(root, train=True, download=True)
         except (OSError, RuntimeError) as error:
@@ -260,13 +260,3 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         lock(file, wait=True)
         yield
-
-
-@contextlib.contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

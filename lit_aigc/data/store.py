@@ -34,12 +34,10 @@ class Store:
         """Raises OSError or ValueError if the folder is missing, incomplete, or was made for another key."""
         self.folder = folder
         stored = json.loads((folder / _FACTS).read_text())
-        if stored["key"] != key:
-            raise ValueError(f"{folder} was made for other data")
         self.facts: dict[str, Any] = stored["facts"]
-        for name, size in stored["sizes"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{folder / name} is not of {size} bytes")
+        sizes = {name: (folder / name).stat().st_size for name in stored["sizes"]}
+        if (stored["key"], stored["sizes"]) != (key, sizes):
+            raise ValueError(f"{folder} was made for other data, or is damaged")
 
     def pixels(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Return a file of bytes as a uint8 tensor, memory-mapped: processes on one machine share its memory.

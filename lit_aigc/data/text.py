@@ -130,7 +130,9 @@ class TextData(DataModule):
         self.report = {**self._corpus.report, **self._store.facts["report"]}
         self._warn_of_skipped_text()
         self._check_length()
-        context = self.context or self._longest()
+        names = [file.stem for file in self._store.folder.glob("*.uint*")]
+        longest = (int(np.diff(boundaries(self._store.tokens(name))).max(initial=1)) for name in names)
+        context = self.context or max(longest)
         digests = json.dumps([self._store.facts["digests"], context], sort_keys=True)
         return DataSpec(
             modality=self.modality,
@@ -254,10 +256,6 @@ class TextData(DataModule):
     def _stored(self, split: str) -> str:
         """Return the name under which a split is stored: that of val if it is also the test set."""
         return "val" if self._corpus.splits[split] is self._corpus.splits["val"] else split
-
-    def _longest(self) -> int:
-        names = [file.stem for file in self._store.folder.glob("*.uint*")]
-        return max(int(np.diff(boundaries(self._store.tokens(name))).max(initial=1)) for name in names)
 
     def _check_length(self) -> None:
         least = {"crops": self.context, "reshuffled": self.context, "carried": self.batch_size, "sentences": 1}

@@ -180,7 +180,27 @@ class Carried:
         return start, Rows(first, width, None if real.min() == width else real, carried=place > 0)
 
 
-class Sentences:
+class _SentenceRows:
+    """The place, number of targets and number of the sentence of each row, all ``(N,)`` int64.
+
+    The targets of a sentence are its words and the boundary after them; every `context` of them are a row.
+    """
+
+    def __init__(self, tokens: np.ndarray, context: int):
+        ends = boundaries(tokens)
+        lengths = np.diff(ends)
+        pieces = -(-lengths // context)
+        self.sentences = np.repeat(np.arange(len(lengths)), pieces)
+        part = np.arange(len(self.sentences)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        self.begin = ends[self.sentences] + part * context
+        self.targets = np.minimum(lengths[self.sentences] - part * context, context)
+
+    def _rows(self, items: np.ndarray, width: int | None = None) -> Rows:
+        width = width or int(self.targets[items].max())
+        return Rows(self.begin[items], width, self.targets[items], sentences=self.sentences[items])
+
+
+class Sentences(_SentenceRows):
     """Rows ``0 w1 … wn 0``, one per sentence, of similar length within a batch, like torchtext's `BucketIterator`.
 
     The sentences in their order of training are taken in pools of up to 100 batches; those of a pool are sorted by
@@ -189,8 +209,8 @@ class Sentences:
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
+        super().__init__(tokens, context)
         self.batch_size = batch_size
-        self.begin, self.targets, self.sentences = sentence_rows(tokens, context)
         self.epoch_batches = max(1, len(self.begin) // batch_size)
         self.pool_batches = min(POOL_BATCHES, self.epoch_batches)
         self._order = TrainingOrder(len(self.begin), seed)
@@ -203,8 +223,7 @@ class Sentences:
         items = self._batches(pool)[place]
         start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         mine = items[start - number * self.batch_size : stop - number * self.batch_size]
-        width = int(self.targets[items].max())
-        return start, Rows(self.begin[mine], width, self.targets[mine], sentences=self.sentences[mine])
+        return start, self._rows(mine, width=int(self.targets[items].max()))
 
     def _batches(self, pool: int) -> np.ndarray:
         """Return the rows of a pool, ``(batches, batch_size)``; the last answer is cached."""
@@ -215,19 +234,6 @@ class Sentences:
             keys = self._noise.skip(pool).bits(1, self.pool_batches)[0].numpy()
             self._pool = (pool, items[np.argsort(keys, kind="stable")])
         return self._pool[1]
-
-
-def sentence_rows(tokens: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the place, number of targets and number of the sentence of each row, all ``(N,)`` int64.
-
-    The targets of a sentence are its words and the boundary after them; every `context` of them are a row.
-    """
-    ends = boundaries(tokens)
-    lengths = np.diff(ends)
-    pieces = -(-lengths // context)
-    sentences = np.repeat(np.arange(len(lengths)), pieces)
-    part = np.arange(len(sentences)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return ends[sentences] + part * context, np.minimum(lengths[sentences] - part * context, context), sentences
 
 
 class _Once:
@@ -268,15 +274,8 @@ class WindowsOnce(_Once):
         return Rows(self.begin[items], self.context, targets, skipped)
 
 
-class SentencesOnce(_Once):
+class SentencesOnce(_SentenceRows, _Once):
     """Every sentence of a split as a row, in order; see `Sentences`."""
-
-    def __init__(self, tokens: np.ndarray, context: int):
-        self.begin, self.targets, self.sentences = sentence_rows(tokens, context)
-
-    def _rows(self, items: np.ndarray) -> Rows:
-        width = int(self.targets[items].max())
-        return Rows(self.begin[items], width, self.targets[items], sentences=self.sentences[items])
 
 
 class CarriedOnce:

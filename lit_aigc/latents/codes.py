@@ -160,9 +160,8 @@ def _groups(labels: Tensor | None, names: Sequence[str], n: int) -> Iterator[tup
         return
     counts = torch.bincount(labels, minlength=len(names))
     present = [i for i in range(len(counts)) if counts[i]]
-    shown = present
-    if len(present) > _MOST_COLORS:
-        shown = sorted(sorted(present, key=lambda i: (-int(counts[i]), i))[: _MOST_COLORS - 1])
+    largest = sorted(present, key=lambda i: (-int(counts[i]), i))
+    shown = present if len(present) <= _MOST_COLORS else sorted(largest[: _MOST_COLORS - 1])
     colors = colormaps["tab10" if len(shown) <= 10 else "tab20"].colors
     for color, i in zip(colors, shown, strict=False):
         yield names[i] if i < len(names) else str(i), color, (labels == i).nonzero()[:, 0]

@@ -250,7 +250,6 @@ def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
         if strict:
             _refuse(image)
         width, height = image.size
-        gray = _is_gray(image)
         if image.format == "TIFF":
             pass  # Pillow has already turned its size
         elif image.format != "PNG" or b"eXIf" in content:  # Pillow would decode a PNG to find EXIF data at its end
@@ -258,7 +257,7 @@ def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
                 width, height = height, width
         elif strict:
             image.verify()  # checksums
-        return 1 if gray else 3, height, width
+        return 1 if _is_gray(image) else 3, height, width
 
 
 def _is_gray(image: Image.Image) -> bool:

@@ -39,13 +39,13 @@ class PixelFacts:
         self._digests, self._whole, self._channels = set(), hashlib.blake2b(digest_size=16), channels
         self.colored, self.transparent, self.converted = False, 0, 0
 
-    def add(self, image: Seen) -> None:
+    def add(self, seen: Seen) -> None:
         """Add the next image."""
-        self._digests.add(image.digest)
-        self._whole.update(image.digest)
-        self.colored |= image.colored
-        self.transparent += not image.opaque
-        self.converted += image.converted
+        self._digests.add(seen.digest)
+        self._whole.update(seen.digest)
+        self.colored |= seen.colored
+        self.transparent += not seen.image.opaque
+        self.converted += seen.image.converted
 
     @property
     def distinct(self) -> int:
@@ -114,13 +114,14 @@ class ImageSet:
             problems += [each for each in found if isinstance(each, str)]
             if problems:
                 continue  # to name them all
-            if any(each.pixels.shape[1:] != self.shape[1:] for each in found) or start + len(found) > self.count:
+            if any(each.image.pixels.shape[1:] != self.shape[1:] for each in found) or start + len(found) > self.count:
                 raise InputError(f"{self.called} was changed while it was being measured: start again.")
             for each in found:
                 gathering.add(each)
             if gathering.colored and extractor is not None:
                 _refuse_colors(self, extractor)
-            yield Batch(torch.cat([to_channels(each.pixels[None], self.shape[0]) for each in found]), None, start)
+            images = [to_channels(each.image.pixels[None], self.shape[0]) for each in found]
+            yield Batch(torch.cat(images), None, start)
         _refuse_problems(self.called, problems, self.count)
         if world_size == 1 and self._pixels is None:
             self._pixels = gathering

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import (
@@ -41,18 +40,14 @@ class Seen(NamedTuple):
     """A decoded image, and facts about it.
 
     Attributes:
-        pixels: uint8 ``(C, H, W)``.
+        image: The image.
         digest: Hash of its size and its pixels in RGB.
         colored: Whether its channels differ anywhere.
-        opaque: False if it had transparent pixels, which are now white.
-        converted: True if it had more than 8 bits per channel, or colors other than gray and RGB.
     """
 
-    pixels: Tensor
+    image: DecodedImage
     digest: bytes
     colored: bool
-    opaque: bool
-    converted: bool
 
     @classmethod
     def of(cls, image: DecodedImage) -> Seen:
@@ -60,7 +55,7 @@ class Seen(NamedTuple):
         pixels = image.pixels
         colored = len(pixels) == 3 and not (torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2]))
         digest = DecodedImage(to_channels(pixels[None], 3)[0].contiguous(), True).digest()
-        return cls(pixels, digest, colored, image.opaque, image.converted)
+        return cls(image, digest, colored)
 
 
 class Files:

@@ -349,11 +349,9 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     if not path.is_file():
         raise InputError(f"{directory} holds no {TOKENIZER_FILE}: expected the bundle of a language model.")
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
+        if path.stat().st_size > _LARGEST_FILE:
             raise ValueError(f"it is larger than {_LARGEST_FILE >> 20} MB")
-        facts = json.loads(data.decode("utf-8"))
+        facts = json.loads(path.read_bytes().decode("utf-8"))
         if facts["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
         if facts["tokenizer"] not in _KINDS:
