@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> Path:
@@ -72,8 +72,7 @@ def name_at(samples_seen: int, suffix: str) -> str:
 
 def check_keep(keep: int) -> None:
     """Raise `InputError` if this is no valid number of files to keep."""
-    if keep < 2:
-        raise InputError(f"keep={keep}: expected at least 2, the first and the last.")
+    check(("keep", keep, keep >= 2, "at least 2, the first and the last"))
 
 
 def thin_out(folder: str | Path, suffix: str, keep: int) -> None:

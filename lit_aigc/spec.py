@@ -111,14 +111,9 @@ class TextBatch(NamedTuple):
 
     def part(self, items: slice) -> TextBatch:
         """Return some of the rows, with their position in the stream."""
-        return self._replace(
-            ids=self.ids[items],
-            mask=_cut(self.mask, items),
-            start=self.start + (items.start or 0),
-            source=_cut(self.source, items),
-            source_mask=_cut(self.source_mask, items),
-            labels=_cut(self.labels, items),
-        )
+        rows = ("ids", "mask", "source", "source_mask", "labels")
+        cut = {name: _cut(getattr(self, name), items) for name in rows}
+        return self._replace(start=self.start + (items.start or 0), **cut)
 
 
 class Texts(NamedTuple):

@@ -7,6 +7,7 @@ sees, real and generated. Gradients with respect to the images pass through all 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from lit_aigc.augmentation.transforms import affine, color_map, constants, cut_out, horizontal_flip, recolor, shift
 from lit_aigc.build import did_you_mean
-from lit_aigc.errors import InputError
+from lit_aigc.errors import check, not_whole
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.noise import Noise
 
@@ -35,8 +36,7 @@ class HorizontalFlip:
     """Mirror each image left to right with the given probability."""
 
     def __init__(self, probability: float = 0.5):
-        if not 0 <= probability <= 1:
-            raise InputError(f"HorizontalFlip: probability is {probability!r}, expected a number from 0 to 1.")
+        check(("HorizontalFlip: probability", probability, 0 <= probability <= 1, "a number from 0 to 1"))
         self.probability = probability
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
@@ -45,15 +45,19 @@ class HorizontalFlip:
         return horizontal_flip(images, u < self.probability)
 
 
+@dataclasses.dataclass(eq=False)
 class RandomShift:
     """Shift each image by up to `pixels` in both directions: the random crop with padding of CIFAR-10 recipes."""
 
-    def __init__(self, pixels: int = 4, mode: str = "constant", fill: float = -1.0):
-        if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 0:
-            raise InputError(f"RandomShift: pixels is {pixels!r}, expected a whole number, 0 or more.")
-        if mode not in PADDING_MODES:
-            raise InputError(f"RandomShift: mode is {mode!r}, expected one of {', '.join(PADDING_MODES)}.")
-        self.pixels, self.mode, self.fill = pixels, mode, fill
+    pixels: int = 4
+    mode: str = "constant"
+    fill: float = -1.0
+
+    def __post_init__(self):
+        check(
+            ("RandomShift: mode", self.mode, self.mode in PADDING_MODES, f"one of {', '.join(PADDING_MODES)}"),
+            more=not_whole("RandomShift: pixels", self.pixels, least=0),
+        )
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
         """Augment images ``(N, C, H, W)``; image i uses item i of `noise`.
@@ -61,17 +65,16 @@ class RandomShift:
         Raises:
             InputError: The shift is as large as the image.
         """
-        if self.pixels >= min(images.shape[-2:]):
-            height, width = images.shape[-2:]
-            raise InputError(
-                f"RandomShift: pixels={self.pixels} is too much for images of {height}x{width}; use fewer."
-            )
+        height, width = images.shape[-2:]
+        fits = self.pixels < min(height, width)
+        check(("RandomShift: pixels", self.pixels, fits, f"fewer, for images of {height}x{width}"))
         noise, n, steps = noise.stream("random_shift"), len(images), 2 * self.pixels + 1
         down = noise.stream("down").integers(n, steps, device=images.device)
         right = noise.stream("right").integers(n, steps, device=images.device)
         return shift(images, torch.stack([down, right], dim=1) - self.pixels, mode=self.mode, fill=self.fill)
 
 
+@dataclasses.dataclass(eq=False)
 class DiffAugment:
     """Augment every image (Zhao et al., "Differentiable augmentation for data-efficient GAN training", 2020).
 
@@ -89,26 +92,21 @@ class DiffAugment:
         InputError: If an option is out of range.
     """
 
-    def __init__(
-        self,
-        policies: Sequence[str] = ("color", "translation", "cutout"),
-        brightness: float = 0.5,
-        saturation: float = 1.0,
-        contrast: float = 0.5,
-        translation: float = 0.125,
-        cutout: float = 0.5,
-        fill: float = 0.0,
-    ) -> None:
-        _check_names("DiffAugment: policies", policies, POLICIES)
-        shares = {"saturation": saturation, "contrast": contrast, "translation": translation, "cutout": cutout}
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"DiffAugment: {name} is {value!r}, expected a number from 0 to 1.")
-        if brightness < 0:
-            raise InputError(f"DiffAugment: brightness is {brightness!r}, expected 0 or more.")
-        self.policies, self.fill = tuple(policies), fill
-        self.brightness, self.saturation, self.contrast = brightness, saturation, contrast
-        self.translation, self.cutout = translation, cutout
+    policies: Sequence[str] = ("color", "translation", "cutout")
+    brightness: float = 0.5
+    saturation: float = 1.0
+    contrast: float = 0.5
+    translation: float = 0.125
+    cutout: float = 0.5
+    fill: float = 0.0
+
+    def __post_init__(self):
+        shares = {name: getattr(self, name) for name in ("saturation", "contrast", "translation", "cutout")}
+        check(
+            *((f"DiffAugment: {name}", value, 0 <= value <= 1, "from 0 to 1") for name, value in shares.items()),
+            ("DiffAugment: brightness", self.brightness, self.brightness >= 0, "0 or more"),
+            more=_unknown("DiffAugment: policies", self.policies, POLICIES),
+        )
 
     def __call__(self, images: Tensor, *, noise: Noise) -> Tensor:
         """Augment images ``(N, C, H, W)`` in [-1, 1]; shape, dtype and layout stay, image i uses item i of `noise`.
@@ -187,16 +185,17 @@ class AdaptiveAugment(nn.Module):
         window: int = 4,
     ) -> None:
         super().__init__()
-        _check_names("AdaptiveAugment: groups", groups, GROUPS)
-        _check_names("AdaptiveAugment: without", without, TRANSFORMS)
-        if not 0 <= p <= 1:
-            raise InputError(f"AdaptiveAugment: p is {p!r}, expected a probability from 0 to 1.")
-        if target is not None and not -1 < target < 1:
-            raise InputError(f"AdaptiveAugment: target is {target!r}, expected a number between -1 and 1, or null.")
-        if ramp < 1:
-            raise InputError(f"AdaptiveAugment: ramp is {ramp!r}, expected a number of images, at least 1.")
-        if window < 1:
-            raise InputError(f"AdaptiveAugment: window is {window!r}, expected a number of batches, at least 1.")
+        in_range = target is None or -1 < target < 1
+        check(
+            ("AdaptiveAugment: p", p, 0 <= p <= 1, "a probability from 0 to 1"),
+            ("AdaptiveAugment: target", target, in_range, "a number between -1 and 1, or null"),
+            ("AdaptiveAugment: ramp", ramp, ramp >= 1, "a number of images, at least 1"),
+            ("AdaptiveAugment: window", window, window >= 1, "a number of batches, at least 1"),
+            more=[
+                *_unknown("AdaptiveAugment: groups", groups, GROUPS),
+                *_unknown("AdaptiveAugment: without", without, TRANSFORMS),
+            ],
+        )
         self.transforms = {name for group in groups for name in GROUPS[group]} - set(without)
         self.target, self.ramp, self.window = target, ramp, window
         self.register_buffer("p", torch.tensor(float(p)))
@@ -344,10 +343,9 @@ def _like(augmented: Tensor, images: Tensor) -> Tensor:
     return augmented.to(images.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise InputError(f"{what}: {name!r} is unknown{did_you_mean(name, known)}")
+def _unknown(what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return a sentence for each name that isn't known."""
+    return [f"{what}: {name!r} is unknown{did_you_mean(name, known)}" for name in names if name not in known]
 
 
 BY_NAME = {"horizontal_flip": HorizontalFlip, "random_shift": RandomShift}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning as L
@@ -89,7 +88,7 @@ class DataModule(L.LightningDataModule):
         """Raise `InputError` if this many processes can't share a training batch equally."""
         if self.batch_size % world_size:
             below = self.batch_size // world_size * world_size
-            near = " or ".join(str(size) for size in (below, below + world_size) if size)
+            near = f"{below} or {below + world_size}" if below else world_size
             raise InputError(
                 f"data.batch_size={self.batch_size} is the number of {self.items} over all processes and can't be "
                 f"divided by {world_size} processes; use {near}, or another number of devices."
@@ -144,18 +143,14 @@ class DataModule(L.LightningDataModule):
         """Return this process's rank, and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def warn(self, messages: Sequence[str]) -> None:
+    @rank_zero_only
+    def warn(self, *messages: str) -> None:
         """Log warnings about the source, on the first process only."""
         for message in messages:
-            _warn(f"{self.source.name}: {message}")
+            log.warning(f"{self.source.name}: {message}")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch as Lightning does, but to a GPU from page-locked memory, so that the copy blocks nothing."""
         if device.type == "cuda":
             batch = type(batch)(*(value.pin_memory() if isinstance(value, Tensor) else value for value in batch))
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-
-@rank_zero_only
-def _warn(message: str) -> None:
-    log.warning(message)

@@ -146,8 +146,6 @@ def _progress(files: int, root: str) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True)
     if not console.is_terminal:
         print(what, file=sys.stderr)
-        yield lambda: None
-        return
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=files)
         yield lambda: progress.advance(task)

@@ -6,17 +6,18 @@ import dataclasses
 import functools
 import gzip
 import hashlib
+import itertools
 import os
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from lit_aigc.data.folders import hash_fraction, split_by_position
-from lit_aigc.data.sources import SPLITS, Offline, problems_of_folder
+from lit_aigc.data.sources import SPLITS, Source
 from lit_aigc.data.text_pieces import Documents, Piece, files_as_documents, stamp
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 
 @dataclasses.dataclass
@@ -38,20 +39,12 @@ class Corpus:
     not_text: tuple[str, ...] = ()
 
 
-class TextSource(Protocol):
-    """A source of text; write your own and name it as ``data.source._target_``.
-
-    Attributes:
-        name: Name of the data set, as in ``conf/data``.
-    """
-
-    name: str
-
-    def problems(self, root: str | None) -> list[str]:
-        """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
+class TextSource(Source):
+    """A source of text."""
 
     def read(self, root: str | None) -> Corpus:
         """Return the documents; raises InputError if any are missing."""
+        raise NotImplementedError
 
 
 def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
@@ -62,7 +55,7 @@ def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
     return split_by_position({name: hash_fraction(name) for name in names}, {"val": 0.1, "test": 0.1})
 
 
-class PyDocs(Offline):
+class PyDocs(TextSource):
     """The English of Python's own language reference, from the module `pydoc_data.topics`: text without any download.
 
     A document is a topic, such as ``"assert"``; the topics depend on the version of Python. Many topics are sections of
@@ -80,12 +73,8 @@ class PyDocs(Offline):
         splits = split_by_name(texts)
         digest = hashlib.blake2b(repr(texts).encode(), digest_size=16).hexdigest()
         report = {"topics": len(topics), "parts_of_others": len(topics) - len(texts)}
-        return Corpus({split: _whole(texts[name] for name in splits[split]) for split in SPLITS}, digest, report=report)
-
-
-def _whole(texts: Iterable[str]) -> Documents:
-    documents = [Piece(text) for text in texts]
-    return lambda: iter(documents)
+        documents = {split: [Piece(texts[name]) for name in names] for split, names in splits.items()}
+        return Corpus({split: documents[split].__iter__ for split in SPLITS}, digest, report=report)
 
 
 def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
@@ -101,7 +90,7 @@ def _not_in_longer_ones(texts: dict[str, str]) -> list[str]:
     return kept
 
 
-class PythonSource(Offline):
+class PythonSource(TextSource):
     """The files of the running Python's standard library, without its tests: code without any download.
 
     A document is a file. Split by the hash of ``"python_source/"`` and the file's name, such as ``json/decoder.py``.
@@ -124,23 +113,19 @@ class PythonSource(Offline):
                 "its standard library. Choose other data, such as data=pydocs."
             )
         splits = split_by_name(files)
-        documents = {split: files_as_documents(files[name] for name in splits[split]) for split in SPLITS}
+        documents = {split: files_as_documents([(files[name],) for name in splits[split]]) for split in SPLITS}
         return Corpus(documents, stamp(files.values(), self.name), report={"files": len(files)})
 
 
-class TinyShakespeare:
+class TinyShakespeare(TextSource):
     """40,000 lines of Shakespeare's plays (Karpathy's char-rnn): ``tinyshakespeare/input.txt`` under the root.
 
     The first ``int(0.9 * n)`` of its n characters are for training and the others for validation, as in nanoGPT. The
     latter are the test text too, since nobody holds out a third part.
     """
 
-    name = "tinyshakespeare"
+    name = folder = "tinyshakespeare"
     _URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `TextSource`."""
-        return problems_of_folder(self.name, root)
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -157,7 +142,7 @@ class TinyShakespeare:
         return Corpus(splits, stamp([file], self.name))
 
 
-class Multi30k:
+class Multi30k(TextSource):
     """Captions of 31,014 photographs (Elliott et al. 2016), one sentence per document, in the official splits.
 
     29,000 for training, 1,014 for validation, and the 1,000 of ``test_2016_flickr``: files ``multi30k/train.en.gz`` and
@@ -168,21 +153,18 @@ class Multi30k:
         source_language: Language of the originals, for translation; None: no translation.
     """
 
+    folder = "multi30k"
     _STEMS = ("train", "val", "test_2016_flickr")
     _URL = "https://github.com/multi30k/dataset/tree/master/data/task1/raw"
 
     def __init__(self, language: Literal["en", "de"] = "en", source_language: Literal["en", "de"] | None = None):
-        if {language, source_language} - {"en", "de", None} or language is None or language == source_language:
-            raise InputError(
-                f"Multi30k: language={language!r}, source_language={source_language!r}, expected en and de, or one of "
-                "them and null."
-            )
+        others = {"en", "de", None} - {language}
+        check(
+            ("Multi30k: language", language, language in ("en", "de"), "en or de"),
+            ("Multi30k: source_language", source_language, source_language in others, "the other one, or null"),
+        )
         self.language, self.source_language = language, source_language
         self.name = f"multi30k_{source_language}_{language}" if source_language else f"multi30k_{language}"
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `TextSource`."""
-        return problems_of_folder("multi30k", root)
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -204,16 +186,20 @@ class Multi30k:
 
 def _sentences(file: Path) -> Iterator[Piece]:
     """Yield every line, including blank ones, which have a translation too."""
+    return (Piece(row.rstrip("\r\n")) for row in _rows(file))
+
+
+def _rows(file: Path) -> Iterator[str]:
+    """Yield the lines of a file, which may be compressed, with their line ends."""
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rt", encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
         try:
-            for row in rows:
-                yield Piece(row.rstrip("\r\n"))
+            yield from rows
         except (OSError, EOFError) as error:
             raise InputError(f"{file} is damaged ({error}); download it again.") from None
 
 
-class WikiText2:
+class WikiText2(TextSource):
     """Two million words of Wikipedia (Merity et al. 2016): ``wiki.train.raw``, ``wiki.valid.raw``, ``wiki.test.raw``.
 
     The files are in ``wikitext-2-raw`` or ``wikitext-2`` under the root; the older ``.tokens``, in which rare words are
@@ -224,18 +210,13 @@ class WikiText2:
             published perplexities per word.
     """
 
-    name = "wikitext2"
+    name = folder = "wikitext2"
     _URL = "https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-raw-v1.zip"
     _TITLE = re.compile(r" = [^=].* = ?$")
 
     def __init__(self, documents: Literal["articles", "lines"] = "articles"):
-        if documents not in ("articles", "lines"):
-            raise InputError(f"WikiText2: documents={documents!r}, expected articles or lines.")
+        check(("WikiText2: documents", documents, documents in ("articles", "lines"), "articles or lines"))
         self.documents = documents
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `TextSource`."""
-        return problems_of_folder(self.name, root)
 
     def read(self, root: str | None) -> Corpus:
         """See `TextSource`."""
@@ -247,29 +228,24 @@ class WikiText2:
 
     @staticmethod
     def _file(root: str | None, part: str) -> Path:
-        places = [
-            Path(root, folder, f"wiki.{part}.{suffix}")
-            for folder in ("wikitext-2-raw", "wikitext-2")
-            for suffix in ("raw", "tokens")
-        ]
+        variants = itertools.product(("wikitext-2-raw", "wikitext-2"), ("raw", "tokens"))
+        places = [Path(root, folder, f"wiki.{part}.{suffix}") for folder, suffix in variants]
         return next((place for place in places if place.is_file()), places[0])
 
     @classmethod
     def _articles(cls, file: Path) -> Iterator[Piece]:
         article: list[str] = []
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
-            for row in rows:
-                title = cls._TITLE.match(row.rstrip("\n")) and article and not article[-1].strip()
-                if title and any(line.strip() for line in article):
-                    yield Piece("".join(article))
-                    article = []
-                article.append(row)
+        for row in _rows(file):
+            title = cls._TITLE.match(row.rstrip("\n")) and article and not article[-1].strip()
+            if title and any(line.strip() for line in article):
+                yield Piece("".join(article))
+                article = []
+            article.append(row)
         yield Piece("".join(article))
 
     @staticmethod
     def _lines(file: Path) -> Iterator[Piece]:
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as rows:
-            yield from (Piece(row.rstrip("\n")) for row in rows if row.strip())
+        return (Piece(row.rstrip("\n")) for row in _rows(file) if row.strip())
 
 
 def _expect(name: str, root: str | None, files: Iterable[Path], url: str) -> None:

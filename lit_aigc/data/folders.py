@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -16,22 +17,16 @@ from torch import Tensor
 from lit_aigc.data.clean_images import PreparedFiles, clean_images
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import Images, ResidentImages, StreamedImages
-from lit_aigc.data.sources import SPLITS, Offline, Preparation, SourceImages
+from lit_aigc.data.sources import SPLITS, ImageSource, Preparation, SourceImages
 from lit_aigc.data.store import Store, open_store
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.media.image_files import ImageFiles, UnreadableImageError, probe
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _FORMAT = 2
 
 
-class ImageFolder(Offline):
+class ImageFolder(ImageSource):
     """Images in a folder or a .zip file: png, jpg, bmp, webp, gif, tif.
 
     Folders inside are classes, in alphabetical order; deeper folders belong to the class above. Images without
@@ -50,15 +45,13 @@ class ImageFolder(Offline):
     name = "image_folder"
 
     def __init__(self, corrupt: str = "skip", val_fraction: float = 0.1, test_fraction: float = 0.1):
-        problems = []
-        if corrupt not in ("skip", "error"):
-            problems.append(f"corrupt is {corrupt!r}, expected 'skip' or 'error'.")
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            problems.append(
-                f"val_fraction={val_fraction} and test_fraction={test_fraction}, expected above 0, together below 1."
-            )
-        if problems:
-            raise InputError("ImageFolder: " + " ".join(problems))
+        together = val_fraction + test_fraction
+        check(
+            ("ImageFolder: corrupt", corrupt, corrupt in ("skip", "error"), "skip or error"),
+            ("ImageFolder: val_fraction", val_fraction, val_fraction > 0, "above 0"),
+            ("ImageFolder: test_fraction", test_fraction, test_fraction > 0, "above 0"),
+            ("ImageFolder: val_fraction + test_fraction", together, together < 1, "below 1"),
+        )
         self.corrupt, self.val_fraction, self.test_fraction = corrupt, val_fraction, test_fraction
 
     def problems(self, root: str | None) -> list[str]:
@@ -163,22 +156,20 @@ class ImageFolder(Offline):
         size, channels = preparation.image_size, preparation.channels
         if size is not None and channels is not None:
             return (channels, size, size), True
-        found: Counter[tuple[int, int, int]] = Counter()
+        sizes: Counter[tuple[int, int]] = Counter()
+        most_channels = 0
         for name in names:
-            try:
-                found[probe(files.content(name))] += 1
-            except UnreadableImageError:
-                continue
-        if not found:
+            with contextlib.suppress(UnreadableImageError):
+                own, *height_width = probe(files.content(name))
+                sizes[tuple(height_width)] += 1
+                most_channels = max(most_channels, own)
+        if not sizes:
             raise InputError(
                 f"image_folder: none of the {len(names)} image files in data.root={files.root} can be read."
             )
-        channels = channels or max(channels for channels, _, _ in found)
+        channels = channels or most_channels
         if size is not None:
             return (channels, size, size), True
-        sizes: Counter[tuple[int, int]] = Counter()
-        for (_, height, width), count in found.items():
-            sizes[height, width] += count
         if len(sizes) > 1:
             common = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
             raise InputError(

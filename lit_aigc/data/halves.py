@@ -8,12 +8,10 @@ import torch
 
 from lit_aigc.data.loaders import ResidentImages
 from lit_aigc.data.sources import Mnist5k, Preparation, SourceImages, TorchvisionImages
-from lit_aigc.errors import InputError
-
-HALVES = ("first", "second")
+from lit_aigc.errors import check
 
 
-class HalfOfTraining:
+class HalfOfTraining(TorchvisionImages):
     """One half of an official training split as ``train``; the official test split as ``val`` and as ``test``.
 
     Nothing should be selected by ``val``: it shows the test accuracy during training.
@@ -28,24 +26,15 @@ class HalfOfTraining:
     """
 
     def __init__(self, dataset: str, half: str = "first", without_mnist5k: bool = False) -> None:
-        if half not in HALVES:
-            raise InputError(f"HalfOfTraining: half is {half!r}, expected first or second.")
-        self._source = TorchvisionImages(dataset)
+        check(("HalfOfTraining: half", half, half in ("first", "second"), "first or second"))
+        super().__init__(dataset)
         self.half, self.without_mnist5k = half, without_mnist5k
-        self.name = f"{self._source.name}_{half}_half"
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `lit_aigc.data.sources.ImageSource`."""
-        return self._source.problems(root)
-
-    def prepare(self, root: str | None) -> None:
-        """See `lit_aigc.data.sources.ImageSource`."""
-        self._source.prepare(root)
+        self.name += f"_{half}_half"
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `lit_aigc.data.sources.ImageSource`."""
-        whole = self._source.read(root, preparation)
-        train, val, test = (whole.splits[split] for split in ("train", "val", "test"))
+        whole = super().read(root, preparation)
+        train, val, test = whole.splits.values()
         pixels, labels = torch.cat([train.pixels, val.pixels]), torch.cat([train.labels, val.labels])
         middle = len(pixels) // 2
         chosen = slice(0, middle) if self.half == "first" else slice(middle, None)

@@ -21,7 +21,7 @@ from lit_aigc.data.loaders import (
     training_request,
 )
 from lit_aigc.data.sources import SPLITS, ImageSource, Preparation
-from lit_aigc.errors import InputError, not_whole
+from lit_aigc.errors import InputError, check, not_whole
 from lit_aigc.noise import Noise
 from lit_aigc.spec import Batch, DataSpec
 
@@ -73,25 +73,23 @@ class ImageData(DataModule):
         resident_gib: float = 2.0,
         extractor: str | None = None,
     ):
-        problems = [
-            *not_whole("data.batch_size", batch_size, least=1),
-            *not_whole("data.eval_batch_size", eval_batch_size, least=1),
-            *not_whole("data.workers", workers, least=0),
-            *not_whole("data.seed", seed, least=None),
-            *([] if image_size is None else not_whole("data.image_size", image_size, least=1)),
-        ]
-        if isinstance(channels, bool) or channels not in (None, 1, 3):
-            problems.append(f"data.channels is {channels!r}, expected 1, 3 or null.")
-        if not _is_number(resident_gib) or resident_gib < 0:
-            problems.append(f"data.resident_gib is {resident_gib!r}, expected a number, 0 or more.")
         augment = [augment] if isinstance(augment, str) else list(augment or ())
-        for name in augment:
-            if not callable(name) and not (isinstance(name, str) and name in augmentation.BY_NAME):
-                known = ", ".join(augmentation.BY_NAME)
-                problems.append(f"data.augment has {name!r}, expected {known} or a node with _target_.")
-        problems += source.problems(root)
-        if problems:
-            raise InputError("\n".join(problems))
+        channels_fit = channels in (None, 1, 3) and not isinstance(channels, bool)
+        gib_fit = isinstance(resident_gib, int | float) and not isinstance(resident_gib, bool) and resident_gib >= 0
+        known = f"{', '.join(augmentation.BY_NAME)} or a node with _target_"
+        check(
+            ("data.channels", channels, channels_fit, "1, 3 or null"),
+            ("data.resident_gib", resident_gib, gib_fit, "a number, 0 or more"),
+            *(("data.augment", each, callable(each) or each in [*augmentation.BY_NAME], known) for each in augment),
+            more=[
+                *not_whole("data.batch_size", batch_size, least=1),
+                *not_whole("data.eval_batch_size", eval_batch_size, least=1),
+                *not_whole("data.workers", workers, least=0),
+                *not_whole("data.seed", seed, least=None),
+                *([] if image_size is None else not_whole("data.image_size", image_size, least=1)),
+                *source.problems(root),
+            ],
+        )
 
         super().__init__(source, root, batch_size, eval_batch_size, seed)
         self.workers, self.extractor = workers, extractor
@@ -111,7 +109,7 @@ class ImageData(DataModule):
         splits = found.splits
         if found.report is not None:
             self.report = found.report.counts()
-            self.warn(found.report.warnings())
+            self.warn(*found.report.warnings())
         facts = [f"{name} {splits[name].shape} {len(splits[name])} {splits[name].digest()}" for name in SPLITS]
         fingerprint = hashlib.blake2b("\n".join([*facts, *found.class_names]).encode(), digest_size=16).hexdigest()
         self._splits, self._captions = splits, found.captions
@@ -206,7 +204,3 @@ class ImageData(DataModule):
                 images = augment(images, noise=noise.stream(str(place)))
             images = images.contiguous(memory_format=torch.channels_last)
         return batch._replace(images=images)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,45 +32,47 @@ Request = tuple[int, Tensor]
 """Global position of a batch's first item, and the ``(N,)`` int64 indices of its items in their split."""
 
 
-class Images(Protocol):
-    """One split of a data set.
-
-    Attributes:
-        labels: ``(N,)`` int64, or None.
-        shape: ``(C, H, W)`` of each image.
-        resident: Whether the images are in memory, so that worker processes are of no use.
-    """
-
-    labels: Tensor | None
-    shape: tuple[int, int, int]
-    resident: bool
-
-    def __len__(self) -> int: ...
-
-    def batch(self, start: int, indices: Tensor) -> Batch:
-        """Return the items at these indices as uint8 ``(N, C, H, W)`` in channels_last layout."""
-
-    def digest(self) -> str:
-        """Return a hash of all pixels and labels in order."""
-
-
-class Items(Protocol):
-    """What batches are cut out of: `Images`, or text.
+class Items:
+    """What batches are cut out of: images, or text.
 
     Attributes:
         resident: Whether they are in memory, so that no worker process is of use.
     """
 
-    resident: bool
+    resident = True
 
     def batch(self, start: int, wanted: Any) -> Any:
         """Return the batch that a request is for."""
+        raise NotImplementedError
 
 
-class ResidentImages:
+class Images(Items):
+    """One split of a data set.
+
+    Attributes:
+        labels: ``(N,)`` int64, or None.
+        shape: ``(C, H, W)`` of each image.
+    """
+
+    labels: Tensor | None
+    shape: tuple[int, int, int]
+    _pixels_digest: str | None  # blake2b over all pixels in (N, H, W, C) order
+
+    def batch(self, start: int, wanted: Tensor) -> Batch:
+        """Return the items at these indices as uint8 ``(N, C, H, W)`` in channels_last layout."""
+        labels = None if self.labels is None else self.labels.index_select(0, wanted)
+        return Batch(self._pixels_at(wanted).permute(0, 3, 1, 2), labels, start)
+
+    def digest(self) -> str:
+        """Return a hash of all pixels and labels in order."""
+        digest = hashlib.blake2b(self._pixels_digest.encode(), digest_size=16)
+        if self.labels is not None:
+            digest.update(self.labels.numpy())
+        return digest.hexdigest()
+
+
+class ResidentImages(Images):
     """A split as one uint8 tensor in memory."""
-
-    resident = True
 
     def __init__(self, pixels: Tensor, labels: Tensor | None, pixels_digest: str | None = None):
         """Keep uint8 `pixels` ``(N, H, W, C)``: stored like this, a batch is channels_last without a second copy.
@@ -83,16 +85,14 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def batch(self, start: int, indices: Tensor) -> Batch:
-        """See `Images`."""
-        images = self.pixels.index_select(0, indices).permute(0, 3, 1, 2)  # (N, C, H, W)
-        return Batch(images, None if self.labels is None else self.labels.index_select(0, indices), start)
+    def _pixels_at(self, indices: Tensor) -> Tensor:
+        return self.pixels.index_select(0, indices)
 
     def digest(self) -> str:
         """See `Images`."""
         if self._pixels_digest is None:
             self._pixels_digest = hashlib.blake2b(self.pixels.numpy(), digest_size=16).hexdigest()
-        return _split_digest(self._pixels_digest, self.labels)
+        return super().digest()
 
     def item_digests(self) -> list[bytes]:
         """Return a hash of each image's pixels."""
@@ -104,7 +104,7 @@ class ResidentImages:
         return ResidentImages(self.pixels[indices], labels)
 
 
-class StreamedImages:
+class StreamedImages(Images):
     """A split that is read from files whenever a batch is requested."""
 
     resident = False
@@ -127,22 +127,8 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def batch(self, start: int, indices: Tensor) -> Batch:
-        """See `Images`."""
-        images = torch.stack([self.read(self.names[index]).permute(1, 2, 0) for index in indices.tolist()])
-        labels = None if self.labels is None else self.labels.index_select(0, indices)
-        return Batch(images.permute(0, 3, 1, 2), labels, start)
-
-    def digest(self) -> str:
-        """See `Images`."""
-        return _split_digest(self._pixels_digest, self.labels)
-
-
-def _split_digest(pixels_digest: str, labels: Tensor | None) -> str:
-    digest = hashlib.blake2b(pixels_digest.encode(), digest_size=16)
-    if labels is not None:
-        digest.update(labels.numpy())
-    return digest.hexdigest()
+    def _pixels_at(self, indices: Tensor) -> Tensor:
+        return torch.stack([self.read(self.names[index]).permute(1, 2, 0) for index in indices.tolist()])
 
 
 class TrainingOrder:
@@ -167,24 +153,27 @@ class TrainingOrder:
 
     def indices(self, start: int, stop: int) -> Tensor:
         """Return the items ``(stop - start,)`` int64 at these positions."""
-        epoch, offset = divmod(start, self.items)
-        if offset + stop - start <= self.items:
-            return self.permutation(epoch)[offset : offset + stop - start]
         parts = []
         while start < stop:
             epoch, offset = divmod(start, self.items)
             parts.append(self.permutation(epoch)[offset : offset + stop - start])
             start += len(parts[-1])
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def share_of_batch(number: int, batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return the first position in the stream of a rank's share of a training batch, and one past the last."""
+    share = batch_size // world_size
+    start = number * batch_size + rank * share
+    return start, start + share
 
 
 def training_request(
     order: TrainingOrder, batch_size: int, number: int, *, rank: int = 0, world_size: int = 1
 ) -> Request:
     """Return this rank's contiguous slice of a training batch; `batch_size` counts the items of all ranks."""
-    share = batch_size // world_size
-    start = number * batch_size + rank * share
-    return start, order.indices(start, start + share)
+    start, stop = share_of_batch(number, batch_size, rank, world_size)
+    return start, order.indices(start, stop)
 
 
 def evaluation_requests(items: int, block: int, *, rank: int = 0, world_size: int = 1) -> list[Request]:

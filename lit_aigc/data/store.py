@@ -10,8 +10,9 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,12 +34,10 @@ class Store:
         """Raises OSError or ValueError if the folder is missing, incomplete, or was made for another key."""
         self.folder = folder
         stored = json.loads((folder / _FACTS).read_text())
-        if stored["key"] != key:
-            raise ValueError(f"{folder} was made for other data")
         self.facts: dict[str, Any] = stored["facts"]
-        for name, size in stored["sizes"].items():
-            if (folder / name).stat().st_size != size:
-                raise ValueError(f"{folder / name} is not of {size} bytes")
+        sizes = {name: (folder / name).stat().st_size for name in stored["sizes"]}
+        if (stored["key"], stored["sizes"]) != (key, sizes):
+            raise ValueError(f"{folder} was made for other data, or is damaged")
 
     def pixels(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Return a file of bytes as a uint8 tensor, memory-mapped: processes on one machine share its memory.
@@ -53,13 +52,13 @@ class Store:
             mapped.madvise(mmap.MADV_WILLNEED)  # read ahead in order, since training will read the pages at random
         return torch.frombuffer(mapped, dtype=torch.uint8).view(shape)
 
+    def tokens(self, name: str) -> np.ndarray:
+        """Return the ids ``(n,)`` uint16 or uint32 of `lit_aigc.data.token_store.write_tokens`, read on access."""
+        (file,) = self.folder.glob(f"{name}.uint*")
+        return np.asarray(np.memmap(file, dtype=file.suffix[1:], mode="r"))
 
-_Kind = TypeVar("_Kind", bound=Store)
 
-
-def open_store(
-    place: str, key: str, build: Callable[[Path], dict[str, Any]], kind: Callable[[Path, str], _Kind] = Store
-) -> _Kind:
+def open_store(place: str, key: str, build: Callable[[Path], dict[str, Any]]) -> Store:
     """Open a store, or make it if it isn't there or was made for another key.
 
     Of several processes, one makes it and the others wait. If the cache folder can't be written to, or its disk is
@@ -69,19 +68,18 @@ def open_store(
         place: Folder of the store in the cache folder, with forward slashes. A store with another key is replaced.
         key: Equal for inputs that make equal files.
         build: Fills an empty folder and returns facts to keep with the files, of plain JSON types.
-        kind: `Store`, or a subclass.
     """
     try:
         folder = cache.folder() / place
         folder.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder.parent).close()
     except (OSError, RuntimeError):
-        return _private(key, build, kind)
+        return _private(key, build)
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return kind(folder, key)
+        return Store(folder, key)
     with locked(folder.with_name(f"{folder.name}.lock")):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            return kind(folder, key)
+            return Store(folder, key)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
         try:
             _fill(part, key, build)
@@ -89,16 +87,16 @@ def open_store(
             os.replace(part, folder)
         except OSError:  # the disk is full
             shutil.rmtree(part, ignore_errors=True)
-            return _private(key, build, kind)
+            return _private(key, build)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return kind(folder, key)
+    return Store(folder, key)
 
 
-def _private(key: str, build: Callable[[Path], dict[str, Any]], kind: Callable[[Path, str], _Kind]) -> _Kind:
+def _private(key: str, build: Callable[[Path], dict[str, Any]]) -> Store:
     temporary = tempfile.TemporaryDirectory(prefix="lit_aigc_")
     _fill(Path(temporary.name), key, build)
-    store = kind(Path(temporary.name), key)
+    store = Store(Path(temporary.name), key)
     store.temporary = temporary  # removed with the store
     return store
 

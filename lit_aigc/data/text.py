@@ -6,10 +6,10 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -18,46 +18,17 @@ from lit_aigc.data.cleaning import first_few
 from lit_aigc.data.corpora import Corpus, TextSource
 from lit_aigc.data.loaders import Batches, BatchLoader, evaluation_loader
 from lit_aigc.data.sources import CLEANING_ORDER, SPLITS
-from lit_aigc.data.text_batching import (
-    Carried,
-    CarriedOnce,
-    Crops,
-    Originals,
-    Reshuffled,
-    RowReader,
-    Sentences,
-    SentencesOnce,
-    WindowsOnce,
-)
+from lit_aigc.data.store import Store, open_store
+from lit_aigc.data.text_batching import EVALUATION, TRAINING, Originals, RowReader
 from lit_aigc.data.text_cleaning import UNTOUCHED, Cleaner, Cleaning, cleaned, kept_pieces
 from lit_aigc.data.text_pieces import Piece
-from lit_aigc.data.token_store import TokenStore, boundaries, open_store, write_tokens
-from lit_aigc.errors import InputError, not_whole
+from lit_aigc.data.token_store import boundaries, write_tokens
+from lit_aigc.errors import InputError, check, not_whole
 from lit_aigc.spec import DataSpec
-from lit_aigc.tokenization.tokenizers import load_tokenizer
+from lit_aigc.tokenization.tokenizers import Tokenizer, load_tokenizer
 
 _FORMAT = 1
 _COUNTED = 10_000_000  # tokens whose frequencies a model may start from
-_TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
-_EVALUATIONS = ("windows", "strided", "carried", "sentences")
-
-
-class Tokenizer(Protocol):
-    """A tokenizer as `TextData` uses it, such as those of `lit_aigc.tokenization.tokenizers`."""
-
-    vocab_size: int
-
-    def train(self, texts: Iterable[str]) -> None:
-        """Learn the vocabulary from scratch."""
-
-    def encode(self, text: str) -> np.ndarray:
-        """Return ids ``(n,)`` int32 above 0."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, without boundaries."""
-
-    def save(self, directory: str | Path) -> None:
-        """Write ``tokenizer.json``, for `load_tokenizer`."""
 
 
 class TextData(DataModule):
@@ -111,34 +82,30 @@ class TextData(DataModule):
         cleaning: Cleaning | None = None,
         seed: int = 0,
     ):
-        problems = [
-            *not_whole("data.batch_size", batch_size, least=1),
-            *not_whole("data.eval_batch_size", eval_batch_size, least=1),
-            *not_whole("data.seed", seed, least=None),
-            *([] if context is None else not_whole("data.context", context, least=1)),
-            *([] if stride is None else not_whole("data.stride", stride, least=1)),
-        ]
-        if batching not in _TRAINING:
-            problems.append(f"data.batching is {batching!r}, expected {', '.join(_TRAINING)}.")
-        if evaluation not in (None, *_EVALUATIONS):
-            problems.append(f"data.evaluation is {evaluation!r}, expected {', '.join(_EVALUATIONS)} or null.")
-        if context is None and batching != "sentences":
-            problems.append(
-                f"data.context is null, which only data.batching=sentences allows; {batching} needs a number."
-            )
-        problems += source.problems(root)
+        has_context = batching == "sentences" or context is not None
+        check(
+            ("data.batching", batching, batching in TRAINING, ", ".join(TRAINING)),
+            ("data.evaluation", evaluation, evaluation in (None, *EVALUATION), f"{', '.join(EVALUATION)} or null"),
+            ("data.context", "null", has_context, f"a number for {batching}; only data.batching=sentences needs none"),
+            more=[
+                *not_whole("data.batch_size", batch_size, least=1),
+                *not_whole("data.eval_batch_size", eval_batch_size, least=1),
+                *not_whole("data.seed", seed, least=None),
+                *([] if context is None else not_whole("data.context", context, least=1)),
+                *([] if stride is None else not_whole("data.stride", stride, least=1)),
+                *source.problems(root),
+            ],
+        )
         evaluation = evaluation or ("sentences" if batching == "sentences" else "windows")
-        if evaluation == "strided" and not problems and context is not None and (stride or 1) > context:
-            problems.append(f"data.stride={stride} is more than data.context={context}: targets would be left out.")
-        if problems:
-            raise InputError("\n".join(problems))
+        if evaluation == "strided" and context is not None and (stride or 1) > context:
+            raise InputError(f"data.stride={stride} is more than data.context={context}: targets would be left out.")
 
         super().__init__(source, root, batch_size, eval_batch_size, seed)
         self.tokenizer, self.cleaning = tokenizer, cleaning or UNTOUCHED
         self.batching, self.evaluation, self.context, self.stride = batching, evaluation, context, stride
         self._tokenizer_is_given = False
         self._corpus: Corpus | None = None
-        self._store: TokenStore | None = None
+        self._store: Store | None = None
 
     def use_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Use a trained tokenizer, such as a bundle's; to be called before the data is read."""
@@ -156,14 +123,17 @@ class TextData(DataModule):
                 "data.cleaning=null."
             )
         tokenizer = _saved(self.tokenizer) if self._tokenizer_is_given else _identity(self.tokenizer)
-        key = repr((_FORMAT, self.source.name, self._corpus.stamp, self.cleaning, tokenizer)).encode()
-        self._store = open_store(hashlib.blake2b(key, digest_size=16).hexdigest(), self._build)
+        facts = repr((_FORMAT, self.source.name, self._corpus.stamp, self.cleaning, tokenizer)).encode()
+        key = hashlib.blake2b(facts, digest_size=16).hexdigest()
+        self._store = open_store(f"text/{key}", key, self._build)
         if not self._tokenizer_is_given:
             self.tokenizer = load_tokenizer(self._store.folder)
         self.report = {**self._corpus.report, **self._store.facts["report"]}
         self._warn_of_skipped_text()
         self._check_length()
-        context = self.context or self._longest()
+        names = [file.stem for file in self._store.folder.glob("*.uint*")]
+        longest = (int(np.diff(boundaries(self._store.tokens(name))).max(initial=1)) for name in names)
+        context = self.context or max(longest)
         digests = json.dumps([self._store.facts["digests"], context], sort_keys=True)
         return DataSpec(
             modality=self.modality,
@@ -192,7 +162,7 @@ class TextData(DataModule):
     def texts(self, split: str) -> Iterator[str]:
         """Yield the documents of a split, cleaned, in order; long ones in pieces of about a million characters."""
         self.check_split(split)
-        return (piece.text for piece in self._pieces(split, self._kept(self._store.folder, split)) if piece.text)
+        return (piece.text for piece in self._pieces(split, self._store.folder) if piece.text)
 
     def originals(self, split: str) -> Iterator[str]:
         """Yield the source text of each document of a split; nothing for plain text."""
@@ -204,7 +174,7 @@ class TextData(DataModule):
         rank, world_size = self.place()
         self.check_world_size(world_size)
         reader = self._reader("train")
-        batching = _TRAINING[self.batching](reader.tokens, *self.spec.shape, self.batch_size, self.seed)
+        batching = TRAINING[self.batching](reader.tokens, *self.spec.shape, self.batch_size, self.seed)
         request = partial(batching.request, rank=rank, world_size=world_size)
         return self.training_loader(Batches(reader, request, batching.epoch_batches))
 
@@ -220,17 +190,10 @@ class TextData(DataModule):
             evaluation: Another protocol than the data's own; see the class.
         """
         context, evaluation = self.spec.shape[0], evaluation or self.evaluation
+        check(("evaluation", evaluation, evaluation in EVALUATION, ", ".join(EVALUATION)))
         reader = self._reader(split)
-        if evaluation == "sentences":
-            rows = SentencesOnce(reader.tokens, context)
-        elif evaluation == "carried":
-            rows = CarriedOnce(reader.tokens, context, self.eval_batch_size)
-        elif evaluation == "strided":
-            rows = WindowsOnce(reader.tokens, context, self.stride or -(-context // 2))
-        elif evaluation == "windows":
-            rows = WindowsOnce(reader.tokens, context)
-        else:
-            raise InputError(f"evaluation is {evaluation!r}, expected {', '.join(_EVALUATIONS)}.")
+        options = {"strided": {"stride": self.stride or -(-context // 2)}, "carried": {"rows": self.eval_batch_size}}
+        rows = EVALUATION[evaluation](reader.tokens, context, **options.get(evaluation, {}))
         called = f"{'rows' if evaluation == 'carried' else evaluation} of {split}"
         block = self.evaluation_block(len(rows), world_size, called)
         return evaluation_loader(reader, rows.requests(block, rank, world_size))
@@ -252,12 +215,12 @@ class TextData(DataModule):
                 self._refuse_empty(split, cleaner.report)
         report = dict(cleaner.report)
         if not self._tokenizer_is_given:
-            training = (piece.text for piece in self._pieces("train", self._kept(folder, "train")))
+            training = (piece.text for piece in self._pieces("train", folder))
             self.tokenizer.train(itertools.chain(training, self._original_texts("train")))
         self.tokenizer.save(folder)
         digests = {"tokenizer": _digest(folder / "tokenizer.json")}
         for split in splits:
-            digests[split] = self._write(folder, split, self._pieces(split, self._kept(folder, split)), report)
+            digests[split] = self._write(folder, split, self._pieces(split, folder), report)
             if self._corpus.translations:
                 originals = (Piece(text) for text in self._original_texts(split))
                 digests[f"{split}_source"] = self._write(folder, f"{split}_source", originals, report)
@@ -282,11 +245,9 @@ class TextData(DataModule):
             f"Give more text{f' in data.root={self.root}' if self.root else ''}, or clean less."
         )
 
-    def _pieces(self, split: str, kept: np.ndarray) -> Iterator[Piece]:
+    def _pieces(self, split: str, folder: Path) -> Iterator[Piece]:
+        kept = np.load(folder / f"kept_{self._stored(split)}.npy")
         return kept_pieces(self._corpus.splits[split](), kept, self.cleaning)
-
-    def _kept(self, folder: Path, split: str) -> np.ndarray:
-        return np.load(folder / f"kept_{self._stored(split)}.npy")
 
     def _original_texts(self, split: str) -> Iterator[str]:
         if split not in self._corpus.translations:
@@ -296,10 +257,6 @@ class TextData(DataModule):
     def _stored(self, split: str) -> str:
         """Return the name under which a split is stored: that of val if it is also the test set."""
         return "val" if self._corpus.splits[split] is self._corpus.splits["val"] else split
-
-    def _longest(self) -> int:
-        names = [file.stem for file in self._store.folder.glob("*.uint*")]
-        return max(int(np.diff(boundaries(self._store.tokens(name))).max(initial=1)) for name in names)
 
     def _check_length(self) -> None:
         least = {"crops": self.context, "reshuffled": self.context, "carried": self.batch_size, "sentences": 1}
@@ -312,18 +269,18 @@ class TextData(DataModule):
             )
 
     def _warn_of_skipped_text(self) -> None:
+        names, count = self._corpus.not_text, self.report["invalid_bytes"]
         words = {
             "exact_duplicates": "documents are exact duplicates of others",
             "near_duplicates": "documents are near duplicates of others",
             "too_long": "documents are too long",
         }
-        found = [f"{self.report[reason]} {what}" for reason, what in words.items() if self.report.get(reason)]
-        if names := self._corpus.not_text:
-            found.insert(0, f"{len(names)} files that are not UTF-8 text ({first_few(names)})")
-        messages = [f"left out: {', '.join(found)}"] if found else []
-        if count := self.report["invalid_bytes"]:
-            messages.append(f"{count} bytes are not UTF-8 and became U+FFFD")
-        self.warn(messages)
+        found = [f"{len(names)} files that are not UTF-8 text ({first_few(names)})"] if names else []
+        found += [f"{self.report[reason]} {what}" for reason, what in words.items() if self.report.get(reason)]
+        if found:
+            self.warn(f"left out: {', '.join(found)}")
+        if count:
+            self.warn(f"{count} bytes are not UTF-8 and became U+FFFD")
 
 
 def _identity(tokenizer: Tokenizer) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_aigc.data.loaders import TrainingOrder, evaluation_requests
+from lit_aigc.data.loaders import Items, TrainingOrder, evaluation_requests, share_of_batch
 from lit_aigc.data.token_store import boundaries
 from lit_aigc.noise import Noise
 from lit_aigc.spec import TextBatch
@@ -62,10 +62,8 @@ class Originals:
         return torch.from_numpy(ids), torch.from_numpy(real)
 
 
-class RowReader:
+class RowReader(Items):
     """Cuts rows out of a stream in memory or on disk; reading is so fast that worker processes are of no use."""
-
-    resident = True
 
     def __init__(self, tokens: np.ndarray, originals: Originals | None = None):
         self.tokens, self.originals = tokens, originals
@@ -101,13 +99,6 @@ def _cut_out(tokens: np.ndarray, begin: np.ndarray, lengths: np.ndarray, width: 
     return ids, real
 
 
-def _share(number: int, batch_size: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Return the first position in the stream of a rank's rows of a batch, and one past the last."""
-    share = batch_size // world_size
-    start = number * batch_size + rank * share
-    return start, start + share
-
-
 class Crops:
     """Rows of `context` targets from places drawn uniformly and independently over the whole text."""
 
@@ -119,7 +110,7 @@ class Crops:
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """Return a rank's rows of a batch."""
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         first = number * self.batch_size
         return start, Rows(self._places(number)[start - first : stop - first], self.context)
 
@@ -151,7 +142,7 @@ class Reshuffled:
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """Return a rank's rows of a batch."""
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         windows = self._order.indices(start, stop).numpy()
         first, last = start // self.windows, (stop - 1) // self.windows
         if first == last:
@@ -181,7 +172,7 @@ class Carried:
 
     def request(self, number: int, rank: int = 0, world_size: int = 1) -> Request:
         """Return a rank's rows of a batch."""
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         place = number % self.epoch_batches * self.context
         width = min(self.context, self.columns - 1 - place)
         first = (start % self.batch_size + np.arange(stop - start)) * self.columns + place
@@ -189,7 +180,27 @@ class Carried:
         return start, Rows(first, width, None if real.min() == width else real, carried=place > 0)
 
 
-class Sentences:
+class _SentenceRows:
+    """The place, number of targets and number of the sentence of each row, all ``(N,)`` int64.
+
+    The targets of a sentence are its words and the boundary after them; every `context` of them are a row.
+    """
+
+    def __init__(self, tokens: np.ndarray, context: int):
+        ends = boundaries(tokens)
+        lengths = np.diff(ends)
+        pieces = -(-lengths // context)
+        self.sentences = np.repeat(np.arange(len(lengths)), pieces)
+        part = np.arange(len(self.sentences)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        self.begin = ends[self.sentences] + part * context
+        self.targets = np.minimum(lengths[self.sentences] - part * context, context)
+
+    def _rows(self, items: np.ndarray, width: int | None = None) -> Rows:
+        width = width or int(self.targets[items].max())
+        return Rows(self.begin[items], width, self.targets[items], sentences=self.sentences[items])
+
+
+class Sentences(_SentenceRows):
     """Rows ``0 w1 … wn 0``, one per sentence, of similar length within a batch, like torchtext's `BucketIterator`.
 
     The sentences in their order of training are taken in pools of up to 100 batches; those of a pool are sorted by
@@ -198,8 +209,8 @@ class Sentences:
     """
 
     def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int):
+        super().__init__(tokens, context)
         self.batch_size = batch_size
-        self.begin, self.targets, self.sentences = sentence_rows(tokens, context)
         self.epoch_batches = max(1, len(self.begin) // batch_size)
         self.pool_batches = min(POOL_BATCHES, self.epoch_batches)
         self._order = TrainingOrder(len(self.begin), seed)
@@ -210,10 +221,9 @@ class Sentences:
         """Return a rank's rows of a batch."""
         pool, place = divmod(number, self.pool_batches)
         items = self._batches(pool)[place]
-        start, stop = _share(number, self.batch_size, rank, world_size)
+        start, stop = share_of_batch(number, self.batch_size, rank, world_size)
         mine = items[start - number * self.batch_size : stop - number * self.batch_size]
-        width = int(self.targets[items].max())
-        return start, Rows(self.begin[mine], width, self.targets[mine], sentences=self.sentences[mine])
+        return start, self._rows(mine, width=int(self.targets[items].max()))
 
     def _batches(self, pool: int) -> np.ndarray:
         """Return the rows of a pool, ``(batches, batch_size)``; the last answer is cached."""
@@ -224,19 +234,6 @@ class Sentences:
             keys = self._noise.skip(pool).bits(1, self.pool_batches)[0].numpy()
             self._pool = (pool, items[np.argsort(keys, kind="stable")])
         return self._pool[1]
-
-
-def sentence_rows(tokens: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the place, number of targets and number of the sentence of each row, all ``(N,)`` int64.
-
-    The targets of a sentence are its words and the boundary after them; every `context` of them are a row.
-    """
-    ends = boundaries(tokens)
-    lengths = np.diff(ends)
-    pieces = -(-lengths // context)
-    sentences = np.repeat(np.arange(len(lengths)), pieces)
-    part = np.arange(len(sentences)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return ends[sentences] + part * context, np.minimum(lengths[sentences] - part * context, context), sentences
 
 
 class _Once:
@@ -277,15 +274,8 @@ class WindowsOnce(_Once):
         return Rows(self.begin[items], self.context, targets, skipped)
 
 
-class SentencesOnce(_Once):
+class SentencesOnce(_SentenceRows, _Once):
     """Every sentence of a split as a row, in order; see `Sentences`."""
-
-    def __init__(self, tokens: np.ndarray, context: int):
-        self.begin, self.targets, self.sentences = sentence_rows(tokens, context)
-
-    def _rows(self, items: np.ndarray) -> Rows:
-        width = int(self.targets[items].max())
-        return Rows(self.begin[items], width, self.targets[items], sentences=self.sentences[items])
 
 
 class CarriedOnce:
@@ -313,3 +303,10 @@ class CarriedOnce:
             rows = Rows(begin + place, width, None if real.min() == width else real, carried=place > 0)
             found.append((number * self.parallel + first, rows))
         return found
+
+
+TRAINING = {"crops": Crops, "reshuffled": Reshuffled, "carried": Carried, "sentences": Sentences}
+"""How training batches are made, by the name in ``data.batching``."""
+
+EVALUATION = {"windows": WindowsOnce, "strided": WindowsOnce, "carried": CarriedOnce, "sentences": SentencesOnce}
+"""How splits are scored, by the name in ``data.evaluation``."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from lit_aigc.data.text_pieces import PIECE_BYTES, Piece
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 
 _INVALID = re.compile("[\udc80-\udcff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -50,17 +50,13 @@ class Cleaning:
     max_characters: int | None = None
 
     def __post_init__(self):
-        found = []
-        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
-            found.append(f"near_duplicates={self.near_duplicates}, expected above 0, to 1, or null.")
-        if self.min_characters < 0:
-            found.append(f"min_characters={self.min_characters}, expected 0 or more.")
-        if self.max_characters is not None and not max(1, self.min_characters) <= self.max_characters <= PIECE_BYTES:
-            found.append(
-                f"max_characters={self.max_characters}, expected min_characters to {PIECE_BYTES}, or null for no limit."
-            )
-        if found:
-            raise InputError("data.cleaning: " + " ".join(found))
+        share, least, most = self.near_duplicates, self.min_characters, self.max_characters
+        limited = most is None or max(1, least) <= most <= PIECE_BYTES
+        check(
+            ("data.cleaning.near_duplicates", share, share is None or 0 < share <= 1, "above 0, to 1, or null"),
+            ("data.cleaning.min_characters", least, least >= 0, "0 or more"),
+            ("data.cleaning.max_characters", most, limited, f"min_characters to {PIECE_BYTES}, or null for no limit"),
+        )
 
 
 UNTOUCHED = Cleaning(control_characters=False, exact_duplicates=False, near_duplicates=None, min_characters=0)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from lit_aigc.data.cleaning import first_few
-from lit_aigc.data.corpora import Corpus, split_by_name
+from lit_aigc.data.corpora import Corpus, TextSource, split_by_name
 from lit_aigc.data.folders import SPLIT_FOLDERS
 from lit_aigc.data.sources import SPLITS
-from lit_aigc.data.text_pieces import Documents, Piece, file_pieces, is_text, line_start, lines, stamp
-from lit_aigc.errors import InputError
+from lit_aigc.data.text_pieces import files_as_documents, is_text, line_start, lines_as_documents, stamp
+from lit_aigc.errors import InputError, check
 
 _FEW = 10
 Part = tuple[Path, int, "int | None"]  # a file, its first byte, and one past its last (None: to the end)
 
 
-class TextFiles:
+class TextFiles(TextSource):
     """UTF-8 text in a folder, in the files that a glob such as ``notes/**/*.md`` names, or in one file.
 
     Splits: top-level folders or files named `train`, `val` (`valid`, `validation`) and `test` are the splits; without a
@@ -38,8 +36,7 @@ class TextFiles:
     name = "text_files"
 
     def __init__(self, documents: Literal["files", "lines"] = "files"):
-        if documents not in ("files", "lines"):
-            raise InputError(f"TextFiles: documents={documents!r}, expected files or lines.")
+        check(("TextFiles: documents", documents, documents in ("files", "lines"), "files or lines"))
         self.documents = documents
 
     def problems(self, root: str | None) -> list[str]:
@@ -57,23 +54,12 @@ class TextFiles:
                 f"text_files: no text in data.root={root} ({len(found)} files, none of them UTF-8 text{named}). "
                 "Expected a folder, a glob or a file of UTF-8 text."
             )
-        splits = {split: self._documents(parts) for split, parts in _split(files).items()}
+        documents = lines_as_documents if self.documents == "lines" else files_as_documents
+        splits = {split: documents(parts) for split, parts in _split(files).items()}
         splits.setdefault("test", splits["val"])
         report = {"files": len(found), "not_text": len(not_text)}
         stamped = stamp(files.values(), self.name, self.documents, *files)
         return Corpus(splits, stamped, report=report, not_text=not_text)
-
-    def _documents(self, parts: list[Part]) -> Documents:
-        return functools.partial(_line_documents if self.documents == "lines" else _documents, parts)
-
-
-def _documents(parts: list[Part]) -> Iterator[Piece]:
-    for file, start, stop in parts:
-        yield from file_pieces(file, start, stop)
-
-
-def _line_documents(parts: list[Part]) -> Iterator[Piece]:
-    return itertools.chain.from_iterable(lines(file_pieces(*part)) for part in parts)
 
 
 def _files(root: str) -> dict[str, Path]:

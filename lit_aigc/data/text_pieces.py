@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lit_aigc.errors import InputError
 
@@ -86,15 +87,14 @@ def lines(pieces: Iterable[Piece]) -> Iterator[Piece]:
             inside = False
 
 
-def files_as_documents(paths: Iterable[Path]) -> Documents:
-    """Return documents, one per file."""
-    paths = list(paths)
+def files_as_documents(parts: Sequence[tuple[Any, ...]]) -> Documents:
+    """Return documents, one per file or part of one: its path, and optionally its first byte and one past its last."""
+    return lambda: itertools.chain.from_iterable(file_pieces(*part) for part in parts)
 
-    def read() -> Iterator[Piece]:
-        for path in paths:
-            yield from file_pieces(path)
 
-    return read
+def lines_as_documents(parts: Sequence[tuple[Any, ...]]) -> Documents:
+    """Return documents, one per line of such files that is not blank."""
+    return lambda: itertools.chain.from_iterable(lines(file_pieces(*part)) for part in parts)
 
 
 def is_text(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.files import check_writable
 from lit_aigc.media.modality import of_modality
 from lit_aigc.noise import Noise
@@ -75,14 +75,11 @@ def check_whole(options: Mapping[str, Any], least: Mapping[str, int], section: s
     Raises:
         InputError: If some are not.
     """
-    prefix = f"{section}." if section else ""
-    wrong = [
-        f"{prefix}{key}={value}: expected a whole number, {smallest} or more, or null"
-        for key, smallest in least.items()
-        if (value := options[key]) is not None and (type(value) is not int or value < smallest)
-    ]
-    if wrong:
-        raise InputError("\n".join(wrong))
+    prefix, conditions = f"{section}." if section else "", []
+    for key, smallest in least.items():
+        right = options[key] is None or (type(options[key]) is int and options[key] >= smallest)
+        conditions.append((f"{prefix}{key}", options[key], right, f"a whole number, {smallest} or more, or null"))
+    check(*conditions)
 
 
 def _given(options: Mapping[str, Any], path: str) -> Iterator[str]:

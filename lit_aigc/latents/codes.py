@@ -119,12 +119,10 @@ def draw_map(codes: Tensor, labels: Tensor | None, names: Sequence[str], title: 
         names: A name for each class. If there are many, the largest classes get colors, the others are gray.
         title: A line at the top.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     points, shares = principal_plane(codes)
     figure = Figure(figsize=(7.6 if labels is not None else 6.2, 5.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     order = Noise(0).bits(len(points), 1)[:, 0].argsort()  # so that no class covers all others
     groups = list(_groups(labels, names, len(points)))
@@ -162,9 +160,8 @@ def _groups(labels: Tensor | None, names: Sequence[str], n: int) -> Iterator[tup
         return
     counts = torch.bincount(labels, minlength=len(names))
     present = [i for i in range(len(counts)) if counts[i]]
-    shown = present
-    if len(present) > _MOST_COLORS:
-        shown = sorted(sorted(present, key=lambda i: (-int(counts[i]), i))[: _MOST_COLORS - 1])
+    largest = sorted(present, key=lambda i: (-int(counts[i]), i))
+    shown = present if len(present) <= _MOST_COLORS else sorted(largest[: _MOST_COLORS - 1])
     colors = colormaps["tab10" if len(shown) <= 10 else "tab20"].colors
     for color, i in zip(colors, shown, strict=False):
         yield names[i] if i < len(names) else str(i), color, (labels == i).nonzero()[:, 0]

@@ -10,17 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_aigc.errors import InputError
+from lit_aigc.latents import geometry
 from lit_aigc.latents.codes import decoded
-from lit_aigc.latents.geometry import (
-    blended_classes,
-    class_directions,
-    first_layer,
-    great_circle,
-    moments,
-    principal_directions,
-    recorded,
-    walk,
-)
 from lit_aigc.machine.precision import full_precision
 from lit_aigc.media.images import to_uint8
 from lit_aigc.media.sheets import Panel, draw_sheet
@@ -109,23 +100,23 @@ class Explorer:
         starts = self.labels(STARTS, condition)
         probe = self.latents(STARTS)
         # Which layer runs first, and which latents reach it, is found by running the generator.
-        layer = first_layer(lambda: self.images(probe, starts), generator)
+        layer = geometry.first_layer(lambda: self.images(probe, starts), generator)
         entering = self._entering(layer, probe, starts)
-        with recorded(layer) as outputs:
+        with geometry.recorded(layer) as outputs:
             self._decode(probe[:1], starts, 0)
         # As many latents as activations fit in memory.
         n = max(k + 1, min(LATENTS, _MOST_NUMBERS // outputs[0].shape[1]))
         z, labels = self.latents(n), None if not self.classes else torch.arange(n) % self.classes
-        with recorded(layer) as outputs:
+        with geometry.recorded(layer) as outputs:
             for first in range(0, n, _BLOCK):
                 self._decode(z[first : first + _BLOCK], labels, first)
-        found = principal_directions(z[:, entering], torch.cat(outputs).cpu(), k, labels)
+        found = geometry.principal_directions(z[:, entering], torch.cat(outputs).cpu(), k, labels)
         directions = found.directions.new_zeros(k, z.shape[1])
         directions[:, entering] = found.directions
         shares = found.explained.tolist()
         names = [f"{i + 1} ({share:.1%})" for i, share in enumerate(shares)]
         facts = {
-            "layer": _name_of(layer, generator),
+            "layer": next(name for name, module in generator.named_modules() if module is layer),
             "latents": n,
             "explained_variance": shares,
             "explained_variance_together": sum(shares),
@@ -138,14 +129,11 @@ class Explorer:
     def _entering(self, layer: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
         """Return the dimensions of the latent that a layer depends on, ``(d,)`` bool."""
         outputs: list[Tensor] = []
-        hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
         device = self.module.device
         z = (self.mean + self.deviation * z).to(device).requires_grad_()
-        try:
-            with torch.enable_grad(), self.module.evaluating():
-                self.module.images_of(z, None if labels is None else labels.to(device))
-        finally:
-            hook.remove()
+        hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+        with hook, torch.enable_grad(), self.module.evaluating():
+            self.module.images_of(z, None if labels is None else labels.to(device))
         (slope,) = torch.autograd.grad(outputs[0].square().sum(), z)
         return slope.ne(0).any(dim=0).cpu()
 
@@ -154,11 +142,10 @@ class Explorer:
         starts = self.latents(STARTS)
         panels = []
         for i in range(STARTS):
-            z = torch.cat([walk(starts[i], direction, coordinates) for direction in directions])
+            z = torch.cat([geometry.walk(starts[i], direction, coordinates) for direction in directions])
             images = self.images(z, None if labels is None else labels[i].expand(len(z)))
-            caption = f"from sample {self.start + i}" + (
-                "" if labels is None else f", class {self.class_names[labels[i]]}"
-            )
+            of_class = "" if labels is None else f", class {self.class_names[labels[i]]}"
+            caption = f"from sample {self.start + i}{of_class}"
             panels.append(Panel(images, STEPS, caption, () if i else names, [f"{c:.0f}" for c in coordinates.tolist()]))
         return self._sheet(panels, f"{title}; columns: standard deviations")
 
@@ -171,9 +158,9 @@ class Explorer:
             extractor: A feature extractor with logits over the data's classes.
         """
         z = self.latents(LATENTS)
-        directions, counts = class_directions(z, self._predicted(z, extractor), extractor.num_classes)
+        directions, counts = geometry.class_directions(z, self._predicted(z, extractor), extractor.num_classes)
         shares = (counts / LATENTS).tolist()
-        moved = [torch.cat([walk(latent, way, torch.tensor([REACH])) for latent in z[:_MOVED]]) for way in directions]
+        moved = [geometry.walk(z[:_MOVED], way, torch.tensor(REACH)) for way in directions]
         arrived = [(self._predicted(there, extractor) == i).float().mean().item() for i, there in enumerate(moved)]
         facts = {
             "classifier": extractor.name,
@@ -191,9 +178,8 @@ class Explorer:
         """Return the classes ``(n,)`` that a classifier sees in the images of latents."""
         device = self.module.device
         with full_precision(device):
-            return torch.cat(
-                [extractor(self.images(block, None).to(device))[1].argmax(1).cpu() for block in z.split(_BLOCK)]
-            )
+            logits = [extractor(self.images(block, None).to(device))[1].cpu() for block in z.split(_BLOCK)]
+        return torch.cat(logits).argmax(1)
 
     def between_classes(self) -> Image.Image:
         """Draw interpolations from each class embedding to the next at fixed latents, for a conditional model."""
@@ -204,7 +190,7 @@ class Explorer:
         columns = [f"{w:.0%}" for w in weights[:STEPS].tolist()]
         panels = []
         for i, latent in enumerate(self.latents(STARTS)):
-            with blended_classes(self.module.generator, target, weights):
+            with geometry.blended_classes(self.module.generator, target, weights):
                 images = to_uint8(self._decode(latent.expand(len(source), -1), source, 0), self.spec.value_range)
             names = () if i else self.class_names[:rows]
             panels.append(Panel(images.cpu(), STEPS, f"latent of sample {self.start + i}", names, columns))
@@ -221,7 +207,7 @@ class Explorer:
             condition: The class of each row; None: the classes in turn.
         """
         latents = self.latents(2 * n)
-        z = torch.cat([great_circle(latents[2 * i], latents[2 * i + 1], steps) for i in range(n)])
+        z = torch.cat([geometry.great_circle(latents[2 * i], latents[2 * i + 1], steps) for i in range(n)])
         names = [f"{self.start + 2 * i} to {self.start + 2 * i + 1}" for i in range(n)]
         rows = self.labels(n, condition)
         if rows is not None:
@@ -239,8 +225,4 @@ def prior_moments(module: Decodes) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation ``(d,)`` of a module's latents in each dimension, in main memory."""
     noise = Noise(0).stream("prior")
     eps = noise.stream("latent").normal(_PRIOR, module.latent_dim)  # from which the module makes its latents
-    return moments(eps, module.latents(_PRIOR, noise=noise).cpu())
-
-
-def _name_of(layer: nn.Module, generator: nn.Module) -> str:
-    return next(name for name, module in generator.named_modules() if module is layer)
+    return geometry.moments(eps, module.latents(_PRIOR, noise=noise).cpu())

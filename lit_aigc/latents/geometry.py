@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +60,9 @@ def walk(latent: Tensor, direction: Tensor, coordinates: Tensor) -> Tensor:
     """Set the coordinate of a latent along a direction to several values, and keep everything else.
 
     Args:
-        latent: ``(d,)``.
+        latent: ``(d,)``, or ``(n, d)``.
         direction: ``(d,)`` of norm 1.
-        coordinates: ``(n,)``, in standard deviations of the latents.
+        coordinates: ``(n,)``, in standard deviations of the latents; of several latents also one for all, ``()``.
 
     Returns:
         ``(n, d)``.
@@ -214,26 +214,28 @@ def first_layer(generate: Callable[[], object], generator: nn.Module) -> nn.Modu
     """
     order: list[nn.Module] = []
     layers = [module for module in generator.modules() if isinstance(module, _WEIGHTED)]
-    hooks = [layer.register_forward_hook(lambda layer, inputs, output: order.append(layer)) for layer in layers]
-    try:
+    with hooked(layers, lambda layer, inputs, output: order.append(layer)):
         generate()
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not order:
         raise InputError(f"{type(generator).__name__} has no linear layer or convolution to take directions from.")
     return order[0]
 
 
 @contextlib.contextmanager
+def hooked(layers: Sequence[nn.Module], hook: Callable[..., Tensor | None]) -> Iterator[None]:
+    """Inside, call ``hook(layer, inputs, output)`` after each of the layers; what it returns replaces the output."""
+    with contextlib.ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(hook))
+        yield
+
+
+@contextlib.contextmanager
 def recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, each pass through a layer appends its output ``(n, m)``, flattened, to the list."""
     outputs: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda layer, inputs, output: outputs.append(output.detach().flatten(1)))
-    try:
+    with hooked([layer], lambda layer, inputs, output: outputs.append(output.detach().flatten(1))):
         yield outputs
-    finally:
-        hook.remove()
 
 
 @contextlib.contextmanager
@@ -256,9 +258,5 @@ def blended_classes(generator: nn.Module, labels: Tensor, weights: Tensor) -> It
         other = F.embedding(labels.to(output.device), embedding.weight)
         return torch.lerp(output, other, weights.to(output)[:, None])
 
-    hooks = [embedding.register_forward_hook(blend) for embedding in embeddings]
-    try:
+    with hooked(embeddings, blend):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -34,7 +34,9 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, int) or (math.isfinite(value) and abs(value) >= 1e4):
         return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) < 1e-3 or not math.isfinite(value) else _significant(value)
+    if abs(value) < 1e-3 or not math.isfinite(value):
+        return f"{value:.4g}"
+    return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -> RenderableType:
@@ -54,10 +56,10 @@ def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -
     if metrics and facts:
         table.add_section()
     for key, value in facts.items():
-        unit = key.endswith("_seconds") and isinstance(value, int | float)
-        table.add_row(
-            Text(key, style="not bold"), duration(value) if unit else str(value) if key == "seed" else number(value)
-        )
+        shown = str(value) if key == "seed" else number(value)
+        if key.endswith("_seconds") and isinstance(value, int | float):
+            shown = duration(value)
+        table.add_row(Text(key, style="not bold"), shown)
     return Group(table, *lines(paths))
 
 
@@ -78,10 +80,3 @@ def lines(entries: Mapping[str, str | Path], style: str = "not bold cyan") -> li
         Text(word.ljust(width), style="bold", no_wrap=True, overflow="ignore").append(str(entry), style=style)
         for word, entry in entries.items()
     ]
-
-
-def _significant(value: float, digits: int = 4) -> str:
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{decimals}f}"

@@ -26,14 +26,12 @@ def draw_curves(groups: Mapping[str, Mapping[str, Curve]], path: str | Path) -> 
     """
     if not groups:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.2 * rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     end = max(1, *(max(steps) for group in groups.values() for steps, _ in group.values()))
     for index, (title, group) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, index + 1)

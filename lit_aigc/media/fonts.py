@@ -15,16 +15,8 @@ from PIL import ImageDraw, ImageFont
 log = logging.getLogger(__name__)
 
 _FIRST = (
-    "notosanscjk",
-    "sourcehansans",
-    "notosans",
-    "wqy",
-    "droidsansfallback",
-    "pingfang",
-    "hiragino",
-    "msyh",
-    "malgun",
-)
+    "notosanscjk", "sourcehansans", "notosans", "wqy", "droidsansfallback", "pingfang", "hiragino", "msyh", "malgun",
+)  # fmt: skip
 _NEVER = ("color", "colour", "lastresort", "adobeblank")  # bitmaps of one size, and fonts of placeholder boxes
 _STYLES = ("bold", "black", "medium", "light", "thin", "italic", "oblique", "condensed", "mono", "serif")
 _PACKAGES = {

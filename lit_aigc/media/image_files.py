@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.sample_folder import MANIFEST, overview_of
@@ -89,10 +91,6 @@ class ImageFiles:
         self._zip: zipfile.ZipFile | None = None
         self._process = 0
 
-    def names(self) -> list[str]:
-        """Return the images of `contents`."""
-        return self.contents().images
-
     def contents(self) -> FolderContents:
         """Return everything except hidden files, and unsafe names in a zip.
 
@@ -134,30 +132,25 @@ class ImageFiles:
 
     def stamps(self, names: list[str]) -> Iterator[str]:
         """Yield a string per file that changes when the file does."""
-        if Path(self.root).is_dir():
-            for name in names:
+        in_folder = Path(self.root).is_dir()
+        for name in names:
+            if in_folder:
                 status = os.stat(os.path.join(self.root, name))
                 yield f"{name}:{status.st_size}:{status.st_mtime_ns}"
-        else:
-            for name in names:
+            else:
                 info = self._archive().getinfo(name)
                 yield f"{name}:{info.file_size}:{info.CRC}"
 
     def content(self, name: str) -> bytes:
         """Return the bytes of a file; raises `UnreadableImageError`."""
+        path = Path(self.root, name) if Path(self.root).is_dir() else None
         try:
-            if Path(self.root).is_dir():
-                path = Path(self.root, name)
-                size = path.stat().st_size
-            else:
-                size = self._archive().getinfo(name).file_size
-            if size > _LARGEST_FILE:
-                raise UnreadableImageError(f"{size >> 20} MiB is too large")
-            return path.read_bytes() if Path(self.root).is_dir() else self._archive().read(name)
-        except UnreadableImageError:
-            raise
+            size = path.stat().st_size if path else self._archive().getinfo(name).file_size
+            if size <= _LARGEST_FILE:
+                return path.read_bytes() if path else self._archive().read(name)
         except Exception as error:  # zipfile and zlib raise many kinds
             raise UnreadableImageError(str(error) or type(error).__name__) from None
+        raise UnreadableImageError(f"{size >> 20} MiB is too large")
 
     def _archive(self) -> zipfile.ZipFile:
         """Return the open zip; each process opens its own, since a forked one would share the position in the file."""
@@ -208,8 +201,7 @@ def decode(content: bytes) -> DecodedImage:
         AnimatedImageError: Several frames.
     """
     with _opened(content) as image:
-        _refuse_frames(image)
-        _refuse_unknown_range(image)
+        _refuse(image)
         converted = _needs_conversion(image, content)
         image.load()
         return dataclasses.replace(_to_tensor(ImageOps.exif_transpose(image)), converted=converted)
@@ -229,12 +221,10 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         raise UnreadableImageError(str(error) or type(error).__name__) from None
 
 
-def _refuse_frames(image: Image.Image) -> None:
+def _refuse(image: Image.Image) -> None:
+    """Refuse several frames, and pixels of unknown range."""
     if image.format in ("GIF", "PNG", "WEBP", "TIFF") and getattr(image, "n_frames", 1) > 1:
         raise AnimatedImageError
-
-
-def _refuse_unknown_range(image: Image.Image) -> None:
     if image.format == "TIFF" and image.mode in ("I", "F"):
         raise UnreadableImageError("32 bits per pixel, of unknown range: save it with 8 or 16")
 
@@ -258,10 +248,8 @@ def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
     """
     with _opened(content) as image:
         if strict:
-            _refuse_frames(image)
-            _refuse_unknown_range(image)
+            _refuse(image)
         width, height = image.size
-        gray = _is_gray(image)
         if image.format == "TIFF":
             pass  # Pillow has already turned its size
         elif image.format != "PNG" or b"eXIf" in content:  # Pillow would decode a PNG to find EXIF data at its end
@@ -269,7 +257,7 @@ def probe(content: bytes, *, strict: bool = False) -> tuple[int, int, int]:
                 width, height = height, width
         elif strict:
             image.verify()  # checksums
-        return 1 if gray else 3, height, width
+        return 1 if _is_gray(image) else 3, height, width
 
 
 def _is_gray(image: Image.Image) -> bool:
@@ -310,12 +298,8 @@ def to_size(images: Tensor, size: int) -> Tensor:
     shorter = min(height, width)
     target = (max(size, round(height * size / shorter)), max(size, round(width * size / shorter)))
     if target != (height, width):
-        images = torch.cat(
-            [
-                torch.nn.functional.interpolate(part, size=target, mode="bilinear", antialias=True)
-                for part in images.split(4096)
-            ]
-        )
+        resize = functools.partial(F.interpolate, size=target, mode="bilinear", antialias=True)
+        images = torch.cat([resize(part) for part in images.split(4096)])
     top, left = (target[0] - size) // 2, (target[1] - size) // 2
     return images[:, :, top : top + size, left : left + size]
 
@@ -348,7 +332,7 @@ def read_folder(folder: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, lis
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: expected one of image files ({', '.join(SUFFIXES)}).")
     files = ImageFiles(root, "encode")
-    names = files.names()
+    names = files.contents().images
     images = []
     for name in names:
         try:

@@ -13,56 +13,51 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import to_channels
-from lit_aigc.media.image_sources import ArrayFile, Files, Seen, Source
+from lit_aigc.media.image_sources import ArrayFile, Files, Seen
 from lit_aigc.spec import Batch
 
 _AT_A_TIME = 32  # images, when a set is read only for its facts
 
 
-class PixelFacts(NamedTuple):
-    """Facts about the pixels of a set.
+class PixelFacts:
+    """Facts about the pixels of a set, collected image by image.
 
     Attributes:
-        distinct: Number of different images.
         transparent: Number of images with transparent pixels, which count as white.
         converted: Number of images with more than 8 bits per channel, or colors other than gray and RGB.
         colored: Whether any pixel has a color; false for gray images saved as RGB.
-        fingerprint: Hash of the pixels of all images in order: the same for a folder, a zip and an array of them.
     """
 
-    distinct: int
-    transparent: int
-    converted: int
-    colored: bool
-    fingerprint: str
-
-
-class _Gathering:
-    """Collects `PixelFacts` image by image."""
-
     def __init__(self, channels: int) -> None:
-        self.digests: set[bytes] = set()
-        self.whole, self.channels = hashlib.blake2b(digest_size=16), channels
+        self._digests, self._whole, self._channels = set(), hashlib.blake2b(digest_size=16), channels
         self.colored, self.transparent, self.converted = False, 0, 0
 
-    def add(self, image: Seen) -> None:
-        self.digests.add(image.digest)
-        self.whole.update(image.digest)
-        self.colored |= image.colored
-        self.transparent += not image.opaque
-        self.converted += image.converted
+    def add(self, seen: Seen) -> None:
+        """Add the next image."""
+        self._digests.add(seen.digest)
+        self._whole.update(seen.digest)
+        self.colored |= seen.colored
+        self.transparent += not seen.image.opaque
+        self.converted += seen.image.converted
 
-    def facts(self) -> PixelFacts:
-        self.whole.update(b"%d" % self.channels)
-        counts = len(self.digests), self.transparent, self.converted
-        return PixelFacts(*counts, self.colored, self.whole.hexdigest())
+    @property
+    def distinct(self) -> int:
+        """Number of different images."""
+        return len(self._digests)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the pixels of all images in order: the same for a folder, a zip and an array of them."""
+        whole = self._whole.copy()
+        whole.update(b"%d" % self._channels)
+        return whole.hexdigest()
 
 
 @dataclasses.dataclass
@@ -81,7 +76,7 @@ class ImageSet:
     called: str
     shape: tuple[int, int, int]
     count: int
-    source: Source = dataclasses.field(repr=False)
+    source: Files | ArrayFile = dataclasses.field(repr=False)
     _pixels: PixelFacts | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -113,22 +108,23 @@ class ImageSet:
             InputError: If images can't be decoded (naming all of them), the set has changed since it was opened, or it
                 has colors and the extractor takes only gray images.
         """
-        gathering = _Gathering(self.shape[0])
+        gathering = PixelFacts(self.shape[0])
         problems: list[str] = []
         for start, found in self.source.blocks(size, rank, world_size):
             problems += [each for each in found if isinstance(each, str)]
             if problems:
                 continue  # to name them all
-            if any(each.pixels.shape[1:] != self.shape[1:] for each in found) or start + len(found) > self.count:
+            if any(each.image.pixels.shape[1:] != self.shape[1:] for each in found) or start + len(found) > self.count:
                 raise InputError(f"{self.called} was changed while it was being measured: start again.")
             for each in found:
                 gathering.add(each)
             if gathering.colored and extractor is not None:
                 _refuse_colors(self, extractor)
-            yield Batch(torch.cat([to_channels(each.pixels[None], self.shape[0]) for each in found]), None, start)
+            images = [to_channels(each.image.pixels[None], self.shape[0]) for each in found]
+            yield Batch(torch.cat(images), None, start)
         _refuse_problems(self.called, problems, self.count)
         if world_size == 1 and self._pixels is None:
-            self._pixels = gathering.facts()
+            self._pixels = gathering
             if self._pixels.distinct == 1:
                 warnings.warn(
                     f"{self.called}: all {self.count} images are identical; is this the right set?", stacklevel=2

@@ -7,11 +7,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lit_aigc.errors import InputError
 from lit_aigc.media.image_files import (
@@ -41,18 +40,14 @@ class Seen(NamedTuple):
     """A decoded image, and facts about it.
 
     Attributes:
-        pixels: uint8 ``(C, H, W)``.
+        image: The image.
         digest: Hash of its size and its pixels in RGB.
         colored: Whether its channels differ anywhere.
-        opaque: False if it had transparent pixels, which are now white.
-        converted: True if it had more than 8 bits per channel, or colors other than gray and RGB.
     """
 
-    pixels: Tensor
+    image: DecodedImage
     digest: bytes
     colored: bool
-    opaque: bool
-    converted: bool
 
     @classmethod
     def of(cls, image: DecodedImage) -> Seen:
@@ -60,20 +55,7 @@ class Seen(NamedTuple):
         pixels = image.pixels
         colored = len(pixels) == 3 and not (torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2]))
         digest = DecodedImage(to_channels(pixels[None], 3)[0].contiguous(), True).digest()
-        return cls(pixels, digest, colored, image.opaque, image.converted)
-
-
-class Source(Protocol):
-    """Reads the images of a set."""
-
-    def headers(self) -> Iterator[Header | str]:
-        """Yield the header of each image in order, or what is wrong with it."""
-
-    def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """Yield blocks of `size` images, or what is wrong with them, and the place of each block's first image.
-
-        The blocks are number `first` and every `step`-th after it.
-        """
+        return cls(image, digest, colored)
 
 
 class Files:
@@ -82,17 +64,20 @@ class Files:
     def __init__(self, path: str | Path, called: str) -> None:
         self.called = called
         self.files = ImageFiles(path, called.partition("=")[0])
-        self.names = self.files.names()
+        self.names = self.files.contents().images
 
     def headers(self) -> Iterator[Header | str]:
-        """See `Source`."""
+        """Yield the header of each image in order, or what is wrong with it."""
         return map_in_threads(self._header, self.names, _AT_A_TIME)
 
     def _header(self, name: str) -> Header | str:
         return _or_reason(name, lambda: Header(name, probe(self.files.content(name), strict=True)))
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """See `Source`. Decodes in threads, one block ahead."""
+        """Yield blocks of `size` images, or what is wrong with them, and the place of each block's first image.
+
+        The blocks are number `first` and every `step`-th after it. Decodes in threads, one block ahead.
+        """
         starts = range(first * size, len(self.names), step * size)
         names = [name for start in starts for name in self.names[start : start + size]]
         images = map_in_threads(self._image, names, 2 * size)
@@ -171,11 +156,11 @@ class ArrayFile:
         return (shape[0], (shape[3], *shape[1:3]), True) if last else (shape[0], shape[1:], False)
 
     def headers(self) -> Iterator[Header | str]:
-        """See `Source`."""
+        """See `Files`."""
         return (Header(f"image {i}", self.shape) for i in range(self.count))
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
-        """See `Source`."""
+        """See `Files`."""
         channels, height, width = self.shape
         stored = (height, width, channels) if self.channels_last else self.shape
         item = math.prod(stored)

@@ -103,9 +103,8 @@ def make_grid(images: Tensor, columns: int, padding: int = 2, background: int = 
     n, channels, height, width = images.shape
     columns = max(1, min(columns, n))
     rows = math.ceil(n / columns)
-    grid = images.new_full(
-        (channels, max(rows * (height + padding) - padding, 0), columns * (width + padding) - padding), background
-    )
+    size = (max(rows * (height + padding) - padding, 0), columns * (width + padding) - padding)
+    grid = images.new_full((channels, *size), background)
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + padding), (i % columns) * (width + padding)
         grid[:, top : top + height, left : left + width] = image
@@ -128,13 +127,12 @@ def first_images(
     """
     images = torch.full((n, *shape), 255, dtype=torch.uint8)
     missing = list(range(n))
-    for batch in batches if n else ():
+    batches = iter(batches)
+    while missing and (batch := next(batches, None)):
         labels = None if classes is None else batch.labels.tolist()
         for i, image in enumerate(batch.images.cpu()):
             place = next((place for place in missing if labels is None or classes[place] == labels[i]), None)
             if place is not None:
                 images[place] = image
                 missing.remove(place)
-        if not missing:
-            break
     return images, missing

@@ -34,14 +34,11 @@ def check_origin(directory: Path, samples: Mapping[str, Any]) -> None:
     Raises:
         InputError: If it holds samples of another bundle, seed or label, or of unknown origin.
     """
-    here = _read(directory / MANIFEST)
-    if here is None and not _samples(directory):
-        return
-    if here is None:
-        found = "of unknown origin"
-    else:
-        differing = [key for key, value in samples.items() if here.get(key) != value]
-        found = " and ".join(f"of another {key}" for key in differing)
+    try:
+        here = json.loads((directory / MANIFEST).read_text())
+        found = " and ".join(f"of another {key}" for key, value in samples.items() if here.get(key) != value)
+    except (OSError, ValueError, AttributeError):
+        found = "of unknown origin" if _samples(directory) else ""
     if found:
         raise InputError(
             f"out={directory} holds samples {found}, and sets can't be mixed: choose another folder, or delete "
@@ -81,11 +78,3 @@ def overview_of(manifest: bytes | str) -> str | None:
 
 def _samples(directory: Path) -> set[str]:
     return {file.name for file in directory.glob("*.png") if _SAMPLE.fullmatch(file.name)}
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -59,10 +59,8 @@ def draw_sheet(bands: Sequence[Sequence[Panel]], title: str = "", attribution: s
     title += f"; data: {attribution}" if attribution else ""
     captions, titles = Typeface(CAPTION_SIZE), Typeface(TITLE_SIZE)
     bands = [[panel for panel in band if len(panel.images)] for band in bands]
-    names_width = max(
-        (captions.length(_short(name)) for band in bands for panel in band for name in panel.row_names),
-        default=0,
-    )
+    row_names = [name for band in bands for panel in band for name in panel.row_names]
+    names_width = max((captions.length(_short(name)) for name in row_names), default=0)
     left = MARGIN + (round(names_width) + 8 if names_width else 0)
     pictures = [[panel.picture() for panel in band] for band in bands]
     tops = [(CAPTION_SIZE + 7) * _lines(band) for band in bands]

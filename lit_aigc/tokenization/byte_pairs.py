@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,7 @@ LONGEST = 128  # bytes per id; without a bound, a few pairs of a hostile file co
 def learn_pairs(texts: Iterable[str], vocab_size: int) -> list[tuple[int, int]]:
     """Learn the pairs of a training text that lead to `vocab_size` ids, or fewer if there are no more pairs."""
     library = _library()
-    model = library.Tokenizer(library.models.BPE())
-    model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model = _model(library)
     trainer = library.trainers.BpeTrainer(
         vocab_size=vocab_size - 1,  # the library knows no id 0
         initial_alphabet=_letters(),
@@ -61,12 +61,11 @@ class PairEncoder:
     """From text to ids: in each word, the pair that was learned first is joined, until no pair remains."""
 
     def __init__(self, pairs: Sequence[tuple[int, int]], pieces: Sequence[bytes]) -> None:
-        library, letters = _library(), _letters()
+        letters = _letters()
         names = ["".join([letters[byte] for byte in piece]) for piece in pieces]
         vocabulary = {name: id for id, name in enumerate(names)}
         merges = [(names[left], names[right]) for left, right in pairs]
-        self._model = library.Tokenizer(library.models.BPE(vocabulary, merges))
-        self._model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._model = _model(_library(), vocabulary, merges)
 
     def __call__(self, text: str) -> np.ndarray:
         """``(T,)`` int32, none of them 0."""
@@ -76,6 +75,12 @@ class PairEncoder:
             encodings = self._model.encode_batch_fast(parts[start : start + 1024], add_special_tokens=False)
             ids += [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         return np.concatenate(ids)
+
+
+def _model(library: ModuleType, *learned: Any) -> Any:
+    model = library.Tokenizer(library.models.BPE(*learned))
+    model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return model
 
 
 def _parts(text: str) -> Iterator[str]:

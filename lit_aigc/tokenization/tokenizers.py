@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.files import write_atomically
 from lit_aigc.tokenization.byte_pairs import PairEncoder, join_pairs, learn_pairs
 
@@ -41,6 +41,7 @@ class Tokenizer(abc.ABC):
     name: ClassVar[str]
     lossless: ClassVar[bool] = True
     separator: ClassVar[str] = ""
+    _OPTIONS: ClassVar[tuple[str, ...]] = ()  # what decoding and encoding need of the constructor's arguments
     _pieces: list[bytes]  # the UTF-8 that each id stands for
 
     @property
@@ -99,13 +100,13 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def _learn(self, texts: Iterator[str]) -> None: ...
 
-    @abc.abstractmethod
-    def _facts(self) -> dict[str, Any]: ...
+    def _facts(self) -> dict[str, Any]:
+        """Return what was learned, and the options named in `_OPTIONS`."""
+        return {}
 
-    @classmethod
     @abc.abstractmethod
-    def _restore(cls, facts: Mapping[str, Any]) -> Tokenizer:
-        """Make a tokenizer from `_facts`; raises one of `_DAMAGE` if a stranger's file is not what it should be."""
+    def _restore(self, facts: Mapping[str, Any]) -> None:
+        """Take over `_facts`; raises one of `_DAMAGE` if a stranger's file is not what it should be."""
 
     def _inside(self, ids: Sequence[int]) -> np.ndarray:
         """Return the ids as an array, without boundaries."""
@@ -178,14 +179,11 @@ class CharacterTokenizer(Tokenizer):
     def _facts(self) -> dict[str, Any]:
         return {"characters": self._characters}
 
-    @classmethod
-    def _restore(cls, facts: Mapping[str, Any]) -> CharacterTokenizer:
+    def _restore(self, facts: Mapping[str, Any]) -> None:
         characters = facts["characters"]
         if "".join(sorted(set(characters))) != characters:
             raise ValueError("the characters are not in order")
-        tokenizer = cls()
-        tokenizer._set(characters)
-        return tokenizer
+        self._set(characters)
 
 
 class ByteTokenizer(Tokenizer):
@@ -203,12 +201,8 @@ class ByteTokenizer(Tokenizer):
     def _learn(self, texts: Iterator[str]) -> None:
         collections.deque(texts, maxlen=0)  # reading them checks them
 
-    def _facts(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def _restore(cls, facts: Mapping[str, Any]) -> ByteTokenizer:
-        return cls()
+    def _restore(self, facts: Mapping[str, Any]) -> None:
+        """Take over nothing."""
 
 
 Language = Literal["basic_english", "any", "tokenized"]
@@ -230,6 +224,7 @@ class WordTokenizer(Tokenizer):
     lossless = False
     separator = " "
     _SPECIAL = ("<|endoftext|>", "<unk>")
+    _OPTIONS = ("language", "lower")
 
     def __init__(
         self,
@@ -238,18 +233,17 @@ class WordTokenizer(Tokenizer):
         language: Language = "basic_english",
         lower: bool = True,
     ) -> None:
-        if minimum_frequency < 1:
-            raise InputError(f"minimum_frequency={minimum_frequency}: expected at least 1")
-        if vocab_size is not None and vocab_size < 3:
-            raise InputError(f"vocab_size={vocab_size}: expected at least 3, two of which aren't words, or null")
-        if language not in get_args(Language):
-            raise InputError(f"language={language}: expected one of {', '.join(get_args(Language))}")
-        if language == "basic_english" and not lower:
-            raise InputError("lower=false: basic_english always lowercases; set language=any")
-        self.minimum_frequency = minimum_frequency
-        self.largest = vocab_size
-        self.language = language
-        self.lower = lower
+        languages = get_args(Language)
+        enough = vocab_size is None or vocab_size >= 3
+        lowercases = lower or language != "basic_english"
+        check(
+            ("minimum_frequency", minimum_frequency, minimum_frequency >= 1, "at least 1"),
+            ("vocab_size", vocab_size, enough, "at least 3, two of which aren't words, or null"),
+            ("language", language, language in languages, f"one of {', '.join(languages)}"),
+            ("lower", lower, lowercases, "true, since basic_english always lowercases; or set language=any"),
+        )
+        self.minimum_frequency, self.largest = minimum_frequency, vocab_size
+        self.language, self.lower = language, lower
         self._set([])
 
     def _set(self, words: list[str]) -> None:
@@ -294,16 +288,13 @@ class WordTokenizer(Tokenizer):
     def _facts(self) -> dict[str, Any]:
         return {"language": self.language, "lower": self.lower, "words": self._words}
 
-    @classmethod
-    def _restore(cls, facts: Mapping[str, Any]) -> WordTokenizer:
-        words, lower = facts["words"], facts["lower"]
-        if not isinstance(words, list) or not isinstance(lower, bool):
+    def _restore(self, facts: Mapping[str, Any]) -> None:
+        words = facts["words"]
+        if not isinstance(words, list) or not isinstance(self.lower, bool):
             raise TypeError("expected a list of words, and lower as true or false")
-        if any(word.split() != [word] for word in words) or len({*words, *cls._SPECIAL}) != len(words) + 2:
+        if any(word.split() != [word] for word in words) or len({*words, *self._SPECIAL}) != len(words) + 2:
             raise ValueError("a word is empty, occurs twice or isn't a single word")
-        tokenizer = cls(language=facts["language"], lower=lower)
-        tokenizer._set(words)
-        return tokenizer
+        self._set(words)
 
 
 class BytePairTokenizer(Tokenizer):
@@ -316,8 +307,8 @@ class BytePairTokenizer(Tokenizer):
     name = "byte_pair"
 
     def __init__(self, vocab_size: int = 4096) -> None:
-        if not 257 <= vocab_size <= _MOST_IDS:
-            raise InputError(f"vocab_size={vocab_size}: expected 257, the bytes and the boundary, to {_MOST_IDS:,}")
+        expected = f"257, the bytes and the boundary, to {_MOST_IDS:,}"
+        check(("vocab_size", vocab_size, 257 <= vocab_size <= _MOST_IDS, expected))
         self.largest = vocab_size
         self._set([])
 
@@ -337,14 +328,11 @@ class BytePairTokenizer(Tokenizer):
     def _facts(self) -> dict[str, Any]:
         return {"pairs": [list(pair) for pair in self._pairs]}
 
-    @classmethod
-    def _restore(cls, facts: Mapping[str, Any]) -> BytePairTokenizer:
+    def _restore(self, facts: Mapping[str, Any]) -> None:
         pairs = [(left, right) for left, right in facts["pairs"]]
         if any(type(id) is not int for pair in pairs for id in pair):
             raise TypeError("a pair isn't made of two numbers")
-        tokenizer = cls()
-        tokenizer._set(pairs)
-        return tokenizer
+        self._set(pairs)
 
 
 _KINDS = {kind.name: kind for kind in (CharacterTokenizer, ByteTokenizer, WordTokenizer, BytePairTokenizer)}
@@ -361,16 +349,16 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     if not path.is_file():
         raise InputError(f"{directory} holds no {TOKENIZER_FILE}: expected the bundle of a language model.")
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
+        if path.stat().st_size > _LARGEST_FILE:
             raise ValueError(f"it is larger than {_LARGEST_FILE >> 20} MB")
-        facts = json.loads(data.decode("utf-8"))
+        facts = json.loads(path.read_bytes().decode("utf-8"))
         if facts["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
         if facts["tokenizer"] not in _KINDS:
             raise ValueError(f"expected one of the tokenizers {', '.join(_KINDS)}")
-        tokenizer = _KINDS[facts["tokenizer"]]._restore(facts)
+        kind = _KINDS[facts["tokenizer"]]
+        tokenizer = kind(**{option: facts[option] for option in kind._OPTIONS})
+        tokenizer._restore(facts)
         if tokenizer.vocab_size > _MOST_IDS:
             raise ValueError(f"it has more than {_MOST_IDS:,} ids")
     except _DAMAGE as error:

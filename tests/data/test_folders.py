@@ -408,7 +408,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         ImageFolder().read(str(tmp_path / "text.zip"), SMALL)
     with pytest.raises(InputError, match=r"data\.root=PATH"):
         ImageData(ImageFolder())
-    with pytest.raises(InputError, match=r"corrupt.*val_fraction"):
+    with pytest.raises(InputError, match=r"(?s)corrupt.*val_fraction"):
         ImageFolder(corrupt="maybe", val_fraction=0)
 
 

@@ -274,7 +274,7 @@ def test_all_problems_come_in_one_message() -> None:
         "resident_gib",
     ):
         assert f"data.{key}" in message
-    assert "'spin'" in message and "horizontal_flip" in message
+    assert "data.augment=spin" in message and "horizontal_flip" in message
 
 
 @pytest.mark.parametrize("batch_size", [0, -4, 1.5, "64", None, True])

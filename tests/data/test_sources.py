@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_aigc.data.sources import Mnist5k, Preparation, TorchvisionImages, _parse_bytes
+from lit_aigc.data.sources import Mnist5k, Preparation, TorchvisionImages
 from lit_aigc.errors import InputError
 
 
@@ -31,14 +31,6 @@ def write_mnist(root: Path, dataset: str = "MNIST", train: int = 40, test: int =
     for name, values in arrays.items():
         write_idx(raw / name, values)
     return arrays
-
-
-def test_parsing_equals_numpy() -> None:
-    values = np.random.default_rng(0).integers(0, 256, (50, 7))
-    values[0, 0], values[0, 1] = 5, 255
-    for table in (values, values % 10, values[:1, :1]):
-        text = "".join(",".join(map(str, row)) + "\n" for row in table.tolist())
-        assert np.array_equal(_parse_bytes(text.encode()), table)
 
 
 @pytest.fixture(scope="module")

@@ -257,10 +257,10 @@ def test_a_text_larger_than_the_memory_it_takes(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"context": 0}, r"data\.context is 0, expected a whole number, 1 or more"),
-        ({"context": None}, r"data\.context is null"),
+        ({"context": None}, r"data\.context=null"),
         ({"batch_size": 0, "eval_batch_size": 2.5}, r"(?s)data\.batch_size is 0.*data\.eval_batch_size is 2\.5"),
-        ({"batching": "buckets"}, r"data\.batching is 'buckets', expected crops, reshuffled, carried, sentences"),
-        ({"evaluation": "sliding"}, r"data\.evaluation is 'sliding'"),
+        ({"batching": "buckets"}, r"data\.batching=buckets: expected crops, reshuffled, carried, sentences"),
+        ({"evaluation": "sliding"}, r"data\.evaluation=sliding"),
         ({"evaluation": "strided", "stride": 13}, r"data\.stride=13 is more than data\.context=12"),
         ({"source": TextFiles()}, r"set data\.root=PATH"),
     ],

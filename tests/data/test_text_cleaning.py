@@ -129,5 +129,5 @@ def test_text_that_changes_between_readings_is_refused() -> None:
 
 
 def test_bad_options_are_told_together() -> None:
-    with pytest.raises(InputError, match=r"near_duplicates=1\.5.*min_characters=-1.*max_characters=0"):
+    with pytest.raises(InputError, match=r"(?s)near_duplicates=1\.5.*min_characters=-1.*max_characters=0"):
         Cleaning(near_duplicates=1.5, min_characters=-1, max_characters=0)

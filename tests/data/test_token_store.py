@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_aigc.data.token_store import boundaries, open_store, write_tokens
+from lit_aigc.data.store import open_store
+from lit_aigc.data.token_store import boundaries, write_tokens
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,9 @@ def forbidden(folder: Path) -> dict[str, object]:
 @pytest.mark.parametrize(("vocab_size", "kind"), [(100, "uint16"), (1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
 def test_ids_come_back(tmp_path: Path, vocab_size: int, kind: str) -> None:
     ids = np.array([0, 3, vocab_size - 1, 0])
-    store = open_store("key", lambda folder: {"digest": write_tokens(folder, "val", [ids[:1], ids[1:]], vocab_size)})
+    store = open_store(
+        "text/key", "key", lambda folder: {"digest": write_tokens(folder, "val", [ids[:1], ids[1:]], vocab_size)}
+    )
     assert store.tokens("val").dtype == kind
     assert store.tokens("val").tolist() == ids.tolist()
     whole = write_tokens(tmp_path, "again", [ids], vocab_size)
@@ -36,23 +39,23 @@ def test_ids_come_back(tmp_path: Path, vocab_size: int, kind: str) -> None:
 
 
 def test_a_store_is_made_once() -> None:
-    open_store("key", build)
-    assert open_store("key", forbidden).tokens("train").tolist() == [0, 1, 2, 3, 4, 7]
+    open_store("text/key", "key", build)
+    assert open_store("text/key", "key", forbidden).tokens("train").tolist() == [0, 1, 2, 3, 4, 7]
     with pytest.raises(AssertionError, match="made again"):
-        open_store("other", forbidden)
+        open_store("text/other", "other", forbidden)
 
 
 @pytest.mark.parametrize("name", ["train.uint16", "facts.json"])
 def test_a_damaged_store_is_made_again(cache_folder: Path, name: str) -> None:
-    open_store("key", build)
+    open_store("text/key", "key", build)
     (cache_folder / "key" / name).write_bytes(b"{")
-    assert open_store("key", build).tokens("train").tolist() == [0, 1, 2, 3, 4, 7]
+    assert open_store("text/key", "key", build).tokens("train").tolist() == [0, 1, 2, 3, 4, 7]
     assert sorted(file.name for file in cache_folder.iterdir()) == ["key", "key.lock"]
 
 
 def test_a_failed_build_leaves_nothing(cache_folder: Path) -> None:
     with pytest.raises(AssertionError):
-        open_store("key", forbidden)
+        open_store("text/key", "key", forbidden)
     assert [file.name for file in cache_folder.iterdir()] == ["key.lock"]
 
 
@@ -63,7 +66,7 @@ def _counted_build(folder: Path) -> dict[str, object]:
 
 
 def _open(queue: multiprocessing.Queue) -> None:
-    queue.put(open_store("key", _counted_build).tokens("train").tolist())
+    queue.put(open_store("text/key", "key", _counted_build).tokens("train").tolist())
 
 
 def test_processes_at_once_make_it_once(cache_folder: Path) -> None:
@@ -83,7 +86,7 @@ def test_without_a_cache_it_lasts_as_long_as_the_process(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    store = open_store("key", build)
+    store = open_store("text/key", "key", build)
     assert store.tokens("train").tolist() == [0, 1, 2, 3, 4, 7]
     assert store.folder.is_dir()
     folder = store.folder

@@ -22,14 +22,14 @@ def make(run, out, *arguments):
 def test_what_generate_writes_is_what_evaluate_reads(tiny_run, tmp_path):
     out = make(tiny_run, tmp_path / "samples", "n=20")  # the run folder stands for its bundle
     assert (out / "grid.png").exists()
-    assert len(ImageFiles(out, "fake").names()) == 20
+    assert len(ImageFiles(out, "fake").contents().images) == 20
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "samples")
-    assert ImageFiles(packed, "fake").names() == [f"samples/{i:06d}.png" for i in range(20)]
+    assert ImageFiles(packed, "fake").contents().images == [f"samples/{i:06d}.png" for i in range(20)]
     results = evaluate(load("evaluate", [f"fake={out}", "data=mnist5k", "metrics=[is]"]))
     assert results["protocol"]["mnist_classifier"]["n_fake"] == 20  # on features of digits, as the data are
     for text in ("[]", "no JSON", '{"overview": "/"}', '{"overview": ["grid.png"]}', '{"overview": "elsewhere.png"}'):
         (out / "samples.json").write_text(text)
-        assert "grid.png" in ImageFiles(out, "fake").names()
+        assert "grid.png" in ImageFiles(out, "fake").contents().images
 
 
 def test_a_folder_holds_samples_of_one_set(tiny_run, tmp_path):
