@@ -90,7 +90,7 @@ def test_multirun_starts_a_process_a_job(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes.subprocess, "run", run)
     own_folder = ["--config-dir", str(tmp_path / "mine")]
-    monkeypatch.setattr(sys, "argv", ["lit_aigc/train/__main__.py", "-m", "seed=1,2", "run_dir=a, b", *own_folder])
+    monkeypatch.setattr(sys, "argv", ["lit_aigc/train/__main__.py", "-m", "seed=1,2", "init_from=a, b", *own_folder])
     with pytest.raises(SystemExit) as stop:
         config.command("train", lambda _: 1)
     assert not stop.value.code
@@ -98,7 +98,7 @@ def test_multirun_starts_a_process_a_job(tmp_path, monkeypatch, capsys):
     assert [arguments[:2] for arguments in started] == [["-m", "lit_aigc.train"]] * 2
     configs = [load("train", arguments[2:]) for arguments in started]
     assert [composed["seed"] for composed in configs] == [1, 2]
-    assert {composed["run_dir"] for composed in configs} == {"a, b"}
+    assert {composed["init_from"] for composed in configs} == {"a, b"}
     assert all(f"--config-dir={tmp_path / 'mine'}" in arguments for arguments in started)
 
 
@@ -136,7 +136,7 @@ def test_a_multirun_over_all_that_a_pattern_finds(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(
         processes.subprocess, "run", lambda a, **_: started.append(a[3:]) or subprocess.CompletedProcess(a, 0)
     )
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "experiment=glob(vae*_mnist5k)", "run_dir=a, b"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "experiment=glob(vae*_mnist5k)", "init_from=a, b"])
     with pytest.raises(SystemExit) as stop:
         config.command("train", lambda _: 1)
     assert not stop.value.code

@@ -65,7 +65,8 @@ UNKNOWN = {
     "model.recipe.ema_decy=0.9": "unknown key 'model.recipe.ema_decy', did you mean 'ema_decay'?",
     "trainer.acelerator=cpu": "Trainer has no such option, did you mean 'accelerator'?",
     "callbacks.sample_gird.rows=3": "unknown key 'callbacks.sample_gird', did you mean 'sample_grid'?",
-    "callbacks.sample_grid.row=3": "SampleGrid has no such option, did you mean 'rows'?",
+    "callbacks.sample_grid.row=3": "unknown key 'callbacks.sample_grid.row', did you mean 'rows'?",
+    "callbacks.neighbrs=null": "unknown key 'callbacks.neighbrs', did you mean 'neighbors'?",
     "logger.wandb.project=x": "unknown key 'logger.wandb'",
 }
 
