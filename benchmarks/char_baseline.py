@@ -27,7 +27,7 @@ EVERY, BATCHES = 250, 20
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each on a normalised copy, added back (Radford et al., 2019)."""
+    """Attention and a perceptron, each on a normalized copy, added back (Radford et al., 2019)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -130,7 +130,7 @@ def batch(name: str, more: list[str], processes: int, batches: int) -> dict[str,
         return json.loads((Path(folder) / "run/count.json").read_text())
 
 
-CALLBACKS = ("generative_metrics", "sample_grid", "curves", "neighbours", "progress", "reconstructions")
+CALLBACKS = ("generative_metrics", "sample_grid", "curves", "neighbors", "progress", "reconstructions")
 
 
 def main(batches: int) -> None:

@@ -39,7 +39,7 @@ OVERRIDES = [
     "callbacks.generative_metrics=null",
     "callbacks.sample_grid=null",
     "callbacks.curves=null",
-    "callbacks.neighbours=null",
+    "callbacks.neighbors=null",
     "monitor=null",
 ]
 

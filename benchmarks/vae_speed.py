@@ -36,7 +36,7 @@ from lit_aigc.train.run import train
 
 EPOCH = 60_000
 BATCH = 128
-DRAWING = ("generative_metrics", "sample_grid", "reconstructions", "curves", "neighbours")
+DRAWING = ("generative_metrics", "sample_grid", "reconstructions", "curves", "neighbors")
 QUIET = [f"callbacks.{name}=null" for name in DRAWING]
 
 

@@ -35,7 +35,7 @@ class NearestNeighbors(OfModality):
 
     Args:
         num_samples: Number of samples, and most held-out images, that are compared with all training images.
-        neighbours: Nearest training images shown next to each.
+        neighbors: Nearest training images shown next to each.
         rows: Rows of each kind: of the nearest samples, of the first samples, and of held-out images.
         extractor: Name of a feature extractor, to show the nearest by features too; None: by pixels only.
         seed: Seed of the samples' noise.
@@ -47,13 +47,13 @@ class NearestNeighbors(OfModality):
     modality = "image"
 
     num_samples: int = 256
-    neighbours: int = 8
+    neighbors: int = 8
     rows: int = 5
     extractor: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"num_samples": 1, "neighbours": 1, "rows": 1}
+        least = {"num_samples": 1, "neighbors": 1, "rows": 1}
         check_at_least(self, least, "; callbacks.neighbors=null switches it off")
         self.values: dict[str, float] = {}
         self.protocol: dict[str, Any] = {}
@@ -96,7 +96,7 @@ class NearestNeighbors(OfModality):
         keys = Noise(self.seed).stream("held out").bits(len(held_out), 1)[:, 0]
         real = held_out.batch(0, keys.argsort()[: self.num_samples]).images
         queries = torch.cat([samples, real])
-        distances, places = nearest(queries, datamodule.real_batches("train"), self.neighbours)
+        distances, places = nearest(queries, datamodule.real_batches("train"), self.neighbors)
         fake, true = distances[: len(samples), 0].median(), distances[len(samples) :, 0].median()
         self.values = {"nearest_distance": float(fake), "nearest_distance_real": float(true)}
         self.protocol = {
@@ -127,7 +127,7 @@ class NearestNeighbors(OfModality):
             names = [f"{distance:.1f}" for distance in distances[chosen, 0].tolist()]
             band = [Panel(queries[chosen], 1, caption, names)]
             for text, found in nearest_places.items():
-                band.append(Panel(train.batch(0, found[chosen].flatten()).images, self.neighbours, text))
+                band.append(Panel(train.batch(0, found[chosen].flatten()).images, self.neighbors, text))
             bands.append(band)
         title = f"Nearest training images; distance in gray levels (median {fake:.1f}, of real images {true:.1f})"
         return draw_sheet(bands, title, datamodule.spec.attribution)
@@ -136,7 +136,7 @@ class NearestNeighbors(OfModality):
         """Return the places ``(n, neighbors)`` of the training images that are nearest by features."""
         network.to(device)
         train = datamodule.real_batches("train")
-        places = nearest(queries, train, self.neighbours, lambda images: extract(network, images, device)[0])[1]
+        places = nearest(queries, train, self.neighbors, lambda images: extract(network, images, device)[0])[1]
         network.to("cpu")
         return places
 

@@ -15,7 +15,10 @@ def _inside(section: str, *names: str) -> dict[str, str]:
 
 # For each verb: former dotted key -> today's. A key stands for all that lies below it; entries apply in order.
 KEYS: Mapping[str, Mapping[str, str]] = {
-    "train": {"callbacks.neighbours": "callbacks.neighbors"},
+    "train": {
+        "callbacks.neighbours": "callbacks.neighbors",
+        "callbacks.neighbors.neighbours": "callbacks.neighbors.neighbors",
+    },
     "generate": _inside("image", "label", "columns", "directions", "interpolate", "encode", "extractor")
     | _inside("text", "prompt", "prompts", "stream")
     | _inside("text.decoding", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop")

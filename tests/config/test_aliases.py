@@ -14,6 +14,7 @@ from lit_aigc.files import read_yaml, write_yaml
         ("callbacks.neighbours=null", "callbacks.neighbors=null"),
         ("++callbacks.neighbours.rows=3", "++callbacks.neighbors.rows=3"),
         ("~callbacks.neighbours", "~callbacks.neighbors"),
+        ("callbacks.neighbours.neighbours=4", "callbacks.neighbors.neighbors=4"),
         ("callbacks.neighboursome=1", "callbacks.neighboursome=1"),
         ("model=hvae_colour", "model=hvae_color"),
         ("model=vae,hvae_colour", "model=vae,hvae_color"),
@@ -43,7 +44,7 @@ def own(tmp_path):
     (tmp_path / "experiment" / "old.yaml").write_text(
         "# @package _global_\n# former names\ndefaults:\n  - override /data: cifar10\n"
         "  - override /model: hvae_colour\n  - _self_\n\nbudget: {batches: 1}\n"
-        "callbacks: {neighbours: {rows: 3, num_samples: 99}}\n"
+        "callbacks: {neighbours: {rows: 3, num_samples: 99, neighbours: 5}}\n"
     )
     return [f"--config-dir={tmp_path}", "experiment=old"]
 
@@ -53,7 +54,8 @@ def test_configs_of_users_take_former_names_and_the_command_line_wins(own):
     assert config["model"] == compose("train", ["model=hvae_color"])["model"]
     assert "neighbours" not in config["callbacks"]
     neighbors = config["callbacks"]["neighbors"]
-    assert (neighbors["rows"], neighbors["num_samples"]) == (3, 99)
+    assert (neighbors["rows"], neighbors["num_samples"], neighbors["neighbors"]) == (3, 99, 5)
+    assert "neighbours" not in neighbors
     for name in ("neighbors", "neighbours"):
         neighbors = compose("train", [*own, f"callbacks.{name}.rows=4"])["callbacks"]["neighbors"]
         assert (neighbors["rows"], neighbors["num_samples"]) == (4, 99)
