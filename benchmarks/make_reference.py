@@ -69,7 +69,7 @@ def main() -> None:
     real, test = second.splits["train"], second.splits["test"]
     split = "train[30000:]"
     made = compute_reference(batches(real), extractor, split=split, fingerprint=real.digest(), limit=KID_FEATURES)
-    statistics = made.to_bytes()
+    statistics = save(made.tensors() | {"features": made.features.cpu().half().contiguous()})
     reference = Reference(*from_tensors(load(statistics)), extractor.hash, split)
 
     shuffled = test.subset(torch.argsort(Noise(0).stream("test split").bits(len(test), 1)[:, 0]))

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_aigc.callbacks.base import OfModality, check_at_least, show_picture
-from lit_aigc.data.base import HasSplits
 from lit_aigc.errors import InputError
 from lit_aigc.media.sheets import Panel, draw_sheet
 from lit_aigc.metrics.features.extractors import extractor as find_extractor
@@ -68,7 +67,7 @@ class NearestNeighbors(OfModality):
         """Compare and draw, unless the run has only paused. A model that can't be compared doesn't fail its run."""
         if not self.at_the_end(trainer, pl_module):
             return
-        if not isinstance(trainer.datamodule, HasSplits):
+        if not hasattr(trainer.datamodule, "split"):
             log.warning("No picture of nearest training images: the data module has no split(name) to look them up in.")
             return
         try:

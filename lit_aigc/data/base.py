@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -16,14 +16,6 @@ from lit_aigc.errors import InputError
 from lit_aigc.spec import DataSpec
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class HasSplits(Protocol):
-    """Data whose items can be looked up."""
-
-    def split(self, name: str) -> Any:
-        """Return the items of ``train``, ``val`` or ``test``."""
 
 
 class DataModule(L.LightningDataModule):

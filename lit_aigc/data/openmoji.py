@@ -27,17 +27,6 @@ ATTRIBUTION = "OpenMoji \u2013 the open-source emoji and icon project, CC BY-SA 
 CLASS_NAMES = (
     "smileys", "people", "hands", "animals", "food", "travel", "activities", "objects", "symbols", "flags",
 )  # fmt: skip
-_CLASS_OF_CATEGORY = {
-    "Smileys & Emotion": "smileys",
-    "People & Body": "people",
-    "Animals & Nature": "animals",
-    "Food & Drink": "food",
-    "Travel & Places": "travel",
-    "Activities": "activities",
-    "Objects": "objects",
-    "Symbols": "symbols",
-    "Flags": "flags",
-}  # "Component" is left out: five skin-tone swatches, which mean nothing by themselves
 _HELD_OUT = 0.05  # of each class, for val and for test each
 _FEWEST_HELD_OUT = 4  # of each class: as many real images as a row of the sample grid shows
 _OWN_SIZE = 72  # px of the grid on which OpenMoji is designed
@@ -181,7 +170,8 @@ def parse(listing: bytes) -> tuple[list[Emoji], int]:
     # Shortest sequence, then oldest: France comes before Clipperton Island, which has the same flag.
     ages = [tuple(map(int, entry["added_in"].split("."))) for entry in entries]
     order = sorted(places, key=lambda place: (entries[place]["unified"].count("-"), ages[place], place))
-    known = [entries[place] for place in order if entries[place]["category"] in _CLASS_OF_CATEGORY]
+    # The category "Component" is left out: five skin-tone swatches, which mean nothing by themselves.
+    known = [entries[place] for place in order if _class(entries[place]) in CLASS_NAMES]
     emoji = [
         Emoji(entry["unified"], _caption(entry), CLASS_NAMES.index(_class(entry)), _family(_codes(entry["unified"])))
         for entry in known
@@ -190,9 +180,9 @@ def parse(listing: bytes) -> tuple[list[Emoji], int]:
 
 
 def _class(entry: dict[str, str]) -> str:
-    """Return Unicode's category, with hands and parts of the body in a class of their own."""
+    """Return the first word of Unicode's category; hands and parts of the body have a class of their own."""
     of_the_body = entry["subcategory"].startswith(("hand", "body"))
-    return "hands" if of_the_body else _CLASS_OF_CATEGORY[entry["category"]]
+    return "hands" if of_the_body else entry["category"].split()[0].lower()
 
 
 def _caption(entry: dict[str, str]) -> str:

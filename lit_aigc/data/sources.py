@@ -229,14 +229,10 @@ class TorchvisionImages(ImageSource):
             )
         height, width, *colors = train.data.shape[1:]
         check_memory(self.name, len(train.data) + len(test.data), (*colors, 1)[0], (height, width), preparation)
-        cut = len(train.data) - self.val_items
-        pixels, labels = self._prepared(train, preparation)
-        test_pixels, test_labels = self._prepared(test, preparation)
-        splits = {
-            "train": ResidentImages(pixels[:cut], labels[:cut]),
-            "val": ResidentImages(pixels[cut:], labels[cut:]),
-            "test": ResidentImages(test_pixels, test_labels),
-        }
+        sizes = [len(train.data) - self.val_items, self.val_items]
+        parts = map(ResidentImages, *(part.split(sizes) for part in self._prepared(train, preparation)))
+        test_part = ResidentImages(*self._prepared(test, preparation))
+        splits = dict(zip(SPLITS, (*parts, test_part), strict=True))
         return SourceImages(splits, tuple(name.split(" - ")[0] for name in train.classes))
 
     def _prepared(self, dataset: Any, preparation: Preparation) -> tuple[Tensor, Tensor]:

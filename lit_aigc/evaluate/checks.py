@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check, is_whole
 from lit_aigc.media.image_sets import ImageSet
 from lit_aigc.metrics.frechet import SmallSampleWarning
 from lit_aigc.metrics.resampling import LEAST
@@ -30,19 +30,16 @@ def check_options(config: Mapping[str, Any]) -> None:
         InputError: For the first problem.
     """
     _check_sources(config)
-    if config["num_samples"] < 2:
-        raise InputError(f"num_samples={config['num_samples']}: expected at least 2, preferably thousands.")
-    if isinstance(config["metrics"], str):
-        raise InputError(f"metrics={config['metrics']}: expected a list, such as [{config['metrics']}].")
-    for key, least, what in (
-        ("classification_accuracy", 2, "samples that a classifier is trained on"),
-        ("nll_samples", 1, "latents per image"),
-        ("nll_images", 2, "test images"),
-    ):
-        if (value := config[key]) is not None and (type(value) is not int or value < least):
-            raise InputError(f"{key}={value}: expected the number of {what}, {least} or more, or null.")
-    if type(bootstrap := config["bootstrap"]) is not int or (bootstrap and bootstrap < LEAST):
-        raise InputError(f"bootstrap={bootstrap}: expected 0, or the number of draws, {LEAST} or more, such as 200.")
+    samples, metrics, bootstrap = config["num_samples"], config["metrics"], config["bootstrap"]
+    draws_fit = is_whole(bootstrap, LEAST) or (is_whole(bootstrap) and bootstrap == 0)
+    check(
+        ("num_samples", samples, samples >= 2, "at least 2, preferably thousands"),
+        ("metrics", metrics, not isinstance(metrics, str), f"a list, such as [{metrics}]"),
+        _number(config, "classification_accuracy", 2, "samples that a classifier is trained on"),
+        _number(config, "nll_samples", 1, "latents per image"),
+        _number(config, "nll_images", 2, "test images"),
+        ("bootstrap", bootstrap, draws_fit, f"0, or the number of draws, {LEAST} or more, such as 200"),
+    )
     if config["baseline"] and not bootstrap:
         raise InputError("baseline= compares numbers with their noise: add bootstrap=200.")
     if config["baseline"] and config["metrics"] == []:
@@ -55,6 +52,11 @@ def check_options(config: Mapping[str, Any]) -> None:
             f"metrics is empty, and nothing else is asked for: expected some of {', '.join(METRICS)}, or null for "
             f"{', '.join(by_default())} where they apply."
         )
+
+
+def _number(config: Mapping[str, Any], key: str, least: int, what: str) -> tuple[str, object, bool, str]:
+    value = config[key]
+    return key, value, value is None or is_whole(value, least), f"the number of {what}, {least} or more, or null"
 
 
 def refuse_options_of_images(config: Mapping[str, Any]) -> None:
@@ -86,8 +88,7 @@ def _check_sources(config: Mapping[str, Any]) -> None:
         raise InputError("audit needs the training images: add data=NAME, the data that the model was trained on.")
     if config["out"] and str(config["out"]).lower().endswith((".html", ".png")):
         raise InputError(f"out={config['out']}: expected a .json; the page and pictures are written next to it.")
-    if type(config["batch_size"]) is not int or config["batch_size"] < 1:
-        raise InputError(f"batch_size={config['batch_size']}: expected 1 or more, such as 64.")
+    check(("batch_size", config["batch_size"], is_whole(config["batch_size"], 1), "1 or more, such as 64"))
 
 
 def check_needs(config: Mapping[str, Any], bundle: Any) -> None:

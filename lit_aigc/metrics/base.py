@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -70,7 +69,7 @@ class Reference:
             "is": …, "accuracy": …}}``, the best that a perfect generator can reach. The key ``other`` stands for any
             other number of samples, with their own number as ``n``.
         real_split: The data that these figures are of.
-        classes: Moments of each class, for ``class_fid``; empty: unknown. Not part of `to_bytes`.
+        classes: Moments of each class, for ``class_fid``; empty: unknown. Not part of `tensors`.
         preparation: The extractor's ``protocol`` at that time: how it resized and how precisely it computed.
     """
 
@@ -89,10 +88,6 @@ class Reference:
         tensors = {"count": torch.tensor(self.moments.count), "mean": self.moments.mean}
         tensors |= {"covariance": self.moments.covariance, "features": self.features}
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-
-    def to_bytes(self) -> bytes:
-        """Return the tensors as a safetensors file: float64 moments, float16 features."""
-        return save_safetensors(self.tensors() | {"features": self.features.cpu().half().contiguous()})
 
 
 class FeatureBatch(NamedTuple):
@@ -126,6 +121,7 @@ class SampleMetric(Metric):
         limited: Whether it is computed from a limited number of samples, like those kept for the bootstrap.
         least: Smallest value that it can have.
         has_floor: Whether two halves of the real images can be compared with `collector` and `between`.
+        distance: Compares what two collectors have computed, for `between`.
     """
 
     full_state_update = False
@@ -138,6 +134,7 @@ class SampleMetric(Metric):
     limited: ClassVar[bool] = False
     least: ClassVar[float] = -math.inf
     has_floor: ClassVar[bool] = False
+    distance: ClassVar[Callable[[Any, Any], float]]
 
     @classmethod
     def create(cls, extractor: nn.Module, reference: Reference | None, limit: int) -> Self:
@@ -206,4 +203,4 @@ class SampleMetric(Metric):
     @classmethod
     def between(cls, first: Metric, second: Metric) -> float:
         """Return the figure of one half of the real images, of a `collector`, against the other."""
-        raise NotImplementedError
+        return cls.distance(first.compute(), second.compute())

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lit_aigc.errors import InputError
 from lit_aigc.metrics.base import Figure, Moments, Reference, SampleMetric
-from lit_aigc.metrics.frechet import SmallSampleWarning, frechet_distance, moments_of_sums
+from lit_aigc.metrics.frechet import FeatureMoments, frechet_distance, moments_of_sums, warn_of_few
 
 
-class ClassMoments(Metric):
+class ClassMoments(FeatureMoments):
     """Moments of a stream of labeled features, for each class, in float64.
 
     Memory is that of a ``(d, d)`` matrix per class and doesn't grow with the stream: 32 MiB per class at d = 2048.
@@ -26,18 +24,8 @@ class ClassMoments(Metric):
         center: ``(d,)``, a guess of the mean, or one for each class, ``(k, d)``; sums are taken around it.
     """
 
-    full_state_update = False
-    center: Tensor
-
     def __init__(self, num_features: int, num_classes: int, center: Tensor | None = None) -> None:
-        super().__init__()
-        zeros = torch.zeros(num_classes, num_features, dtype=torch.float64)
-        around = zeros.clone() if center is None else center.double().expand_as(zeros).clone()
-        self.register_buffer("center", around, persistent=False)
-        self.add_state("count", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("total", zeros, dist_reduce_fx="sum")
-        outer = torch.zeros(num_classes, num_features, num_features, dtype=torch.float64)
-        self.add_state("outer", outer, dist_reduce_fx="sum")
+        super().__init__(num_features, center, (num_classes,))
 
     def update(self, features: Tensor, labels: Tensor | None) -> None:
         """Add features ``(N, d)`` and their classes ``(N,)`` int64.
@@ -97,14 +85,7 @@ class ClassFrechetDistance(ClassMoments, SampleMetric):
         Warns when a class has fewer samples than features.
         """
         moments = super().compute()
-        least, width = min(each.count for each in moments), self.center.shape[1]
-        if least < width:
-            warnings.warn(
-                f"Fréchet distances of {least} samples per class on {width} features are biased: take {width} samples "
-                "per class or more, and compare them only with distances at the same number of samples.",
-                SmallSampleWarning,
-                stacklevel=2,
-            )
+        warn_of_few(min(each.count for each in moments), self.center.shape[1], " per class")
         return {
             "distances": list(map(frechet_distance, moments, self.reference)),
             "counts": [each.count for each in moments],

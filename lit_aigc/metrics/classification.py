@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_aigc.augmentation.images import RandomShift
-from lit_aigc.errors import InputError
+from lit_aigc.errors import InputError, check
 from lit_aigc.machine.precision import MIXED, fastest_precision, full_precision
 from lit_aigc.metrics.accuracy import ConditionalAccuracy
 from lit_aigc.networks.classifier import Classifier
@@ -45,10 +45,8 @@ class ClassifierRecipe:
     bf16: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.samples_seen < self.batch_size or self.batch_size < 2:
-            raise InputError(
-                f"samples_seen={self.samples_seen} batch_size={self.batch_size}: expected a batch of at least 2 images."
-            )
+        fits = 2 <= self.batch_size <= self.samples_seen
+        check(("batch_size", self.batch_size, fits, f"at least 2 images, at most samples_seen={self.samples_seen}"))
 
     def resolved(self, device: torch.device | str) -> ClassifierRecipe:
         """Return the recipe with an open bf16 set to whether it is fast on a device."""

@@ -69,25 +69,39 @@ def moments_of_sums(count: int, total: Tensor, outer: Tensor, center: Tensor) ->
     return Moments(count, center + shift, (outer - count * torch.outer(shift, shift)) / (count - 1))
 
 
+def warn_of_few(count: int, width: int, per: str = "") -> None:
+    """Warn if there are fewer samples than features; `per` says what their number is per, such as `` per class``."""
+    if count < width:
+        warnings.warn(
+            f"A Fréchet distance of {count} samples{per} on {width} features is biased: take {width} samples{per} or "
+            "more, and compare it only with distances at the same number of samples.",
+            SmallSampleWarning,
+            stacklevel=3,
+        )
+
+
 class FeatureMoments(Metric):
     """Moments of a stream of features, in float64 and in memory that doesn't grow with the stream.
 
     Args:
         num_features: Width d of the features.
         center: ``(d,)``, a guess of the mean; sums are taken around it, which keeps all digits when the mean is large
-            compared with the spread.
+            compared with the spread. For several sets also one for each, ``(k, d)``.
+        sets: ``(k,)`` to sum up k sets apart; empty for one set.
     """
 
     full_state_update = False
     center: Tensor
 
-    def __init__(self, num_features: int, center: Tensor | None = None) -> None:
+    def __init__(self, num_features: int, center: Tensor | None = None, sets: tuple[int, ...] = ()) -> None:
         super().__init__()
-        zeros = torch.zeros(num_features, dtype=torch.float64)
-        self.register_buffer("center", zeros.clone() if center is None else center.double(), persistent=False)
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        zeros = torch.zeros(*sets, num_features, dtype=torch.float64)
+        around = zeros if center is None else center.double().expand_as(zeros)
+        self.register_buffer("center", around.clone(), persistent=False)
+        self.add_state("count", torch.zeros(sets, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", zeros, dist_reduce_fx="sum")
-        self.add_state("outer", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
+        outer = torch.zeros(*sets, num_features, num_features, dtype=torch.float64)
+        self.add_state("outer", outer, dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
         """Add features ``(N, d)``."""
@@ -119,6 +133,7 @@ class FrechetDistance(FeatureMoments, SampleMetric):
     drawn_from = "features"
     least = 0.0
     has_floor = True
+    distance = staticmethod(frechet_distance)
 
     def __init__(self, reference: Moments) -> None:
         super().__init__(len(reference.mean), center=reference.mean)
@@ -132,14 +147,7 @@ class FrechetDistance(FeatureMoments, SampleMetric):
     def compute(self) -> float:
         """Return the distance over all processes; warns when there are fewer samples than features."""
         moments = super().compute()
-        width = len(moments.mean)
-        if moments.count < width:
-            warnings.warn(
-                f"A Fréchet distance of {moments.count} samples on {width} features is biased: take {width} samples or "
-                "more, and compare it only with distances at the same number of samples.",
-                SmallSampleWarning,
-                stacklevel=2,
-            )
+        warn_of_few(moments.count, len(moments.mean))
         return frechet_distance(moments, self.reference)
 
     def draws(self, kept: Tensor, resamples: int, *, seed: int = 0) -> Tensor:
@@ -166,8 +174,3 @@ class FrechetDistance(FeatureMoments, SampleMetric):
     def collector(cls, extractor: nn.Module, limit: int) -> FeatureMoments:
         """Return what collects the moments of half of the real images."""
         return FeatureMoments(extractor.num_features)
-
-    @classmethod
-    def between(cls, first: FeatureMoments, second: FeatureMoments) -> float:
-        """Return the distance between two halves."""
-        return frechet_distance(first.compute(), second.compute())

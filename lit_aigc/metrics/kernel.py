@@ -129,6 +129,7 @@ class KernelDistance(SampleComparison):
     figures = (Figure("kid", "KID", "kernel distance of the features, unbiased", "lower"),)
     drawn_from = "features"
     has_floor = True
+    distance = staticmethod(kernel_distance)
 
     def compute(self) -> float:
         """Return the distance over all processes."""
@@ -159,8 +160,3 @@ class KernelDistance(SampleComparison):
     def collector(cls, extractor: nn.Module, limit: int) -> FeatureSample:
         """Return what collects the features of half of the real images."""
         return FeatureSample(extractor.num_features, limit)
-
-    @classmethod
-    def between(cls, first: FeatureSample, second: FeatureSample) -> float:
-        """Return the distance between two halves."""
-        return kernel_distance(first.compute(), second.compute())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +34,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.latent_dim = checked_latent_dim(latent_dim)
         smallest, doublings = stages(shape)
-        layers: list[nn.Module] = []
-        width = shape[0]
-        for level in range(doublings):
-            layers += [halving(width, channels << level), nn.SiLU()]
-            width = channels << level
-        self.layers = nn.Sequential(*layers)
+        widths = [shape[0], *(channels << level for level in range(doublings))]
+        self.layers = nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (halving(a, b), nn.SiLU())))
         self.embedding = class_embedding(num_classes, latent_dim)
-        inputs = width * smallest**2 + latent_dim * bool(num_classes)
+        inputs = widths[-1] * smallest**2 + latent_dim * bool(num_classes)
         self.head = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent_dim))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -76,20 +73,17 @@ class Decoder(nn.Module):
         self.latent_dim = checked_latent_dim(latent_dim)
         self.likelihood = likelihood
         smallest, doublings = stages(shape)
-        width = channels << (doublings - 1)
-        self.start = (width, smallest, smallest)
+        widths = [channels << level for level in reversed(range(doublings))]  # the smallest map first
+        self.start = (widths[0], smallest, smallest)
         self.embedding = class_embedding(num_classes, latent_dim)
         self.project = nn.Sequential(
             nn.Linear(latent_dim * (2 if num_classes else 1), hidden),
             nn.SiLU(),
-            nn.Linear(hidden, width * smallest**2),
+            nn.Linear(hidden, widths[0] * smallest**2),
             nn.SiLU(),
         )
-        layers: list[nn.Module] = []
-        for _ in range(doublings - 1):
-            layers += [doubling(width, width // 2), nn.SiLU()]
-            width //= 2
-        self.layers = nn.Sequential(*layers, doubling(width, likelihood.maps(shape[0])))
+        hidden_layers = (layer for a, b in pairwise(widths) for layer in (doubling(a, b), nn.SiLU()))
+        self.layers = nn.Sequential(*hidden_layers, doubling(channels, likelihood.maps(shape[0])))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map ``z`` (N, latent_dim) and labels ``y`` (N,) to parameters (N, maps, H, W)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,17 +59,9 @@ class DecoderBlock(transformer.Block):
         self.source_norm = transformer.make_norm(norm, width, bias)
         self.source_attention = CrossAttention(width, heads, qk_norm, bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        angles: Tensor,
-        memory: tuple[Tensor, Tensor],
-        mask: Tensor,
-        cached: Tensor | None = None,
-        slots: CacheSlots | None = None,
-    ) -> Tensor:
-        """Map ``(N, T, width)`` to the same shape; see `Attention` and `CrossAttention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), angles, cached, slots))
+    def forward(self, x: Tensor, *options: Any, memory: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Map ``(N, T, width)`` to the same shape; for the options see `Attention`, for the rest `CrossAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), *options))
         x = x + self.dropout(self.source_attention(self.source_norm(x), memory, mask))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
 
@@ -196,7 +189,8 @@ class EncoderDecoder(nn.Module):
         positions = torch.arange(ids.shape[1], device=ids.device)[None] if slots is None else slots.positions
         x, angles = self._embedded(ids), self._rotary_angles(positions)
         for i, block in enumerate(self.decoder):
-            x = block(x, angles, memory[i], mask, None if cache is None else cache.blocks[i], slots)
+            cached = None if cache is None else cache.blocks[i]
+            x = block(x, angles, cached, slots, memory=memory[i], mask=mask)
         return self.head(self.norm(x))
 
     def _embedded(self, ids: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -118,16 +118,9 @@ class Block(nn.Module):
         self.hidden = FeedForward(width, hidden, activation, bias)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        angles: Tensor | None = None,
-        cached: Tensor | None = None,
-        slots: CacheSlots | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Map ``(N, T, width)`` to the same shape; see `Attention`."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), angles, cached, slots, mask))
+    def forward(self, x: Tensor, *options: Any, mask: Tensor | None = None) -> Tensor:
+        """Map ``(N, T, width)`` to the same shape; for the options see `Attention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), *options, mask=mask))
         return x + self.dropout(self.hidden(self.hidden_norm(x)))
 
 
