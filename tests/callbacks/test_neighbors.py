@@ -96,7 +96,7 @@ class PictureLogger:
 
 
 def callback(**options):
-    return NearestNeighbors(**{"num_samples": 10, "neighbours": 3, "rows": 2, **options})
+    return NearestNeighbors(**{"num_samples": 10, "neighbors": 3, "rows": 2, **options})
 
 
 @pytest.mark.parametrize("noisy", [0, 4])
@@ -179,7 +179,7 @@ def test_data_without_splits_do_not_fail_the_run(tmp_path, caplog):
     assert "no split(name)" in caplog.text
 
 
-@pytest.mark.parametrize("option", ["num_samples", "neighbours", "rows"])
+@pytest.mark.parametrize("option", ["num_samples", "neighbors", "rows"])
 def test_options_out_of_range(option):
     with pytest.raises(InputError, match=f"{option}=0"):
         callback(**{option: 0})
@@ -190,7 +190,7 @@ def test_an_unknown_extractor_shows_before_training():
         callback(extractor="mnist").setup(None, None, "fit")
 
 
-NODE = "{_target_: lit_aigc.callbacks.neighbors.NearestNeighbors, num_samples: 20, neighbours: 2}"
+NODE = "{_target_: lit_aigc.callbacks.neighbors.NearestNeighbors, num_samples: 20, neighbors: 2}"
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
