@@ -75,9 +75,7 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"Set trainer.precision={machine.precision}.",
             stops=True,
         )
-    elif outlook.accelerator == "cpu" and (
-        (factor := slowdown(outlook.precision, "cpu", machine.bf16_slowdown)) > SLOW
-    ):
+    elif (factor := slowdown(outlook.precision, outlook.accelerator, machine.bf16_slowdown)) > SLOW:  # on the CPU
         fastest = machine.precision_on("cpu")
         yield Finding(
             f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {fastest}.",

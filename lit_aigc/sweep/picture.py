@@ -114,10 +114,8 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
     for status, look in looks.items():
         shown = [t for t in report.trials if t.status == status and t.value is not None]
         if shown:
-            places = [t.number for t in shown]
-            axes.scatter(
-                places, [_within(t.value, limits) for t in shown], label=status, zorder=3, clip_on=False, **look
-            )
+            heights = [_within(t.value, limits) for t in shown]
+            axes.scatter([t.number for t in shown], heights, label=status, zorder=3, clip_on=False, **look)
     if failed := [t.number for t in report.trials if t.status == "failed"]:
         end = 0.0 if report.sweep.goal == "maximize" else 1.0
         to_edge = axes.get_xaxis_transform()
@@ -144,7 +142,7 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
 def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float, float]) -> Any:
     """Draw the metric over one parameter, later trials darker; return what `Figure.colorbar` takes."""
     shown = [t for t in sorted(report.trials, key=lambda t: t.number) if t.value is not None]
-    choices = parameter.grid is not None and not _numeric(parameter, shown)
+    choices = parameter.grid is not None and not _numeric(parameter)
     if choices:
         names = [short(parameter.value(place)) for place in parameter.grid]
         places = side_by_side([t.drawn[parameter.name] for t in shown])
@@ -179,7 +177,7 @@ def side_by_side(choices: Sequence[int]) -> list[float]:
     return places
 
 
-def _numeric(parameter: Parameter, trials: Sequence[Trial]) -> bool:
+def _numeric(parameter: Parameter) -> bool:
     """Return whether the values are numbers along an axis rather than names; a few numbers count as names."""
     from optuna.distributions import CategoricalDistribution
 
