@@ -52,17 +52,24 @@ def check_writable(path: str | Path, key: str, *, folder: bool) -> None:
         InputError: If it can't be written.
     """
     path = Path(path)
-    nearest = path if folder else path.parent
+    taken = not folder and os.path.isdir(path)
+    if reason := "it is a folder" if taken else cannot_write(path if folder else path.parent):
+        raise InputError(f"{key}={path} can't be written ({reason}): choose another path.")
+
+
+def cannot_write(path: str | Path) -> str:
+    """Return why no file can be made in a folder, or in the nearest one above it that exists; empty if one can."""
     try:
-        if not folder and path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".lit_aigc."):
-            pass
+        with tempfile.TemporaryFile(dir=nearest(path)):
+            return ""
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{key}={path} can't be written ({reason}): choose another path.") from None
+        return error.strerror or str(error)
+
+
+def nearest(path: str | Path) -> Path:
+    """Return the absolute path, or the nearest folder above it that exists."""
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def name_at(samples_seen: int, suffix: str) -> str:

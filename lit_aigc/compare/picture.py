@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lit_aigc.compare.records import SAMPLES
 from lit_aigc.compare.words import budget_in_words, mean_and_spread
 from lit_aigc.files import write_atomically
+from lit_aigc.media.plots import COLORS, DARK, GRAY, REPORT_STYLE, as_png, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
     from lit_aigc.compare.report import Report, Row
 
-# Okabe and Ito, "Color universal design", 2008, without yellow, which is invisible on white; repeats are dash-dotted.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
-LINES = (("o", "-"), ("s", "-."), ("^", (0, (1, 1))))
-DARK, GRAY, LIGHT = "#262626", "#6E6E6E", "#E6E6E6"
+LINES = (("o", "-"), ("s", "-."), ("^", (0, (1, 1))))  # the next is for repeated colors
 DPI = 100
 MARGIN, GAP, SPACE = 48, 3, 16  # pixels: around all, between images, between rows of images
 WIDEST = 1300  # pixels of a row of images
@@ -45,7 +42,6 @@ def draw_comparison(report: Report, path: Path) -> bool:
     curves = [(row, curve) for row in report.rows if (curve := quality_over_time(row, report.metric.key))]
     if not strips and not curves:
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from matplotlib.transforms import Affine2D
@@ -54,7 +50,6 @@ def draw_comparison(report: Report, path: Path) -> bool:
     names = dict(zip(experiments, short_names(experiments), strict=True))
     styles = {name: (COLORS[i % 7], *LINES[i // 7 % 3]) for i, name in enumerate(experiments)}
     probe = Figure(dpi=DPI)
-    FigureCanvasAgg(probe)
     labels = [(names.get(name, name), detail) for name, detail, _ in strips]
     left = MARGIN + 34 + max((_width(probe, *label) for label in labels), default=0)
     pictures = [_spread(strip) for _, _, strip in strips]
@@ -65,7 +60,6 @@ def draw_comparison(report: Report, path: Path) -> bool:
     height = plot_top + (PLOT_HEIGHT + 90 if curves else 0)
 
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     pixels = Affine2D().scale(1, -1).translate(0, height)  # from the upper left corner
 
     def write(x: float, y: float, text: str, size: float, color: str, weight: str = "normal") -> None:
@@ -88,9 +82,7 @@ def draw_comparison(report: Report, path: Path) -> bool:
         bottom = height - plot_top - PLOT_HEIGHT
         box = ((MARGIN + ticks) / width, bottom / height, room / width, PLOT_HEIGHT / height)
         _plot(figure.add_axes(box), report, curves, names, styles)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, as_png(figure))
     return True
 
 
@@ -217,10 +209,7 @@ def _plot(
     style = {"fontsize": _points(SMALL + 1), "color": DARK, "labelpad": 10}
     axes.set_ylabel(f"{metric.label}{features}\n({better} is better)", **style)
     axes.set_xlabel(f"training time in {unit}, validation included{spread}", **style)
-    axes.tick_params(labelsize=_points(SMALL), colors=GRAY, which="both", length=0)
-    axes.grid(True, color=LIGHT, which="major", zorder=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#B0B0B0")
+    style_axes(axes, _points(SMALL), **REPORT_STYLE)
     _label_ends(axes, ends)
 
 

@@ -16,10 +16,11 @@ from lit_aigc.compare.plan import Comparison
 from lit_aigc.compare.words import NOTHING, budget_in_words, mean_and_spread, significant
 from lit_aigc.errors import InputError
 from lit_aigc.files import write_atomically
-from lit_aigc.media.console import number
+from lit_aigc.media.console import number, print_in_full, table
 from lit_aigc.metrics.measurement import Measurement, read_key
 from lit_aigc.metrics.table import sample_figures
 
+_LEFT = ("experiment", "commit")  # columns of text
 _SAME_PROTOCOL = ("n_real", "n_fake", "extractor_hash", "reference", "floor")
 
 
@@ -189,19 +190,7 @@ class Report:
 
     def show(self) -> None:
         """Print the table."""
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        heads, cells = self.table()
-        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in heads:
-            shown.add_column(head, justify="left" if head in ("experiment", "commit") else "right", no_wrap=True)
-        for row in cells:
-            shown.add_row(*row)
-        console = Console()
-        console.width = max(console.width, console.measure(shown, options=console.options.update(width=1000)).maximum)
-        console.print(shown, highlight=False)
+        console = print_in_full(table(*self.table(), left=_LEFT))
         for line in [*self.failures(), self.protocol()]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -213,7 +202,7 @@ class Report:
             picture: Path of the picture relative to the file of this text, or None.
         """
         heads, cells = self.table()
-        sides = [":--" if head in ("experiment", "commit") else "--:" for head in heads]
+        sides = [":--" if head in _LEFT else "--:" for head in heads]
         lines = [f"| {' | '.join(row)} |" for row in (heads, sides, *cells)]
         kind = f"{self.metric.label} of {len(self.rows)} experiments: samples, and quality against training time"
         parts = [

@@ -6,6 +6,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from lit_aigc.media.console import decimals
+
 NOTHING = "—"  # in a cell of the table
 
 
@@ -19,8 +21,8 @@ def significant(value: float | None, spread: float | None = None) -> str:
     """Return three significant digits without an exponent; a spread gets as many decimals."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    decimals = min(max(0, 2 - math.floor(math.log10(abs(value)))), 6) if value else 0
-    return f"{value:,.{decimals}f}" + ("" if spread is None else f" ± {spread:,.{decimals}f}")
+    places = decimals(value, 3, most=6)
+    return f"{value:,.{places}f}" + ("" if spread is None else f" ± {spread:,.{places}f}")
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -7,7 +7,6 @@ import dataclasses
 import netrc
 import os
 import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from lit_aigc.doctor.machine import GIB, Machine, requirements
 from lit_aigc.doctor.outlook import Outlook
+from lit_aigc.files import cannot_write, nearest
 from lit_aigc.runs.folder import in_sweep
 
 MALWARE = ("2.6.2", "2.6.3")  # of lightning
@@ -75,9 +75,7 @@ def hardware(machine: Machine, outlook: Outlook) -> Iterator[Finding]:
             f"Set trainer.precision={machine.precision}.",
             stops=True,
         )
-    elif outlook.accelerator == "cpu" and (
-        (factor := slowdown(outlook.precision, "cpu", machine.bf16_slowdown)) > SLOW
-    ):
+    elif (factor := slowdown(outlook.precision, outlook.accelerator, machine.bf16_slowdown)) > SLOW:  # on the CPU
         fastest = machine.precision_on("cpu")
         yield Finding(
             f"trainer.precision={outlook.precision} takes {factor:.1f} times as long here as {fastest}.",
@@ -154,9 +152,8 @@ def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
     if outlook.run_dir:
         there = nearest(outlook.run_dir)
         if problem := cannot_write(there):
-            yield Finding(
-                f"The run folder {outlook.run_dir} can't be made: {problem}.", "Give another run_dir=PATH.", stops=True
-            )
+            what = f"The run folder {outlook.run_dir} can't be made: {problem}, {there}."
+            yield Finding(what, "Give another run_dir=PATH.", stops=True)
         elif (free := shutil.disk_usage(there).free / GIB) < _NEARLY_FULL:
             yield Finding(
                 f"{free:.2f} GiB are free on the disk of {there.resolve()}.",
@@ -164,11 +161,10 @@ def places(outlook: Outlook, cache: Callable[[], Path]) -> Iterator[Finding]:
                 stops=free < _FULL,
             )
     with contextlib.suppress(RuntimeError):
-        if problem := cannot_write(nearest(cache())):
-            yield Finding(
-                f"The cache folder {cache()} can't be written to ({problem}): slow preparations are repeated.",
-                "Set XDG_CACHE_HOME to a folder that can be.",
-            )
+        if problem := cannot_write(folder := cache()):
+            why = f"{problem}, {nearest(folder)}"
+            what = f"The cache folder {folder} can't be written to ({why}): slow preparations are repeated."
+            yield Finding(what, "Set XDG_CACHE_HOME to a folder that can be.")
 
 
 def wandb(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -198,18 +194,3 @@ def knows_login() -> bool:
         file = os.environ.get("NETRC") or Path.home() / ".netrc"
         return host in netrc.netrc(str(file)).hosts
     return False
-
-
-def nearest(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
-    path = Path(path).absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def cannot_write(folder: Path) -> str:
-    """Return why a file can't be written to a folder; empty if it can."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        return f"{error.strerror or error}, {folder}"

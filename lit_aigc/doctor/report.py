@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lit_aigc.doctor.findings import Finding, hardware, knows_login, launch, nearest, places, wandb
+from lit_aigc.doctor.findings import Finding, hardware, knows_login, launch, places, wandb
 from lit_aigc.doctor.machine import GIB, Machine, extras, look
 from lit_aigc.doctor.outlook import Outlook, look_ahead
+from lit_aigc.files import nearest
 
 _PREFIXES = ("SLURM_", "TORCHELASTIC_", "WANDB_", "LIT_AIGC_")
 # Variables whose values are shown; of all others only the names, as the values may be secret.
@@ -105,9 +106,7 @@ def _outlook(config: Mapping[str, Any], outlook: Outlook) -> dict[str, str]:
     return {
         "experiment": str(config["experiment"]),
         "accelerator": outlook.accelerator,
-        "processes": f"{outlook.per_node} on each of {outlook.nodes} nodes"
-        if outlook.nodes > 1
-        else str(outlook.per_node),
+        "processes": f"{outlook.per_node}" + (f" on each of {outlook.nodes} nodes" if outlook.nodes > 1 else ""),
         "started by": outlook.launcher,
         "strategy": outlook.strategy,
         "precision": outlook.precision,

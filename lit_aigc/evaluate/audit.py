@@ -135,8 +135,7 @@ def audit(
     bands += _bands(split, real, of_real, smallest_p_values(of_real), -(-rows // 3), train)
     verdict = "memorized" if values["memorised"] else "no sign of memorization"
     title = f"{verdict}: the most suspicious of {len(fake)} samples, then of {len(real)} {split} images"
-    title += f"; data: {datamodule.spec.attribution}" if datamodule.spec.attribution else ""
-    return Audit(values, protocol, draw_sheet(bands, title), suspicion)
+    return Audit(values, protocol, draw_sheet(bands, title, datamodule.spec.attribution), suspicion)
 
 
 def _gathered(batches: Iterable[Batch], shape: tuple[int, ...], called: str) -> Tensor:

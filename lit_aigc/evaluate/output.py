@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from lit_aigc.evaluate.page.findings import Findings, plain, read_findings
 from lit_aigc.files import check_writable
-from lit_aigc.media.console import lines, number
+from lit_aigc.media.console import lines, number, table
 from lit_aigc.metrics.bootstrap import LEVEL
 from lit_aigc.metrics.measurement import Measurement
 from lit_aigc.runs.bundle import find_bundle
@@ -131,15 +130,10 @@ def _differences(found: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _table(columns: Mapping[str, list[str]]) -> Table:
     """Return a table whose first column names the rows and is folded on a narrow terminal, so that nothing is cut."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for i, title in enumerate(columns):
-        if i == 0:
-            table.add_column(title, style="bold", overflow="fold")
-        else:
-            table.add_column(title, justify="right", no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    return table
+    made = table(columns, zip(*columns.values(), strict=True), left=[next(iter(columns))], padding=(0, 1, 0, 0))
+    names = made.columns[0]
+    names.style, names.overflow, names.no_wrap = "bold", "fold", False
+    return made
 
 
 def _named(measurement: Measurement) -> str:

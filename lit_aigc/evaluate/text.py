@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,21 +81,13 @@ class Excerpt(NamedTuple):
     rest: np.ndarray
 
 
-@runtime_checkable
-class TakesTokenizer(Protocol):
-    """Data of text that can be read with another tokenizer than its own."""
-
-    def use_tokenizer(self, tokenizer: Any) -> None:
-        """Take a trained tokenizer, before the data is read."""
-
-
 def prepare_data(config: Mapping[str, Any], data: Any, bundle: Any, fake: None) -> None:
     """Read a data set with the tokenizer of the model.
 
     Raises:
         InputError: If it isn't text.
     """
-    if not isinstance(data, TakesTokenizer):
+    if not hasattr(data, "use_tokenizer"):
         raise InputError(
             f"data={data.spec.name} holds {data.spec.modality} data, and the bundle is a language model: give the data "
             f"that it was trained on, such as data={bundle.spec.name}."

@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_aigc.latents.geometry import principal_plane
 from lit_aigc.media.fonts import families, readable
 from lit_aigc.media.images import to_uint8
+from lit_aigc.media.plots import as_png, style_axes
 from lit_aigc.media.sheets import Panel
 from lit_aigc.modules.capabilities import Encodes, Observes, Reconstructs
 from lit_aigc.noise import Noise
@@ -141,14 +142,9 @@ def draw_map(codes: Tensor, labels: Tensor | None, names: Sequence[str], title: 
     for which, axis, share in zip(("first", "second"), (axes.xaxis, axes.yaxis), shares.tolist(), strict=True):
         axis.set_label_text(f"{which} principal component ({share:.0%} of the variance)", fontsize=9, color="0.35")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.tick_params(labelsize=9, colors="0.35")
-    axes.grid(True, color="0.92")
+    style_axes(axes)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    return Image.open(io.BytesIO(as_png(figure))).convert("RGB")
 
 
 def _groups(labels: Tensor | None, names: Sequence[str], n: int) -> Iterator[tuple[str, Any, Tensor]]:

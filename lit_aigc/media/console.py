@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def decimals(value: float, digits: int, most: int = 12) -> int:
+    """Return how many decimals show this many digits of a value, `most` at most; none of 0 and of infinity."""
+    if not value or not math.isfinite(value):
+        return 0
+    return min(max(0, digits - 1 - math.floor(math.log10(abs(value)))), most)
+
+
 def number(value: Any) -> str:
     """Format a value for people: four significant digits, thousands separated; anything but a number unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -36,7 +43,25 @@ def number(value: Any) -> str:
         return f"{value:,.0f}"
     if abs(value) < 1e-3 or not math.isfinite(value):
         return f"{value:.4g}"
-    return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:.{decimals(value, 4)}f}"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]], left: Collection[str] = (), **look: Any) -> Table:
+    """Return a table whose cells are never wrapped, on the right except in the columns with a head in `left`."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, **look)
+    for head in heads:
+        made.add_column(head, justify="left" if head in left else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def print_in_full(shown: Table) -> Console:
+    """Print a table at its full width, however narrow the terminal; return the console, which is as wide."""
+    console = Console()
+    console.width = max(console.width, console.measure(shown, options=console.options.update(width=1000)).maximum)
+    console.print(shown, highlight=False)
+    return console
 
 
 def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -> RenderableType:
@@ -48,19 +73,19 @@ def results_table(summary: Mapping[str, Any], paths: Mapping[str, str | Path]) -
     """
     metrics = {key: value for key, value in summary.items() if key not in RUN_FACTS and key not in HIDDEN}
     facts = {key: summary[key] for key in RUN_FACTS if key in summary}
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
+    made = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    made.add_column(style="bold")
+    made.add_column(justify="right")
     for key, value in metrics.items():
-        table.add_row(key, number(value))
+        made.add_row(key, number(value))
     if metrics and facts:
-        table.add_section()
+        made.add_section()
     for key, value in facts.items():
         shown = str(value) if key == "seed" else number(value)
         if key.endswith("_seconds") and isinstance(value, int | float):
             shown = duration(value)
-        table.add_row(Text(key, style="not bold"), shown)
-    return Group(table, *lines(paths))
+        made.add_row(Text(key, style="not bold"), shown)
+    return Group(made, *lines(paths))
 
 
 def print_results(summary: Mapping[str, Any], paths: Mapping[str, str | Path], console: Console | None = None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_aigc.files import write_atomically
+from lit_aigc.media.plots import as_png, style_axes
 
 Curve = tuple[Sequence[int], Sequence[float]]
 COLORS = ("#3366cc", "#dc3912", "#109618", "#990099", "#ff9900", "#0099c6", "#666666")
@@ -42,13 +42,8 @@ def draw_curves(groups: Mapping[str, Mapping[str, Curve]], path: str | Path) -> 
         axes.set_xlabel("samples seen", fontsize=9, color="0.35")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.tick_params(labelsize=9, colors="0.35")
-        axes.grid(True, color="0.92")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("0.7")
+        style_axes(axes)
         axes.set_xlim(0, end * 1.03)
         if len(group) > 1:
             axes.legend(fontsize=8, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return write_atomically(path, buffer.getvalue())
+    return write_atomically(path, as_png(figure))

@@ -164,8 +164,7 @@ class ImageFiles:
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
     """Return the names of the files and of the folders below a folder, except in hidden folders."""
-    all_files: list[str] = []
-    all_folders: list[str] = []
+    all_files, all_folders = [], []
     for place, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = Path(place).relative_to(root)

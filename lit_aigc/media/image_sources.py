@@ -68,10 +68,7 @@ class Files:
 
     def headers(self) -> Iterator[Header | str]:
         """Yield the header of each image in order, or what is wrong with it."""
-        return map_in_threads(self._header, self.names, _AT_A_TIME)
-
-    def _header(self, name: str) -> Header | str:
-        return _or_reason(name, lambda: Header(name, probe(self.files.content(name), strict=True)))
+        return self._each(self.names, _AT_A_TIME, lambda name, content: Header(name, probe(content, strict=True)))
 
     def blocks(self, size: int, first: int, step: int) -> Iterator[tuple[int, list[Seen | str]]]:
         """Yield blocks of `size` images, or what is wrong with them, and the place of each block's first image.
@@ -80,22 +77,22 @@ class Files:
         """
         starts = range(first * size, len(self.names), step * size)
         names = [name for start in starts for name in self.names[start : start + size]]
-        images = map_in_threads(self._image, names, 2 * size)
+        images = self._each(names, 2 * size, lambda _, content: Seen.of(decode(content)))
         for start in starts:
             yield start, [next(images) for _ in self.names[start : start + size]]
 
-    def _image(self, name: str) -> Seen | str:
-        return _or_reason(name, lambda: Seen.of(decode(self.files.content(name))))
+    def _each(self, names: list[str], chunk: int, read: Callable[[str, bytes], _Read]) -> Iterator[_Read | str]:
+        """Yield what is read from each name and content, or why it can't be; `chunk` at a time, in threads."""
 
+        def read_one(name: str) -> _Read | str:
+            try:
+                return read(name, self.files.content(name))
+            except AnimatedImageError:
+                return f"{name}: animated, expected one image per file"
+            except UnreadableImageError as error:
+                return f"{name}: {error}"
 
-def _or_reason(name: str, read: Callable[[], _Read]) -> _Read | str:
-    """Return what was read, or why it can't be."""
-    try:
-        return read()
-    except AnimatedImageError:
-        return f"{name}: animated, expected one image per file"
-    except UnreadableImageError as error:
-        return f"{name}: {error}"
+        return map_in_threads(read_one, names, chunk)
 
 
 class ArrayFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import io
 import itertools
 import math
 import statistics
@@ -11,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_aigc.compare.picture import COLORS, DARK, GRAY, LIGHT
 from lit_aigc.files import write_atomically
+from lit_aigc.media.plots import COLORS, DARK, GRAY, REPORT_STYLE, as_png, style_axes
 from lit_aigc.sweep.parameters import Parameter
 from lit_aigc.sweep.trials import Trial, short, shortened
 
@@ -48,23 +47,18 @@ def draw_search(report: Report, path: Path) -> Path:
     over_trials = figure.add_subplot(grid[0, :])
     _style(over_trials, limits, logarithmic)
     _trials(over_trials, report, limits)
-    colors = None
     for i, parameter in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + i // columns, i % columns])
         _style(axes, limits, logarithmic)
         colors = _slice(axes, report, parameter, limits)
         if i % columns == 0:
             axes.set_ylabel(report.sweep.metric, color=DARK)
-    if colors is not None:
-        slices = figure.axes[1:]
-        bar = figure.colorbar(colors, ax=slices, location="right", shrink=0.9, pad=0.01, aspect=30)
-        bar.set_label("trial", color=DARK)
-        bar.outline.set_visible(False)
-        bar.locator = _whole_numbers()
-        bar.update_ticks()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return write_atomically(path, buffer.getvalue())
+    bar = figure.colorbar(colors, ax=figure.axes[1:], location="right", shrink=0.9, pad=0.01, aspect=30)
+    bar.set_label("trial", color=DARK)
+    bar.outline.set_visible(False)
+    bar.locator = _whole_numbers()
+    bar.update_ticks()
+    return write_atomically(path, as_png(figure))
 
 
 def shown_range(values: Sequence[float], goal: str) -> tuple[tuple[float, float], bool]:
@@ -108,10 +102,7 @@ def _style(axes: Axes, limits: tuple[float, float], logarithmic: bool) -> None:
     if logarithmic:
         axes.set_yscale("log")
     axes.set_ylim(*limits)
-    axes.grid(True, color=LIGHT, zorder=0)
-    axes.tick_params(colors=GRAY, which="both", length=0, labelsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#B0B0B0")
+    style_axes(axes, **REPORT_STYLE)
 
 
 def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
@@ -123,10 +114,8 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
     for status, look in looks.items():
         shown = [t for t in report.trials if t.status == status and t.value is not None]
         if shown:
-            places = [t.number for t in shown]
-            axes.scatter(
-                places, [_within(t.value, limits) for t in shown], label=status, zorder=3, clip_on=False, **look
-            )
+            heights = [_within(t.value, limits) for t in shown]
+            axes.scatter([t.number for t in shown], heights, label=status, zorder=3, clip_on=False, **look)
     if failed := [t.number for t in report.trials if t.status == "failed"]:
         end = 0.0 if report.sweep.goal == "maximize" else 1.0
         to_edge = axes.get_xaxis_transform()
@@ -153,7 +142,7 @@ def _trials(axes: Axes, report: Report, limits: tuple[float, float]) -> None:
 def _slice(axes: Axes, report: Report, parameter: Parameter, limits: tuple[float, float]) -> Any:
     """Draw the metric over one parameter, later trials darker; return what `Figure.colorbar` takes."""
     shown = [t for t in sorted(report.trials, key=lambda t: t.number) if t.value is not None]
-    choices = parameter.grid is not None and not _numeric(parameter, shown)
+    choices = parameter.grid is not None and not _numeric(parameter)
     if choices:
         names = [short(parameter.value(place)) for place in parameter.grid]
         places = side_by_side([t.drawn[parameter.name] for t in shown])
@@ -188,7 +177,7 @@ def side_by_side(choices: Sequence[int]) -> list[float]:
     return places
 
 
-def _numeric(parameter: Parameter, trials: Sequence[Trial]) -> bool:
+def _numeric(parameter: Parameter) -> bool:
     """Return whether the values are numbers along an axis rather than names; a few numbers count as names."""
     from optuna.distributions import CategoricalDistribution
 

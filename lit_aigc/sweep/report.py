@@ -12,7 +12,7 @@ from lit_aigc.config.keys import get, put
 from lit_aigc.config.overrides import choices, config_folder, folder_options, groups_in, key_of
 from lit_aigc.files import write_atomically
 from lit_aigc.machine.lock import is_held
-from lit_aigc.media.console import duration
+from lit_aigc.media.console import duration, print_in_full, table
 from lit_aigc.sweep.picture import draw_search
 from lit_aigc.sweep.plan import Plan
 from lit_aigc.sweep.running import too_many_failures
@@ -50,27 +50,21 @@ class Report:
 
     def show(self) -> None:
         """Print the table, why trials failed, and how to train the best."""
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
         names = [parameter.name for parameter in self.sweep.parameters]
         arrow = "↓" if self.sweep.goal == "minimize" else "↑"
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in ("trial", f"{self.sweep.metric} {arrow}", *shortened(names), "status", "validations", "time"):
-            table.add_column(head, justify="left" if head == "status" else "right", no_wrap=True)
-        for trial in self.trials[:SHOWN]:
-            table.add_row(
+        heads = ("trial", f"{self.sweep.metric} {arrow}", *shortened(names), "status", "validations", "time")
+        rows = [
+            [
                 str(trial.number),
                 "—" if trial.value is None else f"{trial.value:.5g}",
                 *(short(trial.values[name]) for name in names),
                 self.status(trial),
                 str(len(trial.curve)),
                 "—" if trial.train_seconds is None else duration(trial.train_seconds),
-            )
-        console = Console()
-        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
-        console.print(table, highlight=False)
+            ]
+            for trial in self.trials[:SHOWN]
+        ]
+        console = print_in_full(table(heads, rows, left=("status",)))
         if len(self.trials) > SHOWN:
             console.print(f"and {len(self.trials) - SHOWN} more in {self.folder.path / 'table.csv'}")
         for trial in self.trials:

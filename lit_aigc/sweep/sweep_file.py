@@ -155,8 +155,7 @@ def _halving(node: Any, problems: list[str]) -> Halving | None:
     found = _unknown("early_terminate: ", node, known)
     eta = node.get("eta", 3)
     found += not_whole("early_terminate.eta", eta, least=2)
-    keys = ("min_iter",) if "min_iter" in node else ("max_iter", "s")
-    for key in keys:
+    for key in ("min_iter",) if "min_iter" in node else ("max_iter", "s"):
         found += not_whole(f"early_terminate.{key}", node.get(key), least=1)
     problems += found
     if found:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from lit_aigc.evaluate.page.findings import decimals, figure, typeset
+from lit_aigc.evaluate.page.findings import figure, typeset
+from lit_aigc.media.console import decimals
 from lit_aigc.metrics.measurement import Curve, Measurement, is_number
 
 WIDTH, HEIGHT = 340, 210

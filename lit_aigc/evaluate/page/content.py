@@ -41,12 +41,10 @@ def write_page(config: Mapping[str, Any], results: Mapping[str, Any], subject: S
 
 def run_curves(bundle: str | Path) -> dict[str, Curve]:
     """Return the curves in ``metrics.csv`` of the run folder that a bundle lies in; none if there is no such file."""
-    metrics = Path(bundle).absolute().parent / "metrics.csv"
-    if not metrics.is_file():
-        return {}
     from lit_aigc.loggers.csv import read_metrics
 
-    return read_metrics(metrics)
+    metrics = Path(bundle).absolute().parent / "metrics.csv"
+    return read_metrics(metrics) if metrics.is_file() else {}
 
 
 def _title(config: Mapping[str, Any]) -> str:

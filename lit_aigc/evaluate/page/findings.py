@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lit_aigc.media.console import number
+from lit_aigc.media.console import decimals, number
 from lit_aigc.metrics.bootstrap import LEVEL
 from lit_aigc.metrics.measurement import Measurement, is_number, read
 from lit_aigc.metrics.table import figures
@@ -114,13 +114,6 @@ def interval(measurement: Measurement) -> str:
     if measurement.low is None or measurement.high is None:
         return ""
     return f"{shown(measurement, measurement.low)} to {shown(measurement, measurement.high)}"
-
-
-def decimals(value: float, digits: int) -> int:
-    """Return how many decimals show this many digits of a value."""
-    if not value or not math.isfinite(value):
-        return 0
-    return min(max(0, digits - 1 - math.floor(math.log10(abs(value)))), 12)
 
 
 def figure(value: Any) -> str:

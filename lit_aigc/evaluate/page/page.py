@@ -74,7 +74,7 @@ def page(
     content = {
         "headlines": cards or biased,
         "baseline": _differences(found),
-        "pictures": _pictures(pictures or {}),
+        "pictures": [(CAPTIONS.get(k, k), embed(each, k, len(pictures))) for k, each in (pictures or {}).items()],
         "classes": _classes(found),
         "training": _training(curves or {}),
         "numbers": _numbers(found),
@@ -123,11 +123,6 @@ def _biased(found: Findings) -> list[tuple[str, str, str]]:
         images = " and ".join(f"{figure(count)} {word}" for count, word in counts if count)
         notes += [(names, part, images)] if names else []
     return notes
-
-
-def _pictures(pictures: Mapping[str, Image.Image | bytes]) -> list[tuple[str, Any]]:
-    """Return each picture with its caption."""
-    return [(CAPTIONS.get(name, name), embed(picture, name, len(pictures))) for name, picture in pictures.items()]
 
 
 def _classes(found: Findings) -> list[tuple[Measurement, int, dict[str, Any]]]:
