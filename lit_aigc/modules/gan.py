@@ -214,8 +214,9 @@ class GAN(AdversarialModule, LatentModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` saved; another number of processes resumes with the mean."""
         super().on_load_checkpoint(checkpoint)
-        signs = {"sign": checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))}
-        self._signs.load_state_dict(signs, self.global_rank, self.world_size, self.device)
+        signs = checkpoint[CHECKPOINT_KEY].get("signs", ([0.0], 0))
+        window = {"sign": signs} if signs[1] else {}
+        self._signs.load_state_dict(window, self.global_rank, self.world_size, self.device)
 
     # -- sampling
 
