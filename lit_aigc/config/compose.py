@@ -159,14 +159,14 @@ def _problems_of_group(group: str, node: Mapping[str, Any]) -> list[str]:
         return problems({key: value for key, value in node.items() if (key, value) != ours}, group)
     # Callbacks and loggers have a name for each node; null switches one off.
     known = [name for name, child in node.items() if isinstance(child, Mapping) and TARGET in child]
-    choices = members(group, [config_folder()])
+    shipped = members(group, [config_folder()])
     found = []
     for name, child in node.items():
         if name in known:
             found += problems(child, f"{group}.{name}")
         elif child is not None:
             found.append(f"unknown key '{group}.{name}'{did_you_mean(name, known)}")
-        elif name not in choices and (close := difflib.get_close_matches(name, choices, n=1)):
+        elif name not in shipped and (close := difflib.get_close_matches(name, shipped, n=1)):
             found.append(f"unknown key '{group}.{name}', did you mean {close[0]!r}?")  # null, for nothing there is
     return found
 

@@ -78,7 +78,7 @@ class Emoji:
 
 @dataclasses.dataclass
 class GlyphReport(CleaningReport):
-    """Counts of what was left out of the list of emoji.
+    """Counts of the emoji that were left out, by reason.
 
     Attributes:
         swatches: Skin tones.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from lit_aigc.errors import InputError
 from lit_aigc.generate.labels import condition_of
@@ -50,8 +51,11 @@ def sample(
     bundle: Bundle, n: int, noise: Noise, label: int | str | Sequence[int | str] | None = None
 ) -> list[Image.Image]:
     """Draw images; see `lit_aigc.generate.run.sample`."""
-    images = bundle.module.sample(n, condition=condition_of(label, n, bundle.spec), noise=noise)
-    return decode(images, bundle.module)
+    return decode(_draw(bundle, n, noise, label), bundle.module)
+
+
+def _draw(bundle: Bundle, n: int, noise: Noise, label: int | str | Sequence[int | str] | None) -> Tensor:
+    return bundle.module.sample(n, condition=condition_of(label, n, bundle.spec), noise=noise)
 
 
 def write_samples(bundle: Bundle, config: Mapping[str, Any], directory: Path) -> None:
@@ -63,8 +67,7 @@ def write_samples(bundle: Bundle, config: Mapping[str, Any], directory: Path) ->
     n, start, seed, label = config["n"], config["start"], config["seed"], config["image"]["label"]
     samples = origin(bundle.manifest, seed, label)
     check_origin(directory, samples)
-    images = bundle.module.sample(n, condition=condition_of(label, n, bundle.spec), noise=Noise(seed, start))
-    levels = to_uint8(images, bundle.spec.value_range)
+    levels = to_uint8(_draw(bundle, n, Noise(seed, start), label), bundle.spec.value_range)
     names = [sample_name(start + i) for i in range(n)]
     with described(directory, samples, names, overview=GRID):
         save_images(levels, directory, start=start)
